@@ -68,3 +68,9 @@ imports: $(STAMP) ## Import order of the layers
 lock: ## Resolve pyproject.toml into requirements/dev.txt (needs uv); names no index
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--all-extras --group dev pyproject.toml -o requirements/dev.txt
+
+.PHONY: generate-proto
+generate-proto: $(STAMP)
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$tmp" --pyi_out="$$tmp" proto/gpuwaste/v1/usage.proto && \
+	cp "$$tmp"/gpuwaste/v1/usage_pb2.py "$$tmp"/gpuwaste/v1/usage_pb2.pyi agent/gpuwaste_agent/wire/

@@ -1,0 +1,1 @@
+"""The usage messages, generated from `proto/gpuwaste/v1/usage.proto`; imports nothing but protobuf."""
