@@ -1,0 +1,1 @@
+"""Stored inputs and the hourly ledger computed from them."""

@@ -1,0 +1,1 @@
+"""Typed values that every layer shares; imports nothing else of gpuwaste."""

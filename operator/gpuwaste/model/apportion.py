@@ -1,0 +1,109 @@
+"""Divide whole amounts into whole parts that add up exactly (largest remainder, Hamilton's method)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["apportion_groups", "apportion_ratios", "mul_div"]
+
+_SPLIT_BITS = 18
+_MAX_FACTOR = 1 << 36
+_MAX_DIVISOR = 1 << 44
+
+
+def mul_div(
+    a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Quotient and remainder of a × b / c without leaving int64.
+
+    The product of two minute-long nanosecond counts needs 72 bits, so b is taken in two pieces of 18 bits.
+
+    Args:
+        a: int64, 0 ≤ a < 2³⁶ (a minute has 5.6 × 2³³ nanoseconds).
+        b: int64, 0 ≤ b < 2³⁶.
+        c: int64, 0 < c < 2⁴⁴.
+
+    Returns:
+        Floor of the quotient and the remainder, int64 each.
+
+    Raises:
+        OverflowError: an argument lies outside these ranges.
+    """
+    if a.size and (
+        int(a.max()) >= _MAX_FACTOR or int(b.max()) >= _MAX_FACTOR or int(c.max()) >= _MAX_DIVISOR
+    ):
+        raise OverflowError("mul_div takes factors below 2**36 and divisors below 2**44")
+    if a.size and (int(a.min()) < 0 or int(b.min()) < 0 or int(c.min()) <= 0):
+        raise OverflowError("mul_div takes no negative factors and only positive divisors")
+    b_high, b_low = b >> _SPLIT_BITS, b & ((1 << _SPLIT_BITS) - 1)
+    quotient, rest = np.divmod(a * b_high, c)
+    low_quotient, rest = np.divmod((rest << _SPLIT_BITS) + a * b_low, c)
+    return (quotient << _SPLIT_BITS) + low_quotient, rest
+
+
+def apportion_groups(
+    amount: NDArray[np.int64], weight: NDArray[np.int64], group: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Divide each group's amount among its members in proportion to their weights.
+
+    Each member gets the floor of its quota; what is left goes, one by one, to the largest remainders and,
+    among equals, to the member that comes first. A group whose weights are all zero gets nothing.
+
+    Args:
+        amount: int64[n_groups], what is to be divided, ≥ 0.
+        weight: int64[n_members], ≥ 0.
+        group: int64[n_members], the group of each member.
+
+    Returns:
+        int64[n_members]; for every group with a positive weight the parts add up to its amount exactly.
+    """
+    total = np.zeros(len(amount), np.int64)
+    np.add.at(total, group, weight)
+    parts = np.zeros(len(weight), np.int64)
+    live = np.flatnonzero((weight > 0) & (amount[group] > 0))
+    if not live.size:
+        return parts
+    of = group[live]
+    quota, remainder = mul_div(amount[of], weight[live], total[of])
+    given = np.zeros(len(amount), np.int64)
+    np.add.at(given, of, quota)
+    left = amount - given
+    # Rank inside the group: remainder downwards, then position. lexsort's last key is its first.
+    order = np.lexsort((live, -remainder, of))
+    sorted_of = of[order]
+    first = np.searchsorted(sorted_of, sorted_of, side="left")
+    rank = np.arange(len(order)) - first
+    quota[order] += rank < left[sorted_of]
+    parts[live] = quota
+    return parts
+
+
+def apportion_ratios(weights: Sequence[int], *, scale: int) -> list[Decimal]:
+    """Ratios of `scale` decimals that stand for the weights and add up to exactly 1.
+
+    Args:
+        weights: non-negative integers of any size, at least one of them positive.
+        scale: decimals of each ratio.
+
+    Raises:
+        ValueError: no weight is positive, or one is negative.
+    """
+    total = sum(weights)
+    if total <= 0 or min(weights) < 0:
+        raise ValueError("ratios need non-negative weights, at least one of them positive")
+    one = 10**scale
+    quotas = [divmod(weight * one, total) for weight in weights]
+    left = one - sum(quota for quota, _ in quotas)
+    order = sorted(range(len(weights)), key=lambda i: (-quotas[i][1], i))
+    units = [quota for quota, _ in quotas]
+    for i in order[:left]:
+        units[i] += 1
+    return [Decimal(unit).scaleb(-scale) for unit in units]

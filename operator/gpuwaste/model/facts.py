@@ -1,0 +1,272 @@
+"""Time-ranged facts: what was true of the cluster, and from when to when.
+
+Facts are stored beside the usage windows before anything is computed from them, so that a ledger hour is a
+pure function of stored input. Every `valid_from` comes from the object itself (status times), never from the
+moment somebody looked: two operators that saw the same cluster store the same facts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime  # noqa: TC003 (dataclass fields are inspected)
+from typing import Any, Literal, TypeVar, get_args
+
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.units import format_time, parse_time
+
+__all__ = [
+    "ContainerRequest",
+    "Fact",
+    "FactKind",
+    "GpuData",
+    "MigInstanceData",
+    "NamespaceData",
+    "NodeData",
+    "OwnerData",
+    "OwnerRef",
+    "PodData",
+    "PriceData",
+    "ReservationData",
+    "merge_facts",
+    "parse_fact",
+]
+
+FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price"]
+_KINDS: tuple[str, ...] = get_args(FactKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRef:
+    """The controller reference of an object (the one with `controller: true`, else the first)."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRequest:
+    """What one container asks for; extended resources by their full name, as whole counts."""
+
+    name: str
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpus: dict[str, int] = field(default_factory=dict)
+    claims: tuple[str, ...] = ()
+    init: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodData:
+    """A pod bound to a node, without anything that changes while it runs."""
+
+    namespace: str
+    name: str
+    node: str
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    owner: OwnerRef | None = None
+    containers: tuple[ContainerRequest, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerData:
+    """An object that owns pods or other owners."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    owner: OwnerRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceData:
+    """A namespace and what team rules read of it."""
+
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeData:
+    """A node as prices, pools and packing need it."""
+
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    provider_id: str = ""
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    gpus: dict[str, int] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstanceData:
+    """One MIG instance of a GPU; `weight_num / weight_den` is its part of the GPU."""
+
+    uuid: str
+    profile: str
+    start: int
+    weight_num: int
+    weight_den: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuData:
+    """A physical GPU as its agent described it."""
+
+    node: str
+    node_uid: str
+    product: str
+    model: str
+    memory_bytes: int
+    index: int = 0
+    mig_enabled: bool = False
+    mig_instances: tuple[MigInstanceData, ...] = ()
+    replicas: int = 1
+    sharing: str = "EXCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationData:
+    """Purchased capacity: `count` GPUs of `product` for `term`."""
+
+    name: str
+    product: str
+    count: int
+    price: str | None = None
+    currency: str | None = None
+    owner_team: str = ""
+    term_end: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceData:
+    """Unit costs of one GPU-hour on a node, as decimal strings; None where a figure is not known.
+
+    The fact's uid is `<node uid>/<product>`: one price for all GPUs of that product on that node.
+    """
+
+    node_uid: str
+    product: str
+    currency: str
+    source: str
+    date: str
+    list_unit_cost: str | None = None
+    contracted_unit_cost: str | None = None
+    billed_unit_cost: str | None = None
+    effective_unit_cost: str | None = None
+
+
+Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData
+_D = TypeVar("_D")
+_DATA_OF: dict[str, type[Any]] = {
+    "pod": PodData,
+    "owner": OwnerData,
+    "namespace": NamespaceData,
+    "node": NodeData,
+    "gpu": GpuData,
+    "reservation": ReservationData,
+    "price": PriceData,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One line of `facts.jsonl`: `data` held for `uid` from `valid_from` to before `valid_to` (None: still)."""
+
+    kind: FactKind
+    uid: str
+    valid_from: datetime
+    valid_to: datetime | None
+    data: Data
+
+    @property
+    def key(self) -> tuple[str, str, datetime]:
+        """What makes two statements the same fact; the later statement wins."""
+        return (self.kind, self.uid, self.valid_from)
+
+    def overlaps(self, start: datetime, end: datetime) -> bool:
+        """Whether the fact held at any moment of [start, end)."""
+        return self.valid_from < end and (self.valid_to is None or self.valid_to > start)
+
+    def to_json(self) -> str:
+        """One canonical line: keys sorted, times in UTC with `Z`."""
+        return json.dumps(
+            {
+                "kind": self.kind,
+                "uid": self.uid,
+                "valid_from": format_time(self.valid_from),
+                "valid_to": None if self.valid_to is None else format_time(self.valid_to),
+                "data": asdict(self.data),
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+
+
+def _owner(value: Any) -> OwnerRef | None:
+    return None if value is None else OwnerRef(**value)
+
+
+def _data(kind: str, raw: dict[str, Any]) -> Data:
+    values = dict(raw)
+    if kind in ("pod", "owner"):
+        values["owner"] = _owner(values.get("owner"))
+    if kind == "pod":
+        values["containers"] = tuple(
+            ContainerRequest(**{**c, "claims": tuple(c.get("claims", ()))})
+            for c in values.get("containers", ())
+        )
+    if kind == "node":
+        values["taints"] = tuple(values.get("taints", ()))
+    if kind == "gpu":
+        values["mig_instances"] = tuple(MigInstanceData(**m) for m in values.get("mig_instances", ()))
+    data: Data = _DATA_OF[kind](**values)
+    return data
+
+
+def parse_fact(line: str, *, where: str) -> Fact:
+    """Read one line of `facts.jsonl`.
+
+    Raises:
+        InputError: the line is no fact; names `where` (file and line) and the field.
+    """
+    fix = 'a fact is one JSON object {"kind", "uid", "valid_from", "valid_to", "data"} on a line'
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg} at column {error.colno}", where=where, fix=fix) from None
+    if not isinstance(raw, dict):
+        raise InputError("not a JSON object", where=where, fix=fix)
+    for name in ("kind", "uid", "valid_from", "data"):
+        if name not in raw:
+            raise InputError(f"field `{name}` is missing", where=where, fix=fix)
+    kind = raw["kind"]
+    if kind not in _KINDS:
+        raise InputError(f"field `kind` must be one of {', '.join(_KINDS)}, not {kind!r}", where=where)
+    try:
+        valid_to = raw.get("valid_to")
+        return Fact(
+            kind=kind,
+            uid=str(raw["uid"]),
+            valid_from=parse_time(raw["valid_from"]),
+            valid_to=None if valid_to is None else parse_time(valid_to),
+            data=_data(kind, raw["data"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"field `data` or a time of this {kind} is wrong: {error}", where=where) from None
+
+
+def merge_facts(*sources: list[Fact]) -> list[Fact]:
+    """Union by key; later sources win. Sorted, so that equal knowledge gives equal files."""
+    merged = {fact.key: fact for source in sources for fact in source}
+    return [merged[key] for key in sorted(merged)]
