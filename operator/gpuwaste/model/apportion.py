@@ -37,9 +37,7 @@ def mul_div(
     Raises:
         OverflowError: an argument lies outside these ranges.
     """
-    if a.size and (
-        int(a.max()) >= _MAX_FACTOR or int(b.max()) >= _MAX_FACTOR or int(c.max()) >= _MAX_DIVISOR
-    ):
+    if a.size and (int(a.max()) >= _MAX_FACTOR or int(b.max()) >= _MAX_FACTOR or int(c.max()) >= _MAX_DIVISOR):
         raise OverflowError("mul_div takes factors below 2**36 and divisors below 2**44")
     if a.size and (int(a.min()) < 0 or int(b.min()) < 0 or int(c.min()) <= 0):
         raise OverflowError("mul_div takes no negative factors and only positive divisors")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime  # noqa: TC003 (dataclass fields are inspected)
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import format_time, parse_time
@@ -166,7 +166,6 @@ class PriceData:
 
 
 Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData
-_D = TypeVar("_D")
 _DATA_OF: dict[str, type[Any]] = {
     "pod": PodData,
     "owner": OwnerData,
@@ -223,8 +222,7 @@ def _data(kind: str, raw: dict[str, Any]) -> Data:
         values["owner"] = _owner(values.get("owner"))
     if kind == "pod":
         values["containers"] = tuple(
-            ContainerRequest(**{**c, "claims": tuple(c.get("claims", ()))})
-            for c in values.get("containers", ())
+            ContainerRequest(**{**c, "claims": tuple(c.get("claims", ()))}) for c in values.get("containers", ())
         )
     if kind == "node":
         values["taints"] = tuple(values.get("taints", ()))
