@@ -69,7 +69,7 @@ class Batch(_message.Message):
     def __init__(self, journal_id: _Optional[str] = ..., node: _Optional[str] = ..., node_uid: _Optional[str] = ..., cluster: _Optional[str] = ..., first_seq: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., next_seq: _Optional[int] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("seq", "window_start_unix_ns", "window_ns", "usage", "device", "node_facts", "gap")
+    __slots__ = ("seq", "window_start_unix_ns", "window_ns", "usage", "device", "node_facts", "gap", "journal_id", "node", "node_uid", "cluster")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     WINDOW_START_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_NS_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,10 @@ class Record(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     NODE_FACTS_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NODE_UID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
     seq: int
     window_start_unix_ns: int
     window_ns: int
@@ -84,7 +88,11 @@ class Record(_message.Message):
     device: Device
     node_facts: NodeFacts
     gap: Gap
-    def __init__(self, seq: _Optional[int] = ..., window_start_unix_ns: _Optional[int] = ..., window_ns: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., device: _Optional[_Union[Device, _Mapping]] = ..., node_facts: _Optional[_Union[NodeFacts, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ...) -> None: ...
+    journal_id: str
+    node: str
+    node_uid: str
+    cluster: str
+    def __init__(self, seq: _Optional[int] = ..., window_start_unix_ns: _Optional[int] = ..., window_ns: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., device: _Optional[_Union[Device, _Mapping]] = ..., node_facts: _Optional[_Union[NodeFacts, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., journal_id: _Optional[str] = ..., node: _Optional[str] = ..., node_uid: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class Quality(_message.Message):
     __slots__ = ("origin", "coverage_ppm", "resolution_ms", "low", "high")

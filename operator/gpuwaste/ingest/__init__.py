@@ -1,0 +1,1 @@
+"""What agents and Prometheus hand in, turned into tables of usage windows."""
