@@ -71,7 +71,7 @@ def _rules(table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], str]]:
     yield start <= 0, "field `window_start_unix_ns` must be a time after 1970"
     yield (
         measured & ((window <= 0) | (window > NS_PER_MINUTE)),
-        "field `window_ns` must be above 0 and at most a minute",
+        "field `window_ns` must be above 0, at most a minute",
     )
     yield (
         measured & (start % np.maximum(window, 1) != 0),

@@ -159,7 +159,7 @@ def _table(sources: Sequence[_Source], records: Sequence[Any]) -> pa.Table:
     columns |= _unattributed_columns([None if d is None else d.unattributed for d in device])
     columns["body_json"] = [
         json_format.MessageToJson(body, preserving_proto_field_name=True, indent=None)
-        if kind in ("node_facts", "gap")
+        if body is not None and kind in ("node_facts", "gap")
         else None
         for body, kind in zip(bodies, kinds, strict=True)
     ]

@@ -1,0 +1,214 @@
+"""Stored inputs: deduplicated usage windows and time-ranged facts, an hour a folder.
+
+A batch is acknowledged only after its file is durable, and the cursor of an agent is what these files hold:
+there is no other state, so a kill at any moment loses nothing and repeats nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gpuwaste.ledger.store import Store, hour_folder, parse_hour_folder
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.facts import Fact, merge_facts, parse_fact
+from gpuwaste.model.units import NS_PER_HOUR, from_unix_ns
+from gpuwaste.model.windows import IDENTITY, WINDOW_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+__all__ = ["HourInputs", "InputStore", "Ranges", "clusters_in", "deduplicate", "window_ranges"]
+
+_RANGES_KEY = b"gpuwaste_ranges"
+_COMPACT_ABOVE_FILES = 12
+Range = tuple[int, int]
+
+
+class Ranges:
+    """Which sequence numbers of each journal are stored: sorted, disjoint, inclusive ranges."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Range]] = {}
+
+    def add(self, ranges: Mapping[str, Iterable[Range]]) -> None:
+        """Take in more ranges; overlaps and neighbours are joined."""
+        for journal, more in ranges.items():
+            joined: list[Range] = []
+            for first, last in sorted([*self._of.get(journal, []), *more]):
+                if joined and first <= joined[-1][1] + 1:
+                    joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+                else:
+                    joined.append((first, last))
+            self._of[journal] = joined
+
+    def cursor(self, journal_id: str) -> int:
+        """The highest sequence number up to which everything is stored; 0 for a journal never seen."""
+        ranges = self._of.get(journal_id)
+        return ranges[0][1] if ranges and ranges[0][0] == 1 else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourInputs:
+    """All that one ledger hour is computed from."""
+
+    cluster: str
+    hour: datetime
+    windows: pa.Table
+    facts: tuple[Fact, ...]
+
+    def input_hash(self) -> str:
+        """SHA-256 over the content, whatever files and batches it came in."""
+        digest = hashlib.sha256()
+        for batch in self.windows.combine_chunks().to_batches():
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+            digest.update(sink.getvalue())
+        for fact in self.facts:
+            digest.update(fact.to_json().encode())
+        return digest.hexdigest()
+
+
+def deduplicate(windows: pa.Table) -> pa.Table:
+    """One row an identity, in the order of identities: equal content gives an equal table."""
+    if not windows.num_rows:
+        return windows
+    ordered = windows.sort_by([(name, "ascending") for name in IDENTITY])
+    journal = ordered["journal_id"].combine_chunks().dictionary_encode()
+    codes = np.asarray(journal.indices)
+    seq = ordered["seq"].to_numpy()
+    fresh = np.ones(len(seq), bool)
+    fresh[1:] = (codes[1:] != codes[:-1]) | (seq[1:] != seq[:-1])
+    return ordered.filter(pa.array(fresh)).combine_chunks()
+
+
+def window_ranges(windows: pa.Table) -> dict[str, list[Range]]:
+    """The runs of consecutive sequence numbers of each journal; a gap row counts for all it stands for."""
+    ranges: dict[str, list[Range]] = {}
+    rows = windows.select(["journal_id", "seq", "kind", "body_json"])
+    for journal in pc.unique(rows["journal_id"]).to_pylist():
+        mine = rows.filter(pc.equal(rows["journal_id"], journal))
+        seq = np.sort(mine["seq"].to_numpy())
+        breaks = np.flatnonzero(np.diff(seq) > 1)
+        firsts, lasts = seq[np.r_[0, breaks + 1]], seq[np.r_[breaks, len(seq) - 1]]
+        ranges[journal] = [(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True)]
+        for gap in mine.filter(pc.equal(mine["kind"], "gap")).to_pylist():
+            lost = int(json.loads(gap["body_json"]).get("lost_records", 0))
+            if lost:
+                ranges[journal].append((gap["seq"], gap["seq"] + lost - 1))
+    return ranges
+
+
+@dataclass(slots=True)
+class InputStore:
+    """Windows and facts of one cluster below `inputs/`."""
+
+    store: Store
+    cluster: str
+    ranges: Ranges = field(default_factory=Ranges)
+
+    @classmethod
+    def open(cls, store: Store, cluster: str) -> InputStore:
+        """Open a store and read from the files' footers what it holds."""
+        inputs = cls(store, cluster)
+        for name in store.files(f"inputs/cluster={cluster}"):
+            if name.endswith(".parquet"):
+                inputs.ranges.add(inputs._ranges_of(name))
+        return inputs
+
+    def _ranges_of(self, name: str) -> dict[str, list[Range]]:
+        with self.store.filesystem.open_input_file(f"{self.store.root}/{name}") as stream:
+            metadata = pq.read_schema(stream).metadata or {}
+        if _RANGES_KEY not in metadata:
+            return window_ranges(self.store.read_table(name))
+        return {journal: [(r[0], r[1]) for r in found] for journal, found in json.loads(metadata[_RANGES_KEY]).items()}
+
+    def append_windows(self, windows: pa.Table) -> set[datetime]:
+        """Store windows, each in the folder of its hour, and count them in the cursors afterwards.
+
+        Returns:
+            The hours that changed.
+        """
+        windows = deduplicate(windows)
+        hours = pc.divide(windows["window_start_ns"], NS_PER_HOUR)
+        changed = set()
+        for number in pc.unique(hours).to_pylist():
+            part = windows.filter(pc.equal(hours, number))
+            hour = from_unix_ns(number * NS_PER_HOUR)
+            self._write(hour_folder("inputs", self.cluster, hour), part)
+            changed.add(hour)
+        self.ranges.add(window_ranges(windows))
+        return changed
+
+    def _write(self, folder: str, part: pa.Table) -> None:
+        existing = [n for n in self.store.files(folder) if n.endswith(".parquet")]
+        merged: list[str] = []
+        if len(existing) >= _COMPACT_ABOVE_FILES:
+            merged = existing
+            part = deduplicate(pa.concat_tables([part, *(self.read_windows(name) for name in merged)]))
+        ranges = json.dumps(window_ranges(part), sort_keys=True).encode()
+        identity = hashlib.sha256(ranges).hexdigest()[:16]
+        name = f"{folder}/windows-{identity}.parquet"
+        self.store.write_table(name, part.replace_schema_metadata({_RANGES_KEY: ranges}))
+        for old in merged:  # their rows are durable in the new file; a kill here only leaves duplicates
+            if old != name:
+                self.store.delete(old)
+
+    def read_windows(self, name: str) -> pa.Table:
+        """Read one file of windows, checking that it has the columns of WINDOW_SCHEMA."""
+        table = self.store.read_table(name).replace_schema_metadata(None)
+        if table.schema != WINDOW_SCHEMA:
+            missing = sorted(set(WINDOW_SCHEMA.names) - set(table.schema.names))
+            what = f"columns {', '.join(missing)} are missing" if missing else "its columns are not those of windows"
+            raise InputError(what, where=f"{self.store.root}/{name}", fix="was it written by another version?")
+        return table
+
+    def write_facts(self, hour: datetime, facts: Iterable[Fact]) -> bool:
+        """Merge facts that hold in the hour into its file. Returns whether the file changed."""
+        name = f"{hour_folder('inputs', self.cluster, hour)}/facts.jsonl"
+        stored = self.read_facts(hour)
+        merged = merge_facts(stored, list(facts))
+        if merged == stored:
+            return False
+        self.store.write(name, "".join(f"{fact.to_json()}\n" for fact in merged).encode())
+        return True
+
+    def read_facts(self, hour: datetime) -> list[Fact]:
+        """The facts of an hour, sorted by key."""
+        name = f"{hour_folder('inputs', self.cluster, hour)}/facts.jsonl"
+        data = self.store.read_or_none(name)
+        lines = [] if data is None else data.decode().splitlines()
+        where = f"{self.store.root}/{name}"
+        return [parse_fact(line, where=f"{where}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+
+    def hours(self) -> list[datetime]:
+        """All hours for which anything is stored, oldest first."""
+        found = (parse_hour_folder(name) for name in self.store.files(f"inputs/cluster={self.cluster}"))
+        return sorted({hour for _, hour in filter(None, found)})
+
+    def load(self, hour: datetime) -> HourInputs:
+        """Everything stored for one hour, deduplicated and in canonical order."""
+        folder = hour_folder("inputs", self.cluster, hour)
+        tables = [self.read_windows(name) for name in self.store.files(folder) if name.endswith(".parquet")]
+        windows = deduplicate(pa.concat_tables(tables)) if tables else WINDOW_SCHEMA.empty_table()
+        return HourInputs(cluster=self.cluster, hour=hour, windows=windows, facts=tuple(self.read_facts(hour)))
+
+
+def clusters_in(store: Store, kind: str) -> dict[str, list[datetime]]:
+    """Every cluster below `inputs` or `ledger` with its hours, oldest first."""
+    found: dict[str, set[datetime]] = defaultdict(set)
+    for name in store.files(kind):
+        parsed = parse_hour_folder(name)
+        if parsed:
+            found[parsed[0]].add(parsed[1])
+    return {cluster: sorted(hours) for cluster, hours in sorted(found.items())}

@@ -1,0 +1,153 @@
+"""Where inputs and ledger lie: a local folder or an object store, read and written through Arrow's filesystems."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from gpuwaste.model.errors import InputError, UnreachableError
+from gpuwaste.model.units import format_time, hour_start, parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["Store", "hour_folder", "open_store", "parse_hour_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Whole files below one root. A file is there completely or not at all; a written file is durable."""
+
+    filesystem: fs.FileSystem
+    root: str
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with self.filesystem.open_input_file(self._path(name)) as stream:
+            data: bytes = stream.read()
+        return data
+
+    def read_or_none(self, name: str) -> bytes | None:
+        """The bytes of a file, or None where there is none."""
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file atomically. When this returns, the bytes outlast a crash of the machine."""
+        if self.is_local:
+            _write_durably(Path(self._path(name)), data)
+            return
+        try:
+            with self.filesystem.open_output_stream(self._path(name)) as stream:
+                stream.write(data)
+        except OSError as error:
+            raise UnreachableError(f"{self._path(name)}: the store did not take the file: {error}") from error
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        try:
+            self.filesystem.delete_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def files(self, folder: str) -> list[str]:
+        """Names of all files below a folder, relative to the root, sorted. Files half-written are not among them."""
+        selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise UnreachableError(f"{self._path(folder)}: the store cannot be listed: {error}") from error
+        prefix = len(self.root) + 1
+        return sorted(
+            info.path[prefix:] for info in found if info.type == fs.FileType.File and not info.base_name.startswith(".")
+        )
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read one Parquet file.
+
+        Raises:
+            InputError: the file is no Parquet.
+        """
+        try:
+            return pq.read_table(io.BytesIO(self.read(name)), columns=columns)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write one Parquet file; the same table always gives the same bytes."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd", version="2.6", store_schema=True)
+        self.write(name, sink.getvalue())
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def open_store(url: str) -> Store:
+    """Open a folder (`/path`, `path`, `file://…`) or an object store (`s3://bucket/prefix`, `gs://…`, `abfs://…`).
+
+    Raises:
+        InputError: the URL names no known kind of store.
+    """
+    if "://" not in url:
+        return Store(fs.LocalFileSystem(), Path(url).absolute().as_posix().rstrip("/"))
+    try:
+        filesystem, root = fs.FileSystem.from_uri(url)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(
+            f"cannot be opened as a store: {error}", where=url, fix="use a folder, file://, s3://, gs:// or abfs://"
+        ) from None
+    return Store(filesystem, root.rstrip("/"))
+
+
+def hour_folder(kind: str, cluster: str, hour: datetime) -> str:
+    """`<kind>/cluster=…/date=…/hour=…` for an hour in UTC."""
+    start = format_time(hour_start(hour))
+    return f"{kind}/cluster={cluster}/date={start[:10]}/hour={start[11:13]}"
+
+
+def parse_hour_folder(path: str) -> tuple[str, datetime] | None:
+    """Cluster and hour of a file below `hour_folder`, or None where the path is of another shape."""
+    values = dict(part.split("=", 1) for part in PurePosixPath(path).parts if "=" in part)
+    try:
+        return values["cluster"], parse_time(f"{values['date']}T{values['hour']}:00:00Z")
+    except (KeyError, ValueError):
+        return None
