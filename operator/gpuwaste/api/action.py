@@ -277,7 +277,6 @@ class RightsizingActionStatus(ApiModel):
 class RightsizingAction(Resource):
     """One step of a plan: what it changes, what it saves, how far it is."""
 
-    kind_name = "RightsizingAction"
     info: ClassVar[KindInfo] = KindInfo(
         kind="RightsizingAction",
         plural="rightsizingactions",

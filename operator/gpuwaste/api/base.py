@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from gpuwaste.api.kindinfo import KindInfo
 from gpuwaste.api.markers import Format
 from gpuwaste.api.names import API_VERSION
 from gpuwaste.model.errors import InputError
@@ -171,7 +172,7 @@ _WRITTEN_METADATA = ("name", "namespace", "labels", "annotations")
 class Resource(ApiModel):
     """A whole object; each kind adds `spec` and `status`."""
 
-    kind_name: ClassVar[str]
+    info: ClassVar[KindInfo]
     metadata: ObjectMeta
     """is the standard metadata."""
 
@@ -183,9 +184,9 @@ class Resource(ApiModel):
             InputError: it is of another kind or version, or a field breaks a rule; names the first such field.
         """
         where = describe(obj)
-        if obj.get("apiVersion") != API_VERSION or obj.get("kind") != cls.kind_name:
+        if obj.get("apiVersion") != API_VERSION or obj.get("kind") != cls.info.kind:
             given = f"{obj.get('apiVersion')} {obj.get('kind')}"
-            raise InputError(f"must be {API_VERSION} {cls.kind_name}, not {given}", where=where)
+            raise InputError(f"must be {API_VERSION} {cls.info.kind}, not {given}", where=where)
         own = {key: obj[key] for key in ("metadata", "spec", "status") if key in obj}
         try:
             return cls.model_validate(own, extra="ignore")
@@ -206,7 +207,7 @@ class Resource(ApiModel):
     def _envelope(self) -> dict[str, Any]:
         meta = self.metadata.to_json()
         written = {key: meta[key] for key in _WRITTEN_METADATA if key in meta}
-        return {"apiVersion": API_VERSION, "kind": self.kind_name, "metadata": written}
+        return {"apiVersion": API_VERSION, "kind": self.info.kind, "metadata": written}
 
 
 def describe(obj: dict[str, Any]) -> str:

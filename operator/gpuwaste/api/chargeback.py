@@ -129,7 +129,6 @@ class ChargebackReportStatus(ApiModel):
 class ChargebackReport(Resource):
     """A bill by team, namespace or workload: period, grouping, schedule, and where the files went."""
 
-    kind_name = "ChargebackReport"
     info: ClassVar[KindInfo] = KindInfo(
         kind="ChargebackReport",
         plural="chargebackreports",

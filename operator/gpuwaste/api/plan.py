@@ -180,7 +180,6 @@ class RightsizingPlanStatus(ApiModel):
 class RightsizingPlan(Resource):
     """The solver's last plan for a pool: saving, bound, gap, risk, actions."""
 
-    kind_name = "RightsizingPlan"
     info: ClassVar[KindInfo] = KindInfo(
         kind="RightsizingPlan",
         plural="rightsizingplans",

@@ -256,7 +256,6 @@ _COLUMNS = (
 class RightsizingPolicy(Resource):
     """What may be done to the GPU workloads of a namespace: where, when, how fast, and what to watch."""
 
-    kind_name = "RightsizingPolicy"
     info: ClassVar[KindInfo] = KindInfo(
         kind="RightsizingPolicy", plural="rightsizingpolicies", scope=Scope.NAMESPACED, columns=_COLUMNS
     )
@@ -269,7 +268,6 @@ class RightsizingPolicy(Resource):
 class ClusterRightsizingPolicy(Resource):
     """What may be done to GPU workloads anywhere; a RightsizingPolicy of the namespace goes before it."""
 
-    kind_name = "ClusterRightsizingPolicy"
     info: ClassVar[KindInfo] = KindInfo(
         kind="ClusterRightsizingPolicy", plural="clusterrightsizingpolicies", scope=Scope.CLUSTER, columns=_COLUMNS
     )

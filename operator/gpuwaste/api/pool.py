@@ -127,7 +127,6 @@ class GPUPoolStatus(ApiModel):
 class GPUPool(Resource):
     """The GPUs of one model in one node pool: capacity, price, and where their time goes."""
 
-    kind_name = "GPUPool"
     info: ClassVar[KindInfo] = KindInfo(
         kind="GPUPool",
         plural="gpupools",

@@ -161,7 +161,6 @@ class GPUReservationStatus(ApiModel):
 class GPUReservation(Resource):
     """Purchased capacity: how many GPUs of which model, for how long, at what price, for whom."""
 
-    kind_name = "GPUReservation"
     info: ClassVar[KindInfo] = KindInfo(
         kind="GPUReservation",
         plural="gpureservations",

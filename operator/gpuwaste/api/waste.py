@@ -117,7 +117,6 @@ class GPUWasteStatus(ApiModel):
 class GPUWaste(Resource):
     """What one workload does with the GPUs that it holds, what that costs, and what to do about it."""
 
-    kind_name = "GPUWaste"
     info: ClassVar[KindInfo] = KindInfo(
         kind="GPUWaste",
         plural="gpuwastes",
