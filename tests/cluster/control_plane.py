@@ -1,0 +1,255 @@
+"""Start and stop etcd, kube-apiserver and, where wanted, kube-controller-manager and kube-scheduler."""
+
+from __future__ import annotations
+
+import http
+import os
+import secrets
+import ssl
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.cluster import ports
+from tests.cluster.access import ControlPlane, kubeconfig
+from tests.cluster.binaries import Binaries, find_binaries
+from tests.cluster.certificates import Authority, KeyPair
+from tests.cluster.errors import ClusterError
+from tests.cluster.folders import owned_folder
+from tests.cluster.processes import Supervisor, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["SERVICE_ADDRESS", "running_control_plane"]
+
+SERVICE_ADDRESS = "10.96.0.1"  # of the service `kubernetes`: the first address of _SERVICE_RANGE
+
+_SERVICE_RANGE = "10.96.0.0/16"
+_READY_SECONDS = 60.0
+_REQUEST_SECONDS = 5.0
+_PORT_ATTEMPTS = 5
+_ISSUER = "https://kubernetes.default.svc.cluster.local"
+_PORT_TAKEN = "address already in use"
+
+
+@contextmanager
+def running_control_plane(
+    *, controllers: bool, address: str = "127.0.0.1", report: Callable[[str], None] = print
+) -> Iterator[ControlPlane]:
+    """A control plane of its own, ready to answer, gone without a trace at the end.
+
+    Several may run at the same time.
+
+    Args:
+        controllers: run kube-controller-manager and kube-scheduler too. Without them the API server is ready
+            sooner, pods need no service account, a namespace that is deleted stays `Terminating`, and nothing
+            marks nodes without a kubelet as gone.
+        address: the local address at which the API server listens.
+        report: is given a line where something takes long.
+
+    Raises:
+        MissingToolsError: a program is missing and cannot be made here.
+        ClusterError: the control plane did not come up; the message holds the end of the log that says why.
+    """
+    binaries = find_binaries(controllers=controllers, environment=os.environ, report=report)
+    with owned_folder() as folder:
+        supervisor = Supervisor(logs=_made(folder / "logs"))
+        try:
+            yield _started(folder, supervisor, binaries, address=address, controllers=controllers)
+        finally:
+            supervisor.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What all parts of one control plane share."""
+
+    folder: Path
+    address: str
+    controllers: bool
+    authority: Authority
+    serving: KeyPair
+    kubelet_client: KeyPair
+    signing: KeyPair
+    token: str
+    tokens: Path
+    etcd_url: str
+
+
+def _started(
+    folder: Path, supervisor: Supervisor, binaries: Binaries, *, address: str, controllers: bool
+) -> ControlPlane:
+    plan = _planned(folder, address=address, controllers=controllers)
+    _made(folder / "home")
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder / "home")}
+    supervisor.start("etcd", [binaries.etcd, *_etcd_flags(plan)], environment=environment, folder=folder)
+    server = _start_apiserver(plan, supervisor, binaries, environment)
+    access = ControlPlane(
+        folder=folder,
+        kubeconfig=folder / "kubeconfig",
+        server=server,
+        token=plan.token,
+        certificate_authority=plan.authority.certificate,
+        kubectl_program=binaries.kubectl,
+        helm_program=binaries.helm,
+    )
+    _write_private(
+        access.kubeconfig,
+        kubeconfig(server=server, certificate_authority=access.certificate_authority, token=plan.token),
+    )
+    if controllers:
+        _start_controllers(plan, supervisor, binaries, environment, access)
+    return access
+
+
+def _planned(folder: Path, *, address: str, controllers: bool) -> _Plan:
+    authority = Authority(folder / "certificates")
+    token = secrets.token_urlsafe(32)
+    tokens = folder / "tokens.csv"
+    _write_private(tokens, f'{token},admin,admin,"system:masters"\n')
+    names = ["localhost", "127.0.0.1", address, SERVICE_ADDRESS, "kubernetes", "kubernetes.default"]
+    names += ["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+    return _Plan(
+        folder=folder,
+        address=address,
+        controllers=controllers,
+        authority=authority,
+        serving=authority.issue("apiserver", common_name="kube-apiserver", hosts=list(dict.fromkeys(names))),
+        kubelet_client=authority.issue("kubelet-client", common_name="kube-apiserver", group="system:masters"),
+        signing=authority.issue("service-accounts", common_name="service-accounts"),
+        token=token,
+        tokens=tokens,
+        # A socket file needs no port, and nobody else on the machine can reach it.
+        etcd_url=f"unix://{folder}/etcd.sock",
+    )
+
+
+def _etcd_flags(plan: _Plan) -> list[str]:
+    peer = f"unix://{plan.folder}/peer.sock"
+    return [
+        f"--data-dir={plan.folder}/etcd",
+        f"--listen-client-urls={plan.etcd_url}",
+        f"--advertise-client-urls={plan.etcd_url}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",  # a crash of the machine may lose this store: it is thrown away anyway
+        "--log-level=warn",
+    ]
+
+
+def _start_apiserver(plan: _Plan, supervisor: Supervisor, binaries: Binaries, environment: dict[str, str]) -> str:
+    """Start the API server on a free port, wait until it is ready, and return its URL."""
+    for attempt in range(1, _PORT_ATTEMPTS + 1):
+        port = ports.free_port(plan.address)
+        server = f"https://{plan.address}:{port}"
+        child = supervisor.start(
+            "kube-apiserver",
+            [binaries.kube_apiserver, *_apiserver_flags(plan, port)],
+            environment=environment,
+            folder=plan.folder,
+        )
+        try:
+            wait_until(
+                partial(_answers, plan, f"{server}/readyz"),
+                what=f"the API server at {server} getting ready (logs in {plan.folder}/logs)",
+                deadline_seconds=_READY_SECONDS,
+                meanwhile=supervisor.check_alive,
+            )
+        except ClusterError:
+            # Somebody took the port between the look and the start: another one, then.
+            if child.process.poll() is None or _PORT_TAKEN not in child.log_tail() or attempt == _PORT_ATTEMPTS:
+                raise
+            supervisor.forget(child)
+        else:
+            return server
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _apiserver_flags(plan: _Plan, port: int) -> list[str]:
+    flags = [
+        f"--etcd-servers={plan.etcd_url}",
+        f"--bind-address={plan.address}",
+        f"--advertise-address={plan.address}",
+        f"--secure-port={port}",
+        f"--tls-cert-file={plan.serving.certificate}",
+        f"--tls-private-key-file={plan.serving.key}",
+        f"--client-ca-file={plan.authority.certificate}",
+        f"--token-auth-file={plan.tokens}",
+        f"--service-account-issuer={_ISSUER}",
+        f"--service-account-key-file={plan.signing.key}",
+        f"--service-account-signing-key-file={plan.signing.key}",
+        f"--service-cluster-ip-range={_SERVICE_RANGE}",
+        "--authorization-mode=Node,RBAC",
+        "--allow-privileged=true",
+        # Node names do not resolve here.
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--kubelet-client-certificate={plan.kubelet_client.certificate}",
+        f"--kubelet-client-key={plan.kubelet_client.key}",
+        # A loopback address is refused as an endpoint of the service `kubernetes`; nodes translate its
+        # address themselves.
+        "--endpoint-reconciler-type=none",
+    ]
+    # Nothing makes service accounts then, and with the plugin every pod would wait for one.
+    return flags if plan.controllers else [*flags, "--disable-admission-plugins=ServiceAccount"]
+
+
+def _start_controllers(
+    plan: _Plan, supervisor: Supervisor, binaries: Binaries, environment: dict[str, str], access: ControlPlane
+) -> None:
+    if binaries.kube_controller_manager is None or binaries.kube_scheduler is None:
+        raise ClusterError("kube-controller-manager and kube-scheduler are missing")
+    manager_flags = [
+        "--use-service-account-credentials",
+        f"--service-account-private-key-file={plan.signing.key}",
+        f"--root-ca-file={plan.authority.certificate}",  # else pods cannot verify the API server
+    ]
+    for program, more in ((binaries.kube_controller_manager, manager_flags), (binaries.kube_scheduler, [])):
+        name = program.name
+        pair = plan.authority.issue(name, common_name=f"system:{name}")
+        config = plan.folder / f"{name}.kubeconfig"
+        client = (pair.certificate, pair.key)
+        _write_private(
+            config,
+            kubeconfig(server=access.server, certificate_authority=access.certificate_authority, client=client),
+        )
+        common = [f"--{prefix}kubeconfig={config}" for prefix in ("", "authentication-", "authorization-")]
+        # Nobody asks them anything, so they need no port.
+        common += ["--leader-elect=false", "--secure-port=0"]
+        supervisor.start(name, [program, *common, *more], environment=environment, folder=plan.folder)
+    account = f"{access.server}/api/v1/namespaces/default/serviceaccounts/default"
+    wait_until(
+        partial(_answers, plan, account),
+        what="the controller-manager making the service account default/default",
+        deadline_seconds=_READY_SECONDS,
+        meanwhile=supervisor.check_alive,
+    )
+
+
+def _answers(plan: _Plan, url: str) -> bool:
+    """Whether a GET with the admin's token is answered by 200."""
+    context = ssl.create_default_context(cafile=str(plan.authority.certificate))
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {plan.token}"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS, context=context) as response:  # noqa: S310
+            return bool(response.status == http.HTTPStatus.OK)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except OSError:
+        return False
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
