@@ -20,9 +20,13 @@ def left_behind(parent: Path) -> Path:
 
 
 def test_a_folder_is_gone_after_its_block_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError), owned_folder(tmp_path) as folder:
-        (folder / "etcd").mkdir()
-        (folder / "etcd").read_text()
+    def fail() -> None:
+        with owned_folder(tmp_path) as folder:
+            (folder / "data").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
