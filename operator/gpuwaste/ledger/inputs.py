@@ -52,9 +52,13 @@ class Ranges:
             self._of[journal] = joined
 
     def cursor(self, journal_id: str) -> int:
-        """The highest sequence number up to which everything is stored; 0 for a journal never seen."""
+        """The highest sequence number up to which nothing is missing; 0 for a journal never seen.
+
+        Where retention removed the oldest records, the first range starts above 1 and still counts: batches are
+        stored in the order of their sequence numbers, so nothing before a stored record is yet to come.
+        """
         ranges = self._of.get(journal_id)
-        return ranges[0][1] if ranges and ranges[0][0] == 1 else 0
+        return ranges[0][1] if ranges else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,7 @@ class InputStore:
         windows = deduplicate(windows)
         hours = pc.divide(windows["window_start_ns"], NS_PER_HOUR)
         changed = set()
-        for number in pc.unique(hours).to_pylist():
+        for number in sorted(pc.unique(hours).to_pylist()):  # in time order, which is the order of sequence numbers
             part = windows.filter(pc.equal(hours, number))
             hour = from_unix_ns(number * NS_PER_HOUR)
             self._write(hour_folder("inputs", self.cluster, hour), part)

@@ -1,0 +1,160 @@
+"""Who a pod belongs to, and where a node stands: the labels of ledger rows, found in the stored facts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gpuwaste.model.facts import (
+    Fact,
+    GpuData,
+    NamespaceData,
+    NodeData,
+    OwnerData,
+    OwnerRef,
+    PodData,
+    PriceData,
+)
+from gpuwaste.model.gpu_products import find_product
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from gpuwaste.settings.teams import TeamRules
+
+__all__ = ["POOL_LABELS", "FactIndex", "PodLabels", "Workload", "pool_name", "top_owner"]
+
+POOL_LABELS = (
+    "karpenter.sh/nodepool",
+    "cloud.google.com/gke-nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "kubernetes.azure.com/agentpool",
+)
+_MAX_OWNER_DEPTH = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The top owner of a pod; a pod without an owner is its own workload."""
+
+    kind: str
+    name: str
+    uid: str
+    api_version: str = "v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodLabels:
+    """What a ledger row says about the pod that holds."""
+
+    namespace: str
+    pod: str
+    workload: Workload
+    team: str
+
+
+def top_owner(first: OwnerRef | None, owners: dict[str, OwnerData]) -> OwnerRef | None:
+    """Follow owner references upwards as far as they are known; a circle ends where it closes."""
+    seen: set[str] = set()
+    top = first
+    while top is not None and top.uid not in seen and len(seen) < _MAX_OWNER_DEPTH:
+        seen.add(top.uid)
+        above = owners.get(top.uid)
+        if above is None or above.owner is None:
+            return top
+        top = above.owner
+    return top
+
+
+def pool_name(node: NodeData, product: str, *, label: str = "") -> str:
+    """`<GPU product>/<node pool>`: the first node-pool label present, else `default`."""
+    keys = (label, *POOL_LABELS) if label else POOL_LABELS
+    pool = next((node.labels[key] for key in keys if node.labels.get(key)), "default")
+    return f"{product or 'unknown'}/{pool}"
+
+
+@dataclass(slots=True)
+class FactIndex:
+    """The facts of one hour by what rows look up."""
+
+    pods: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    pods_by_name: dict[tuple[str, str], list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    pods_on: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    owners: dict[str, OwnerData] = field(default_factory=dict)
+    namespaces: dict[str, NamespaceData] = field(default_factory=dict)
+    nodes: dict[str, tuple[str, Fact, NodeData]] = field(default_factory=dict)
+    gpus: dict[str, list[tuple[Fact, GpuData]]] = field(default_factory=lambda: defaultdict(list))
+    prices: dict[tuple[str, str], PriceData] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, facts: Iterable[Fact], *, start: datetime, end: datetime) -> FactIndex:
+        """Index what holds in [start, end). Owners and namespaces count whenever they are known at all."""
+        index = cls()
+        for fact in facts:
+            data = fact.data
+            if isinstance(data, OwnerData):
+                index.owners[fact.uid] = data
+            elif isinstance(data, NamespaceData):
+                index.namespaces[data.name] = data
+            elif fact.overlaps(start, end):
+                index._add(fact)
+        return index
+
+    def _add(self, fact: Fact) -> None:
+        match fact.data:
+            case PodData() as pod:
+                self.pods[fact.uid].append(fact)
+                self.pods_by_name[pod.namespace, pod.name].append(fact)
+                self.pods_on[pod.node].append(fact)
+            case NodeData() as node:
+                self.nodes[node.name] = (fact.uid, fact, node)
+            case GpuData() as gpu:
+                self.gpus[fact.uid].append((fact, gpu))
+            case PriceData() as price:
+                self.prices[price.node_uid, price.product] = price
+            case _:
+                return
+
+    def find_pod(self, *, namespace: str, name: str, uid: str, at: datetime) -> Fact | None:
+        """The pod by UID, else the one of that name that ran at `at` (two pods of one name do not overlap)."""
+        if uid:
+            found = self.pods.get(uid, [])
+            return found[0] if found else None
+        named = self.pods_by_name.get((namespace, name), [])
+        running = [fact for fact in named if fact.valid_from <= at and (fact.valid_to is None or at < fact.valid_to)]
+        if running:
+            return running[0]
+        return named[0] if len(named) == 1 else None
+
+    def labels(self, fact: Fact | None, *, namespace: str, name: str, teams: TeamRules) -> PodLabels:
+        """Workload and team of a pod; of a pod that no fact describes only its namespace and name are known."""
+        pod = fact.data if fact is not None and isinstance(fact.data, PodData) else None
+        about = self.namespaces.get(pod.namespace if pod else namespace)
+        team = teams.resolve(
+            namespace=pod.namespace if pod else namespace,
+            namespace_labels=about.labels if about else {},
+            namespace_annotations=about.annotations if about else {},
+            pod_labels=pod.labels if pod else {},
+            pod_annotations=pod.annotations if pod else {},
+        ).team
+        if pod is None or fact is None:
+            return PodLabels(namespace=namespace, pod=name, team=team, workload=Workload(kind="Pod", name=name, uid=""))
+        owner = top_owner(pod.owner, self.owners)
+        workload = (
+            Workload(kind="Pod", name=pod.name, uid=fact.uid)
+            if owner is None
+            else Workload(kind=owner.kind, name=owner.name, uid=owner.uid, api_version=owner.api_version)
+        )
+        return PodLabels(namespace=pod.namespace, pod=pod.name, team=team, workload=workload)
+
+    def product_of(self, gpu_uuid: str, node: str) -> str:
+        """Product of a GPU: what its agent said, else the node's label, else empty."""
+        for _, gpu in self.gpus.get(gpu_uuid, []):
+            if gpu.product or gpu.model:
+                return gpu.product or gpu.model
+        known = self.nodes.get(node)
+        label = known[2].labels.get("nvidia.com/gpu.product", "") if known else ""
+        product = find_product(label) if label else None
+        return product.name if product else label

@@ -1,0 +1,196 @@
+"""GPU time that no window covers: held as the API's record says, and unmeasured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from gpuwaste.model.facts import GpuData, NodeData, PodData
+from gpuwaste.model.units import to_unix_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gpuwaste.ledger.join import FactIndex
+    from gpuwaste.model.facts import Fact
+
+__all__ = [
+    "Interval",
+    "MissingPart",
+    "ParentLayout",
+    "SeenHolder",
+    "layouts_of",
+    "missing_parts",
+    "subtract",
+    "unseen_gpus",
+]
+
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentLayout:
+    """A parent of a GPU and how many slices it makes."""
+
+    gpu_uuid: str
+    parent_id: str
+    weight: Fraction
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenHolder:
+    """A container that held a slice in some window of the hour."""
+
+    parent_id: str
+    slice_id: str
+    pod_uid: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingPart:
+    """Nanoseconds of GPU without a window: a holder's (unmeasured), or free (pod_uid empty)."""
+
+    node: str
+    gpu_uuid: str
+    parent_id: str
+    slice_id: str
+    pod_uid: str
+    container: str
+    amount: int
+
+
+def subtract(whole: Interval, parts: Iterable[Interval]) -> list[Interval]:
+    """What of `whole` no part covers, in order."""
+    left: list[Interval] = []
+    at = whole[0]
+    for start, end in sorted(parts):
+        if start > at:
+            left.append((at, min(start, whole[1])))
+        at = max(at, end)
+        if at >= whole[1]:
+            break
+    if at < whole[1]:
+        left.append((at, whole[1]))
+    return [(start, end) for start, end in left if start < end]
+
+
+def missing_parts(
+    *,
+    node: str,
+    gpu_uuid: str,
+    expected: Interval,
+    covered: Sequence[Interval],
+    parents: Sequence[ParentLayout],
+    seen: Mapping[str, Sequence[SeenHolder]],
+    index: FactIndex,
+) -> list[MissingPart]:
+    """Divide the uncovered time of one GPU among those who held it as far as the API knows, and what was free.
+
+    Args:
+        node: name of the node.
+        gpu_uuid: the GPU.
+        expected: when the GPU was there, Unix nanoseconds.
+        covered: windows of this GPU.
+        parents: its parents; their weights add up to at most 1, what is left is a free part of the GPU itself.
+        seen: holders by parent, from windows of the same hour.
+        index: facts of the hour; a pod holds while its fact says it ran.
+
+    Returns:
+        Parts whose amounts add up to the uncovered time exactly.
+    """
+    amounts: dict[tuple[str, str, str, str], int] = defaultdict(int)
+    for interval in subtract(expected, covered):
+        length = interval[1] - interval[0]
+        left = length
+        for parent in parents:
+            capacity = length * parent.weight.numerator // parent.weight.denominator
+            left -= capacity
+            free = capacity
+            for holder in seen.get(parent.parent_id, ()):
+                held = _held(holder, interval, capacity // max(parent.replicas, 1), index)
+                held = min(held, free)
+                amounts[parent.parent_id, holder.slice_id, holder.pod_uid, holder.container] += held
+                free -= held
+            amounts[parent.parent_id, "", "", ""] += free
+        amounts[gpu_uuid, "", "", ""] += left
+    return [
+        MissingPart(
+            node=node,
+            gpu_uuid=gpu_uuid,
+            parent_id=parent_id,
+            slice_id=slice_id,
+            pod_uid=pod_uid,
+            container=container,
+            amount=amount,
+        )
+        for (parent_id, slice_id, pod_uid, container), amount in sorted(amounts.items())
+        if amount
+    ]
+
+
+def _held(holder: SeenHolder, interval: Interval, share: int, index: FactIndex) -> int:
+    """The part of `share` for which the pod ran inside the interval."""
+    running = 0
+    for fact in index.pods.get(holder.pod_uid, []):
+        start = max(interval[0], to_unix_ns(fact.valid_from))
+        end = interval[1] if fact.valid_to is None else min(interval[1], to_unix_ns(fact.valid_to))
+        running += max(0, end - start)
+    return share * min(running, interval[1] - interval[0]) // (interval[1] - interval[0])
+
+
+def unseen_gpus(node: NodeData, facts: Sequence[Fact]) -> tuple[list[ParentLayout], dict[str, list[SeenHolder]]]:
+    """Stand-ins for the GPUs of a node that no agent described, and their holders by the API's record.
+
+    The n-th slice of a resource is given to the n-th request in the order of pod UIDs: which one is not known,
+    but how much is held is.
+    """
+    layouts: list[ParentLayout] = []
+    seen: dict[str, list[SeenHolder]] = {}
+    free: dict[str, list[str]] = defaultdict(list)
+    replicas = max(int(node.labels.get("nvidia.com/gpu.replicas", "1") or 1), 1)
+    for resource, count in sorted(node.gpus.items()):
+        shared = replicas if resource.endswith(".shared") or "nvidia.com/gpu.sharing-strategy" in node.labels else 1
+        for number in range(-(-count // shared) if not _is_mig(resource) else 0):
+            parent = f"{node.name}/{resource}/{number}"
+            layouts.append(ParentLayout(gpu_uuid=parent, parent_id=parent, weight=Fraction(1), replicas=shared))
+            free[resource] += [parent] * shared
+    for fact in sorted(facts, key=lambda f: f.uid):
+        if not isinstance(fact.data, PodData):
+            continue
+        for container in fact.data.containers:
+            for resource, count in sorted(container.gpus.items()):
+                for _ in range(min(count, len(free[resource]))):
+                    parent = free[resource].pop(0)
+                    holders = seen.setdefault(parent, [])
+                    holders.append(
+                        SeenHolder(
+                            parent_id=parent,
+                            slice_id=f"{parent}::{len(holders)}",
+                            pod_uid=fact.uid,
+                            container=container.name,
+                        )
+                    )
+    return layouts, seen
+
+
+def _is_mig(resource: str) -> bool:
+    return resource.startswith("nvidia.com/mig-")
+
+
+def layouts_of(gpu_uuid: str, gpu: GpuData) -> list[ParentLayout]:
+    """The parents of a GPU as its agent described it."""
+    if gpu.mig_enabled:
+        return [
+            ParentLayout(
+                gpu_uuid=gpu_uuid,
+                parent_id=instance.uuid,
+                weight=Fraction(instance.weight_num, instance.weight_den),
+                replicas=gpu.replicas,
+            )
+            for instance in gpu.mig_instances
+        ]
+    return [ParentLayout(gpu_uuid=gpu_uuid, parent_id=gpu_uuid, weight=Fraction(1), replicas=gpu.replicas)]

@@ -1,0 +1,1 @@
+"""Settings of the operator and the commands: one frozen model, read once at the edge."""

@@ -1,0 +1,93 @@
+"""Team rules: who owns the cost of a workload."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["TeamDecision", "TeamRule", "TeamRules"]
+
+_Where = Literal["namespace", "namespaceLabel", "namespaceAnnotation", "podLabel", "podAnnotation"]
+
+
+class TeamRule(BaseModel):
+    """One rule: look at one place, and name the team from what stands there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: _Where = Field(description="Where to look: the namespace's name, or a label or annotation.")
+    key: Annotated[str, Field(max_length=317)] = Field(default="", description="Label or annotation key.")
+    match: str = Field(
+        default="", description="Regular expression that the whole value must match; a group 1 becomes the team."
+    )
+    team: str = Field(default="", description="Name of the team; empty takes group 1, else the value itself.")
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"`match` must be a regular expression: {error}") from None
+        return value
+
+    def apply(self, value: str) -> str | None:
+        """The team for a value found at the place, or None where the rule does not match."""
+        if not value:
+            return None
+        if not self.match:
+            return self.team or value
+        found = re.fullmatch(self.match, value)
+        if not found:
+            return None
+        return self.team or (found.group(1) if found.re.groups else value)
+
+
+class TeamDecision(BaseModel):
+    """Which team, and by which rule (1 is the first; None is the default, the namespace)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    team: str
+    rule: int | None
+
+
+class TeamRules(BaseModel):
+    """Rules in order of precedence: the first that matches decides, else the team is the namespace."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rules: tuple[TeamRule, ...] = ()
+
+    def hash(self) -> str:
+        """Changes whenever the rules change."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def resolve(
+        self,
+        *,
+        namespace: str,
+        namespace_labels: Mapping[str, str],
+        namespace_annotations: Mapping[str, str],
+        pod_labels: Mapping[str, str],
+        pod_annotations: Mapping[str, str],
+    ) -> TeamDecision:
+        """Decide the team of a pod."""
+        places: dict[str, Mapping[str, str]] = {
+            "namespaceLabel": namespace_labels,
+            "namespaceAnnotation": namespace_annotations,
+            "podLabel": pod_labels,
+            "podAnnotation": pod_annotations,
+        }
+        for number, rule in enumerate(self.rules, start=1):
+            value = namespace if rule.source == "namespace" else places[rule.source].get(rule.key, "")
+            team = rule.apply(value)
+            if team:
+                return TeamDecision(team=team, rule=number)
+        return TeamDecision(team=namespace, rule=None)
