@@ -29,6 +29,7 @@ __all__ = [
     "ClusterRightsizingPolicy",
     "ClusterRightsizingPolicySpec",
     "Comparison",
+    "LabelOperator",
     "LabelRequirement",
     "PolicyMode",
     "PolicyRate",

@@ -97,7 +97,8 @@ class ReservationOwner(ApiModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra=rules(
             Cel(
-                "self.kind == 'Platform' || (has(self.name) && self.name.size() > 0)",
+                # The default `{}` is held to this rule before its own `kind` is filled in.
+                "!has(self.kind) || self.kind == 'Platform' || (has(self.name) && self.name.size() > 0)",
                 "`name` must be set unless `kind` is 'Platform'",
             )
         )
