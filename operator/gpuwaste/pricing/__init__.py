@@ -1,0 +1,1 @@
+"""What a GPU-hour costs, and who says so; an unknown price stays unknown."""

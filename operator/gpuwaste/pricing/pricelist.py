@@ -1,0 +1,117 @@
+"""Price lists: a user's own, and the built-in list of public on-demand prices."""
+
+from __future__ import annotations
+
+from datetime import date as Date  # noqa: N812 (a pydantic field)
+from decimal import Decimal
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.gpu_products import PRODUCTS, find_product
+from gpuwaste.model.money import parse_price
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
+
+
+def _price(value: Any) -> Decimal:
+    if isinstance(value, float):  # YAML reads 2.50 as a float; its shortest text is what was written
+        value = repr(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError(f"must be a number such as 2.50, not {value!r}")  # noqa: TRY004 (pydantic wants ValueError)
+    return parse_price(value, what="price")
+
+
+Price = Annotated[Decimal, BeforeValidator(_price)]
+
+
+class UnitCosts(BaseModel):
+    """The four unit costs of FOCUS, of one hour. What is not given is the list price."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    list: Price
+    contracted: Price | None = None
+    billed: Price | None = None
+    effective: Price | None = None
+
+
+def _costs(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"list": value}
+
+
+Costs = Annotated[UnitCosts, BeforeValidator(_costs)]
+
+
+class PriceList(BaseModel):
+    """Prices of an hour: of a whole instance by type, and of one GPU by product."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code.")
+    date: Date = Field(description="The day the prices are of.")
+    instance_types: dict[str, Costs] = Field(default_factory=dict, alias="instanceTypes")
+    gpus: dict[str, Costs] = Field(default_factory=dict)
+
+    @field_validator("gpus")
+    @classmethod
+    def _known_products(cls, prices: dict[str, UnitCosts]) -> dict[str, UnitCosts]:
+        named = {}
+        for name, price in prices.items():
+            product = find_product(name)
+            if product is None:
+                near = get_close_matches(name, PRODUCTS, n=3, cutoff=0.3)
+                raise ValueError(
+                    f"`{name}` is no GPU product known here; did you mean {' or '.join(near) or 'another'}?"
+                )
+            named[product.name] = price
+        return named
+
+
+def parse_price_list(text: str, *, where: str) -> PriceList:
+    """Read a price list in YAML.
+
+    Raises:
+        InputError: names the file and the field.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"not YAML: {' '.join(str(error).split())}", where=where) from None
+    if not isinstance(raw, dict):
+        raise InputError("must be a mapping with `currency`, `date`, `gpus` and `instanceTypes`", where=where)
+    try:
+        return PriceList.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"field `{path}`: {message}", where=where) from None
+
+
+def load_price_list(path: Path) -> PriceList:
+    """Read a price list file.
+
+    Raises:
+        InputError: the file cannot be read, or breaks a rule; names file and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", where=str(path)) from None
+    return parse_price_list(text, where=str(path))
+
+
+@cache
+def builtin_prices() -> PriceList:
+    """The list that comes with gpuwaste; its file says where each price is from."""
+    text = resources.files("gpuwaste.pricing").joinpath("builtin.yaml").read_text(encoding="utf-8")
+    return parse_price_list(text, where="the built-in price list")
