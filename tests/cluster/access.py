@@ -14,6 +14,8 @@ from tests.cluster.errors import ClusterError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.cluster.certificates import Authority
+
 __all__ = ["CONTEXT", "ControlPlane", "kubeconfig"]
 
 CONTEXT = "gpuwaste-local"
@@ -30,9 +32,14 @@ class ControlPlane:
     kubeconfig: Path
     server: str
     token: str
-    certificate_authority: Path
+    authority: Authority
     kubectl_program: Path
     helm_program: Path
+
+    @property
+    def certificate_authority(self) -> Path:
+        """Certificate of the authority that signed the server's, PEM."""
+        return self.authority.certificate
 
     def environment(self) -> dict[str, str]:
         """The environment for a program that shall talk to this control plane and to no other."""

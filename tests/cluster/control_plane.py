@@ -5,6 +5,7 @@ from __future__ import annotations
 import http
 import os
 import secrets
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -34,6 +35,8 @@ _READY_SECONDS = 60.0
 _REQUEST_SECONDS = 5.0
 _PORT_ATTEMPTS = 5
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
+# All they know is thrown away, so there is nothing to finish; asked kindly, an API server waits for its clients.
+_END = signal.SIGKILL
 _PORT_TAKEN = "address already in use"
 
 
@@ -87,14 +90,14 @@ def _started(
     plan = _planned(folder, address=address, controllers=controllers)
     _made(folder / "home")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder / "home")}
-    supervisor.start("etcd", [binaries.etcd, *_etcd_flags(plan)], environment=environment, folder=folder)
+    supervisor.start("etcd", [binaries.etcd, *_etcd_flags(plan)], environment=environment, folder=folder, end_by=_END)
     server = _start_apiserver(plan, supervisor, binaries, environment)
     access = ControlPlane(
         folder=folder,
         kubeconfig=folder / "kubeconfig",
         server=server,
         token=plan.token,
-        certificate_authority=plan.authority.certificate,
+        authority=plan.authority,
         kubectl_program=binaries.kubectl,
         helm_program=binaries.helm,
     )
@@ -153,6 +156,7 @@ def _start_apiserver(plan: _Plan, supervisor: Supervisor, binaries: Binaries, en
             [binaries.kube_apiserver, *_apiserver_flags(plan, port)],
             environment=environment,
             folder=plan.folder,
+            end_by=_END,
         )
         try:
             wait_until(
@@ -191,8 +195,7 @@ def _apiserver_flags(plan: _Plan, port: int) -> list[str]:
         "--kubelet-preferred-address-types=InternalIP",
         f"--kubelet-client-certificate={plan.kubelet_client.certificate}",
         f"--kubelet-client-key={plan.kubelet_client.key}",
-        # A loopback address is refused as an endpoint of the service `kubernetes`; nodes translate its
-        # address themselves.
+        # Nodes lead the address of the service `kubernetes` here themselves; loopback is refused as an endpoint.
         "--endpoint-reconciler-type=none",
     ]
     # Nothing makes service accounts then, and with the plugin every pod would wait for one.
@@ -221,7 +224,8 @@ def _start_controllers(
         common = [f"--{prefix}kubeconfig={config}" for prefix in ("", "authentication-", "authorization-")]
         # Nobody asks them anything, so they need no port.
         common += ["--leader-elect=false", "--secure-port=0"]
-        supervisor.start(name, [program, *common, *more], environment=environment, folder=plan.folder)
+        argv = [program, *common, *more]
+        supervisor.start(name, argv, environment=environment, folder=plan.folder, end_by=_END)
     account = f"{access.server}/api/v1/namespaces/default/serviceaccounts/default"
     wait_until(
         partial(_answers, plan, account),

@@ -29,6 +29,7 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    end_by: signal.Signals
 
     def check_alive(self) -> None:
         """Raise ClusterError with the end of the program's log if it has ended."""
@@ -50,8 +51,16 @@ class Supervisor:
         self._logs = logs
         self._children: list[Child] = []
 
-    def start(self, name: str, argv: Sequence[str | Path], *, environment: Mapping[str, str], folder: Path) -> Child:
-        """Start one program in `folder`, its output going to a file named for it."""
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        end_by: signal.Signals = signal.SIGTERM,
+    ) -> Child:
+        """Start one program in `folder`, its output going to a file named for it; `end_by` asks it to end."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -64,7 +73,7 @@ class Supervisor:
                 # Ctrl-C goes to the foreground group; children outside it are stopped in order instead.
                 start_new_session=True,
             )
-        child = Child(name=name, process=process, log=log)
+        child = Child(name=name, process=process, log=log, end_by=end_by)
         self._children.append(child)
         return child
 
@@ -80,18 +89,21 @@ class Supervisor:
     def stop(self, *, grace_seconds: float = 10.0) -> None:
         """End all programs, last started first, and wait for each before the next.
 
-        One that does not end within `grace_seconds` of SIGTERM is killed.
+        One that does not end within `grace_seconds` of being asked is killed.
         """
         while self._children:
-            process = self._children[-1].process
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(grace_seconds)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            self._children.pop()
+            self.stop_one(self._children[-1], grace_seconds=grace_seconds)
+
+    def stop_one(self, child: Child, *, grace_seconds: float = 10.0) -> None:
+        """End one program and wait for its end."""
+        if child.process.poll() is None:
+            child.process.send_signal(child.end_by)
+            try:
+                child.process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self._children.remove(child)
 
 
 def wait_until(ready: Callable[[], bool], *, what: str, deadline_seconds: float, meanwhile: Callable[[], None]) -> None:

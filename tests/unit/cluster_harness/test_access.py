@@ -20,14 +20,14 @@ def access(tmp_path: Path) -> ControlPlane:
         kubeconfig=tmp_path / "kubeconfig",
         server="https://127.0.0.1:1",
         token="t",
-        certificate_authority=tmp_path / "ca.crt",
+        authority=Authority(tmp_path / "certificates"),
         kubectl_program=Path("/bin/echo"),
         helm_program=Path("/bin/echo"),
     )
 
 
 def test_kubeconfig_holds_all_it_needs(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "certificates")
+    authority = Authority(tmp_path / "own")
     pair = authority.issue("node", common_name="system:node:a", group="system:nodes")
     client = (pair.certificate, pair.key)
     by_certificate = yaml.safe_load(

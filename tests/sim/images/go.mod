@@ -1,0 +1,3 @@
+module gpuwaste/tests/sim/images
+
+go 1.26.0
