@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gpuwaste.cluster.owners import workload_of
 from gpuwaste.model.facts import (
     Fact,
     GpuData,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["POOL_LABELS", "FactIndex", "PodLabels", "Workload", "pool_name", "top_owner"]
+__all__ = ["POOL_LABELS", "FactIndex", "PodLabels", "pool_name"]
 
 POOL_LABELS = (
     "karpenter.sh/nodepool",
@@ -32,17 +33,6 @@ POOL_LABELS = (
     "eks.amazonaws.com/nodegroup",
     "kubernetes.azure.com/agentpool",
 )
-_MAX_OWNER_DEPTH = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """The top owner of a pod; a pod without an owner is its own workload."""
-
-    kind: str
-    name: str
-    uid: str
-    api_version: str = "v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +41,8 @@ class PodLabels:
 
     namespace: str
     pod: str
-    workload: Workload
+    workload: OwnerRef
     team: str
-
-
-def top_owner(first: OwnerRef | None, owners: dict[str, OwnerData]) -> OwnerRef | None:
-    """Follow owner references upwards as far as they are known; a circle ends where it closes."""
-    seen: set[str] = set()
-    top = first
-    while top is not None and top.uid not in seen and len(seen) < _MAX_OWNER_DEPTH:
-        seen.add(top.uid)
-        above = owners.get(top.uid)
-        if above is None or above.owner is None:
-            return top
-        top = above.owner
-    return top
 
 
 def pool_name(node: NodeData, product: str, *, label: str = "") -> str:
@@ -140,14 +117,15 @@ class FactIndex:
             pod_annotations=pod.annotations if pod else {},
         ).team
         if pod is None or fact is None:
-            return PodLabels(namespace=namespace, pod=name, team=team, workload=Workload(kind="Pod", name=name, uid=""))
-        owner = top_owner(pod.owner, self.owners)
-        workload = (
-            Workload(kind="Pod", name=pod.name, uid=fact.uid)
-            if owner is None
-            else Workload(kind=owner.kind, name=owner.name, uid=owner.uid, api_version=owner.api_version)
+            return PodLabels(
+                namespace=namespace,
+                pod=name,
+                team=team,
+                workload=OwnerRef(api_version="v1", kind="Pod", name=name, uid=""),
+            )
+        return PodLabels(
+            namespace=pod.namespace, pod=pod.name, team=team, workload=workload_of(fact.uid, pod, self.owners)
         )
-        return PodLabels(namespace=pod.namespace, pod=pod.name, team=team, workload=workload)
 
     def product_of(self, gpu_uuid: str, node: str) -> str:
         """Product of a GPU: what its agent said, else the node's label, else empty."""

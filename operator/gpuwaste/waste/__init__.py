@@ -1,0 +1,1 @@
+"""What the ledger says of workloads and pools, and the objects that show it."""
