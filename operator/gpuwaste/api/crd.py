@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -94,7 +95,9 @@ def _column(column: Column) -> dict[str, Any]:
 
 def crd_yaml(model: type[Resource]) -> str:
     """The manifest as it lies in `crds/`."""
-    return f"---\n{_NOTE}{_LINT}{_dump(crd_manifest(model))}"
+    manifest = crd_manifest(model)
+    head = {key: value for key, value in manifest.items() if key != "spec"}
+    return f"---\n{_NOTE}{_LINT}{_dump(head)}{_spec_yaml(model)}"
 
 
 def crd_template(model: type[Resource]) -> str:
@@ -103,12 +106,18 @@ def crd_template(model: type[Resource]) -> str:
     Raises:
         SchemaError: some text holds what Helm would take for an action of its own.
     """
-    manifest = crd_manifest(model)
-    spec = _dump({"spec": manifest["spec"]})
+    spec = _spec_yaml(model)
     if "{{" in spec:
         raise SchemaError(f"{model.info.kind}: no description or rule may hold two opening braces; Helm would run it")
+    manifest = crd_manifest(model)
     head = _dump({key: manifest[key] for key in ("apiVersion", "kind")})
     return _NOTE + head + _TEMPLATE_METADATA.format(name=manifest["metadata"]["name"]) + spec
+
+
+@cache
+def _spec_yaml(model: type[Resource]) -> str:
+    """The part that the plain manifest and the template share; to write it takes most of the time."""
+    return _dump({"spec": crd_manifest(model)["spec"]})
 
 
 class _Dumper(yaml.SafeDumper):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from gpuwaste.api.crd import crd_template, crd_yaml
 from gpuwaste.api.reference import reference_page
 from gpuwaste.api.registry import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["drifted", "generated_files", "main", "write"]
 
@@ -17,7 +23,8 @@ _TEMPLATES = Path("charts/gpuwaste-crds/templates")
 _REFERENCE = Path("docs/reference/crds.md")
 
 
-def generated_files() -> dict[Path, str]:
+@cache
+def generated_files() -> Mapping[Path, str]:
     """Every generated file: its path below the project's root, and its text."""
     files: dict[Path, str] = {}
     for model in MODELS.values():
@@ -25,7 +32,7 @@ def generated_files() -> dict[Path, str]:
         files[_CRDS / name] = crd_yaml(model)
         files[_TEMPLATES / name] = crd_template(model)
     files[_REFERENCE] = reference_page(MODELS.values())
-    return files
+    return MappingProxyType(files)
 
 
 def drifted(root: Path) -> list[str]:
@@ -59,7 +66,7 @@ def write(root: Path) -> list[Path]:
     return changed
 
 
-def _left_over(root: Path, files: dict[Path, str]) -> list[Path]:
+def _left_over(root: Path, files: Mapping[Path, str]) -> list[Path]:
     found = (path.relative_to(root) for folder in (_CRDS, _TEMPLATES) for path in (root / folder).glob("*.yaml"))
     return sorted(path for path in found if path not in files)
 

@@ -3,7 +3,8 @@
 import ast
 import inspect
 import itertools
-import textwrap
+import sys
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -81,8 +82,10 @@ class _Generator(GenerateJsonSchema):
         if default is None or default == ():
             return inner
         if isinstance(default, BaseModel):
-            if default != type(default)():
-                raise SchemaError(f"{type(default).__name__}: a default must be the model's own, as `{{}}` in a CRD")
+            if default.model_fields_set:
+                raise SchemaError(
+                    f"{type(default).__name__}: a default must be the model's own, which a CRD calls {{}}"
+                )
             return {**inner, "default": {}}
         return {**inner, "default": self.encode_default(default)}
 
@@ -108,20 +111,29 @@ class _Generator(GenerateJsonSchema):
         return made
 
 
-def _field_docs(cls: type) -> dict[str, str]:
+def _field_docs(cls: type[BaseModel]) -> dict[str, str]:
     """The docstrings that stand below the fields of a class and of those it inherits from."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        definition = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        body = definition.body if isinstance(definition, ast.ClassDef) else []
-        for field, below in itertools.pairwise(body):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                docs[field.target.id] = " ".join(str(below.value.value).split())
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            docs |= _docs_of_module(base.__module__).get(base.__qualname__, {})
     return docs
+
+
+@cache
+def _docs_of_module(name: str) -> dict[str, dict[str, str]]:
+    """The docstrings below the fields of every class of a module, by class and field."""
+    tree = ast.parse(inspect.getsource(sys.modules[name]))
+    return {
+        cls.name: {
+            field.target.id: " ".join(str(below.value.value).split())
+            for field, below in itertools.pairwise(cls.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        }
+        for cls in tree.body
+        if isinstance(cls, ast.ClassDef)
+    }
 
 
 class _Lowering:

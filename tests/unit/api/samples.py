@@ -195,6 +195,7 @@ def all_kinds() -> dict[str, api.AnyResource]:
                     api.LabelRequirement(key="stage", operator=api.LabelOperator.IN, values=("dev", "test")),
                 )
             ),
+            status=api.RightsizingPolicyStatus(conditions=ready, matched_workloads=0),
         ),
         "RightsizingPlan": api.RightsizingPlan(
             metadata=api.ObjectMeta(name="pool-h100-0a1b2c3d"),
