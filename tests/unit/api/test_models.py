@@ -131,3 +131,10 @@ def test_times_are_written_in_utc() -> None:
     evening = datetime(2026, 11, 1, 23, 30, 0, 999, tzinfo=timezone(timedelta(hours=2)))
     evidence = api.Evidence(ledger_query="q", from_time=evening, to_time=datetime(2026, 11, 2, tzinfo=UTC)).to_json()
     assert (evidence["fromTime"], evidence["toTime"]) == ("2026-11-01T21:30:00Z", "2026-11-02T00:00:00Z")
+
+
+def test_the_longest_workload_fits_into_a_column() -> None:
+    longest = f"{'K' * 63}/{'n' * 253}"
+    summary = samples.gpuwaste().status.summary
+    made = api.WasteSummary.model_validate({**summary.to_json(), "workload": longest})
+    assert made.workload == longest
