@@ -1,0 +1,97 @@
+"""`gpuwaste focus`: export FOCUS files from the ledger, and verify such files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gpuwaste.focus.columns import Version
+    from gpuwaste.focus.options import Grain, Grouping
+
+__all__ = ["focus"]
+
+_VERSIONS = click.Choice(["1.3", "1.4"])
+
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.group(name="focus")
+def focus() -> None:
+    """FOCUS cost records: write them from the ledger, or verify a file of any engine."""
+
+
+@focus.command(name="export")
+@click.option("--ledger", required=True, help="Folder or object store of the ledger.")
+@click.option("--from", "first", required=True, type=_DAY, help="First day, like 2026-11-01 (UTC).")
+@click.option("--to", "last", required=True, type=_DAY, help="Last day, included.")
+@click.option("--method", default="gpuwaste-held-v1", show_default=True, help="How a node's cost is divided.")
+@click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
+@click.option("--by", default="namespace", show_default=True, type=click.Choice(["namespace", "workload", "team"]))
+@click.option("--grain", default="hour", show_default=True, type=click.Choice(["hour", "day"]))
+@click.option("--currency", default="", help="The currency to export, where the ledger has several.")
+@click.option("--provider", default="Platform", show_default=True, help="Who provides the nodes.")
+@click.option("--account-id", default="", help="The account that is charged.  [default: the cluster's name]")
+@click.option("--account-name", default="", help="Its name.  [default: its id]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file, or a folder.")
+def export_command(
+    *,
+    ledger: str,
+    first: datetime,
+    last: datetime,
+    method: str,
+    focus_version: Version,
+    by: Grouping,
+    grain: Grain,
+    currency: str,
+    provider: str,
+    account_id: str,
+    account_name: str,
+    out: Path,
+) -> None:
+    """Write the cost of the nodes, divided among those who held their GPUs."""
+    from gpuwaste.focus.export import export, ledger_days
+    from gpuwaste.focus.options import ExportOptions
+    from gpuwaste.ledger.store import open_store
+
+    if last < first:
+        raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+    options = ExportOptions(
+        method=method,
+        grain=grain,
+        grouping=by,
+        version=focus_version,
+        provider=provider,
+        account_id=account_id,
+        account_name=account_name,
+        currency=currency,
+    )
+    days = ledger_days(open_store(ledger), first.date(), last.date())
+    summary = export(days, options, out, now=datetime.now(UTC), generator_version=package_version("gpuwaste"))
+    for finding in summary.findings:
+        click.echo(str(finding), err=True)
+    for path in summary.files:
+        click.echo(f"{path}")
+    click.echo(f"{summary.rows} rows from {summary.charges} charges")
+
+
+@focus.command(name="verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--origin", type=click.Path(path_type=Path), help="The bill that was split.")
+@click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
+def verify_command(*, file: Path, origin: Path | None, focus_version: Version) -> None:
+    """Check every rule of a FOCUS file, those between the parts of a charge included."""
+    from gpuwaste.focus.verify import verify
+
+    broken = 0
+    for violation in verify(file, version=focus_version, origin=origin):
+        broken += 1
+        click.echo(str(violation))
+    if broken:
+        raise SystemExit(1)
+    click.echo(f"{file}: every rule holds")

@@ -1,0 +1,159 @@
+"""From a stored ledger to FOCUS files, a day at a time, so that memory does not grow with the span."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from gpuwaste.focus.columns import schema_of
+from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
+from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
+from gpuwaste.focus.split import split_ledger
+from gpuwaste.ledger.schema import LEDGER_SCHEMA
+from gpuwaste.ledger.store import parse_hour_folder
+from gpuwaste.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gpuwaste.focus.options import ExportOptions, Finding
+    from gpuwaste.ledger.store import Store
+
+__all__ = ["ExportSummary", "LedgerDay", "export", "ledger_days"]
+
+_HOURS_PER_DAY: Final = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerDay:
+    """The ledger of one UTC day; `complete` where every cluster in it has all 24 hours."""
+
+    day: date
+    table: pa.Table
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSummary:
+    """What an export wrote, and what a reader of it must know."""
+
+    files: tuple[Path, ...]
+    rows: int
+    charges: int
+    findings: tuple[Finding, ...]
+
+
+def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
+    """Read the ledger day by day, oldest first; days without any hour are skipped.
+
+    Args:
+        store: the root of the ledger, or the folder above it.
+        first: the first day.
+        last: the last day, included.
+
+    Raises:
+        InputError: a file lacks a column of the ledger.
+    """
+    found = []
+    for name in store.files(""):
+        place = parse_hour_folder(name)
+        parts = PurePosixPath(name).parts
+        if place and "inputs" not in parts and name.endswith(".parquet") and first <= place[1].date() <= last:
+            found.append((place[1], place[0], name))
+    for day, hours in groupby(sorted(found), key=lambda item: item[0].date()):
+        of_day = list(hours)
+        clusters = {cluster for _, cluster, _ in of_day}
+        slots = {(hour, cluster) for hour, cluster, _ in of_day}
+        table = pa.concat_tables([_read_hour(store, name) for _, _, name in of_day])
+        yield LedgerDay(day=day, table=table, complete=len(slots) == _HOURS_PER_DAY * len(clusters))
+
+
+def _read_hour(store: Store, name: str) -> pa.Table:
+    table = store.read_table(name)
+    missing = [column for column in LEDGER_SCHEMA.names if column not in table.column_names]
+    if missing:
+        raise InputError(f"columns missing: {', '.join(missing)}", where=name, fix="replay the ledger from its inputs")
+    return table.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)
+
+
+def _single_file(out: Path) -> Path | None:
+    """The one file to write, or None where `out` is a folder that gets one file a month."""
+    if out.suffix in {".parquet", ".csv"}:
+        return out
+    if out.suffix and not out.is_dir():
+        raise InputError("must be a folder, or end in .parquet or .csv", where=str(out))
+    return None
+
+
+def export(
+    days: Iterator[LedgerDay], options: ExportOptions, out: Path, *, now: datetime, generator_version: str
+) -> ExportSummary:
+    """Write the FOCUS rows of some days: into one file, or one file a month into a folder.
+
+    Raises:
+        InputError: there is no ledger for these days, or it cannot be exported as asked. Nothing is then written.
+    """
+    groups: Iterator[tuple[Path, Iterator[LedgerDay]]]
+    single = _single_file(out)
+    if single is None:
+        months = groupby(days, key=lambda day: day.day.replace(day=1))
+        groups = ((out / f"cost-and-usage-{options.version}-{month:%Y-%m}.parquet", group) for month, group in months)
+    else:
+        groups = iter([(single, days)])
+    summaries = [
+        _write_file(path, group, options, now=now, generator_version=generator_version) for path, group in groups
+    ]
+    if not summaries:
+        raise InputError("no ledger hour lies in these days", where="--from, --to")
+    return ExportSummary(
+        files=tuple(path for summary in summaries for path in summary.files),
+        rows=sum(summary.rows for summary in summaries),
+        charges=sum(summary.charges for summary in summaries),
+        findings=tuple(dict.fromkeys(finding for summary in summaries for finding in summary.findings)),
+    )
+
+
+def _write_file(
+    path: Path, days: Iterator[LedgerDay], options: ExportOptions, *, now: datetime, generator_version: str
+) -> ExportSummary:
+    schema = schema_of(options.version)
+    rows = charges = 0
+    findings: dict[str, Finding] = {}
+    sectors: list[TimeSector] = []
+    clusters: set[str] = set()
+    with ExitStack() as stack:
+        sink: RowSink = stack.enter_context(open_sink(path, schema))
+        for day in days:
+            split = split_ledger(day.table, options)
+            sink.write(split.rows)
+            rows += len(split.rows)
+            charges += split.charges
+            for finding in split.findings:
+                findings.setdefault(finding.where, finding)
+            sectors.append(_sector(day))
+            clusters |= set(day.table["cluster"].unique().to_pylist())
+        if not sectors:
+            raise InputError("no ledger hour lies in these days", where="--from, --to")
+    facts = DataSetFacts(
+        dataset="CostAndUsage",
+        instance=f"gpuwaste {', '.join(sorted(clusters))} by {options.grouping} and {options.grain}, {options.method}",
+        version=options.version,
+        generator_version=generator_version,
+        created=now,
+        sectors=sectors,
+        data_file=path.name,
+    )
+    write_json(metadata_path(path), metadata_document(schema, facts))
+    return ExportSummary(files=(path,), rows=rows, charges=charges, findings=tuple(findings.values()))
+
+
+def _sector(day: LedgerDay) -> TimeSector:
+    start = datetime.combine(day.day, datetime.min.time(), tzinfo=UTC)
+    return TimeSector(start=start, end=start + timedelta(days=1), complete=day.complete)

@@ -1,0 +1,277 @@
+"""Divide origin charges among their receivers: FOCUS rows whose sums are the charge to the last digit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.focus.charges import impute
+from gpuwaste.focus.columns import schema_of
+from gpuwaste.focus.details import method_details
+from gpuwaste.focus.ratios import (
+    MAX_RATIO_DECIMALS,
+    decimals_used,
+    largest_remainder_units,
+    multiply_exact,
+    ratio_decimals,
+    scaled_decimal,
+)
+from gpuwaste.focus.texts import ascii_text, join, json_object, json_texts, map_distinct, uri_texts
+
+if TYPE_CHECKING:
+    from gpuwaste.focus.options import ExportOptions, Finding
+
+__all__ = ["TAG_PREFIX", "Split", "split_ledger"]
+
+_COSTS: Final = ("list", "contracted", "billed", "effective")
+TAG_PREFIX: Final = "gpuwaste.dev/"
+"""Prefix of every tag key that this project makes; the metadata names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """FOCUS rows of a span of the ledger.
+
+    Attributes:
+        rows: the columns of `schema_of(version)`, sorted by charge and receiver.
+        charges: the number of origin charges.
+        findings: what was left out, by name.
+    """
+
+    rows: pa.Table
+    charges: int
+    findings: tuple[Finding, ...]
+
+
+def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
+    """Charge the nodes' cost to who held their GPUs, in FOCUS columns.
+
+    Every summable metric of a part is ratio × the charge's, in exact decimals; the ratios of a charge have
+    min(12, 28 − d) decimals, d those of its amounts, and add up to exactly 1.
+
+    Args:
+        ledger: rows of the ledger's schema.
+        options: grain, grouping, version and names.
+
+    Raises:
+        InputError: the ledger cannot be exported as asked.
+        InvariantError: the ledger breaks its own law.
+    """
+    imputed = impute(ledger, options)
+    charges, parts = imputed.charges, imputed.parts
+    of = parts["charge"].to_numpy()
+    amounts = {kind: charges[f"{kind}_cost"].combine_chunks() for kind in _COSTS}
+    amounts["quantity"] = charges["quantity"].combine_chunks()
+    used = np.max([decimals_used(amount) for amount in amounts.values()], axis=0, initial=0)
+    decimals = ratio_decimals(used)
+    units = largest_remainder_units(parts["weight"].to_numpy(), of, decimals)
+    units *= 10 ** (MAX_RATIO_DECIMALS - decimals[of])
+    ratio = scaled_decimal(units, MAX_RATIO_DECIMALS)
+    index = pa.array(of)
+    values: dict[str, Any] = {name: column.take(index) for name, column in _charge_columns(charges, options).items()}
+    values |= _amount_columns(amounts, index, ratio)
+    values |= _receiver_columns(parts, options)
+    values["AllocatedMethodDetails"] = method_details(parts, units)
+    rows = _table(values, len(parts), options)
+    return Split(rows=rows, charges=len(charges), findings=imputed.findings)
+
+
+def _table(values: dict[str, Any], rows: int, options: ExportOptions) -> pa.Table:
+    schema = schema_of(options.version)
+    columns = [
+        values[field.name].cast(field.type) if field.name in values else pa.nulls(rows, field.type) for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _amount_columns(amounts: dict[str, pa.Array], index: pa.Array, ratio: pa.Array) -> dict[str, pa.Array]:
+    parts: dict[str, pa.Array] = {}
+    for kind, amount in amounts.items():
+        # On most nodes list, contracted and effective cost are one figure: one product serves them.
+        same = next((other for other in parts if amounts[other].equals(amount)), None)
+        parts[kind] = parts[same] if same else multiply_exact(amount.take(index), ratio)
+    return {
+        "PricingQuantity": parts["quantity"],
+        "ConsumedQuantity": parts["quantity"],
+        "ListCost": parts["list"],
+        "ContractedCost": parts["contracted"],
+        "BilledCost": parts["billed"],
+        "EffectiveCost": parts["effective"],
+        "PricingCurrencyEffectiveCost": parts["effective"],
+    }
+
+
+def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
+    """What all parts of a charge have in common, one value a charge."""
+    rows = len(charges)
+    texts = {name: charges[name].combine_chunks() for name in ("cluster", "node", "pool", "gpu_model", "node_uid")}
+    names = {name: map_distinct(column, ascii_text) for name, column in texts.items()}
+    listed = charges["list_price"].combine_chunks()
+    contracted = charges["contracted_price"].combine_chunks()
+    currency = charges["currency"].combine_chunks()
+    constants = {
+        "ChargeCategory": "Usage",
+        "ChargeFrequency": "Usage-Based",
+        "PricingCategory": "Standard",
+        "BillingAccountType": "Internal",
+        "SubAccountType": "Kubernetes Cluster",
+        "ResourceType": "Kubernetes Node",
+        "SkuMeter": "Compute Usage",
+        "ServiceName": options.service_name,
+        "ServiceCategory": options.service_category,
+        "ServiceSubcategory": options.service_subcategory,
+        "AllocatedMethodId": options.method,
+    }
+    constants |= dict.fromkeys(
+        ("HostProviderName", "InvoiceIssuerName", "ProviderName", "PublisherName", "ServiceProviderName"),
+        options.provider,
+    )
+    account = pa.repeat(options.account_id, rows) if options.account_id else names["cluster"]
+    return {
+        **{name: pa.repeat(text, rows) for name, text in constants.items()},
+        **_periods(charges, options),
+        **_sku(charges, names),
+        "BillingAccountId": account,
+        "BillingAccountName": pa.repeat(options.account_name, rows) if options.account_name else account,
+        "BillingCurrency": currency,
+        "PricingCurrency": currency,
+        "SubAccountId": names["cluster"],
+        "SubAccountName": names["cluster"],
+        "ResourceId": _first_known(
+            map_distinct(charges["provider_id"].combine_chunks(), ascii_text), names["node_uid"]
+        ),
+        "ResourceName": names["node"],
+        "ListUnitPrice": listed,
+        "PricingCurrencyListUnitPrice": listed,
+        "ContractedUnitPrice": contracted,
+        "PricingCurrencyContractedUnitPrice": contracted,
+        "Tags": _tags({"cluster": texts["cluster"], "gpu-model": texts["gpu_model"], "pool": texts["pool"]}, rows),
+        "x_ClusterName": names["cluster"],
+        "x_NodeName": _or_null(names["node"]),
+        "x_Pool": _or_null(names["pool"]),
+        "x_GpuModel": _or_null(names["gpu_model"]),
+        "x_PriceSource": _or_null(map_distinct(charges["price_source"].combine_chunks(), ascii_text)),
+        "x_PriceDate": _or_null(map_distinct(charges["price_date"].combine_chunks(), ascii_text)),
+    }
+
+
+def _periods(charges: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
+    start = charges["period"].to_numpy().astype("M8[us]")
+    month = start.astype("M8[M]")
+    length = np.timedelta64(1, "h") if options.grain == "hour" else np.timedelta64(1, "D")
+
+    def utc(times: Any) -> pa.Array:
+        return pa.array(times.astype("M8[us]")).cast(pa.timestamp("us", tz="UTC"))
+
+    return {
+        "ChargePeriodStart": utc(start),
+        "ChargePeriodEnd": utc(start + length),
+        "BillingPeriodStart": utc(month),
+        "BillingPeriodEnd": utc(month + 1),
+        "x_OriginChargeId": _origin_ids(charges),
+    }
+
+
+def _origin_ids(charges: pa.Table) -> pa.Array:
+    """`cluster/node/model/period/n`, n counting the prices of one node and model in one period."""
+    rows = len(charges)
+    key = join(
+        uri_texts(charges["cluster"].combine_chunks()),
+        "/",
+        uri_texts(_first_known(charges["node_uid"].combine_chunks(), charges["node"].combine_chunks())),
+        "/",
+        uri_texts(charges["gpu_model"].combine_chunks()),
+        "/",
+        pc.strftime(charges["period"].combine_chunks().cast(pa.timestamp("s")), format="%Y-%m-%dT%H:%M:%SZ"),
+    )
+    # Charges are sorted by this key first, so equal ones lie together.
+    same = np.zeros(rows, bool)
+    same[1:] = pc.equal(key.slice(1), key.slice(0, max(rows - 1, 0))).to_numpy(zero_copy_only=False)
+    position = np.arange(rows)
+    number = position - np.maximum.accumulate(np.where(same, 0, position))
+    return join(key, "/", pa.array(number).cast(pa.string()))
+
+
+def _sku(charges: pa.Table, names: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    present = pc.invert(charges["unprovisioned"].combine_chunks())
+    gpus = charges["gpus"].combine_chunks()
+    count = gpus.cast(pa.string())
+    model = names["gpu_model"]
+    price = pc.utf8_rtrim(pc.utf8_rtrim(_plain(charges["list_price"].combine_chunks()), "0"), ".")
+    currency = charges["currency"].combine_chunks()
+    sku = join("gpu-node/", model, "/", count)
+    details = json_object(
+        [("GpuCount", count), ("x_GpuModel", json_texts(charges["gpu_model"].combine_chunks()))], rows=len(charges)
+    )
+    unit = pc.if_else(present, "Hours", "GPU-Hours")
+    described = join(count, " x ", model, " GPU, ", price, " ", currency, " list price a node hour")
+    missing = join(model, " GPU bought and not in the cluster, ", price, " ", currency, " list price a GPU hour")
+    return {
+        "SkuId": sku,
+        "SkuPriceId": join(sku, "/", currency, "/", price),
+        "SkuPriceDetails": details,
+        "ChargeDescription": pc.if_else(present, described, missing),
+        "PricingUnit": unit,
+        "ConsumedUnit": unit,
+    }
+
+
+def _plain(prices: pa.Array) -> pa.Array:
+    """Prices as text without an exponent."""
+    coded = pc.dictionary_encode(prices)
+    return pa.array([f"{price:f}" for price in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
+
+
+def _receiver_columns(parts: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
+    """Who receives each part; null for what nobody held."""
+    rows = len(parts)
+    text = {name: parts[name].combine_chunks() for name in ("cluster", "namespace", "workload_kind", "workload_name")}
+    team = parts["team"].combine_chunks()
+    reason = parts["reason"].combine_chunks()
+    held = pc.equal(reason, "")
+    nobody = pa.scalar(None, pa.string())
+    root = join("k8s://", uri_texts(text["cluster"]))
+    if options.grouping == "team":
+        identity, name = join(root, "/teams/", uri_texts(team)), team
+    elif options.grouping == "workload":
+        path = [uri_texts(text[key]) for key in ("namespace", "workload_kind", "workload_name")]
+        identity = join(root, "/namespaces/", path[0], "/", path[1], "/", path[2])
+        name = join(text["namespace"], "/", text["workload_kind"], "/", text["workload_name"])
+    else:
+        identity, name = join(root, "/namespaces/", uri_texts(text["namespace"])), text["namespace"]
+    tags = _tags(
+        {
+            "namespace": text["namespace"],
+            "team": team,
+            "workload-kind": text["workload_kind"],
+            "workload-name": text["workload_name"],
+        },
+        rows,
+    )
+    return {
+        "AllocatedResourceId": pc.if_else(held, identity, nobody),
+        "AllocatedResourceName": pc.if_else(held, map_distinct(name, ascii_text), nobody),
+        "AllocatedTags": pc.if_else(held, tags, nobody),
+        "x_RemainderReason": _or_null(reason),
+        "x_Namespace": _or_null(map_distinct(text["namespace"], ascii_text)),
+        "x_Team": _or_null(map_distinct(team, ascii_text)),
+        "x_WorkloadKind": _or_null(map_distinct(text["workload_kind"], ascii_text)),
+        "x_WorkloadName": _or_null(map_distinct(text["workload_name"], ascii_text)),
+    }
+
+
+def _tags(texts: dict[str, pa.Array], rows: int) -> pa.Array:
+    pairs = [(f"{TAG_PREFIX}{key}", _or_null(values)) for key, values in texts.items()]
+    return json_object([(key, json_texts(values)) for key, values in pairs], rows=rows)
+
+
+def _or_null(values: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+
+
+def _first_known(*columns: pa.Array) -> pa.Array:
+    return pc.coalesce(*(_or_null(column) for column in columns))
