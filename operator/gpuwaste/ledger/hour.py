@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.ledger.accounting import Split, split_parents
+from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.join import FactIndex
 from gpuwaste.ledger.labels import with_labels
 from gpuwaste.ledger.missing import (
@@ -78,7 +79,7 @@ def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None
     """
     start = to_unix_ns(inputs.hour)
     end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
-    index = FactIndex.build(inputs.facts, start=inputs.hour, end=inputs.hour + HOUR)
+    index = FactIndex.build([*inputs.facts, *gpu_facts(inputs.windows)], start=inputs.hour, end=inputs.hour + HOUR)
     inside = pc.and_(
         pc.greater_equal(inputs.windows["window_start_ns"], start), pc.less(inputs.windows["window_start_ns"], end)
     )

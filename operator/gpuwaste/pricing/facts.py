@@ -41,16 +41,11 @@ def price_facts(facts: Iterable[Fact], *, own: PriceList | None) -> list[Fact]:
 
 
 def _node_prices(fact: Fact, node: NodeData, gpus: list[GpuData], own: PriceList | None) -> list[Fact]:
-    products = {gpu.product or gpu.model for gpu in gpus}
-    count = len(gpus)
-    if not products:
-        label = node.labels.get("nvidia.com/gpu.product", "")
-        product = find_product(label) if label else None
-        products = {product.name if product else label} - {""}
-        count = int(node.labels.get("nvidia.com/gpu.count", "0") or 0) or sum(node.gpus.values())
+    products = {gpu.product or gpu.model for gpu in gpus} | {_labelled_product(node)}
+    count = len(gpus) or int(node.labels.get("nvidia.com/gpu.count", "0") or 0) or sum(node.gpus.values())
     instance_type = next((node.labels[key] for key in INSTANCE_TYPE_LABELS if node.labels.get(key)), "")
     found = []
-    for product_name in sorted(products):
+    for product_name in sorted(products - {""}):
         data = _price(fact.uid, product_name, instance_type, count, own)
         if data is not None:
             found.append(
@@ -63,6 +58,12 @@ def _node_prices(fact: Fact, node: NodeData, gpus: list[GpuData], own: PriceList
                 )
             )
     return found
+
+
+def _labelled_product(node: NodeData) -> str:
+    label = node.labels.get("nvidia.com/gpu.product", "")
+    product = find_product(label) if label else None
+    return product.name if product else label
 
 
 def _price(node_uid: str, product: str, instance_type: str, gpus: int, own: PriceList | None) -> PriceData | None:

@@ -1,0 +1,67 @@
+"""GPUs as agents describe them in the node facts among the stored windows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+
+from gpuwaste.model.facts import Fact, GpuData, MigInstanceData
+from gpuwaste.model.gpu_products import find_product
+from gpuwaste.model.units import from_unix_ns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["gpu_facts"]
+
+
+def gpu_facts(windows: pa.Table) -> list[Fact]:
+    """One fact a GPU and description, valid from the window that the description stands in.
+
+    Args:
+        windows: rows of WINDOW_SCHEMA; only those of kind `node_facts` are read.
+    """
+    rows = windows.filter(pc.equal(windows["kind"], "node_facts"))
+    found = []
+    for row in rows.select(["node", "node_uid", "window_start_ns", "body_json"]).to_pylist():
+        for gpu in json.loads(row["body_json"]).get("gpus", []):
+            found.append(
+                Fact(
+                    kind="gpu",
+                    uid=str(gpu.get("uuid", "")),
+                    valid_from=from_unix_ns(row["window_start_ns"]),
+                    valid_to=None,
+                    data=_gpu(gpu, node=row["node"], node_uid=row["node_uid"]),
+                )
+            )
+    return sorted(found, key=lambda fact: fact.key)
+
+
+def _gpu(gpu: dict[str, Any], *, node: str, node_uid: str) -> GpuData:
+    model = str(gpu.get("model", ""))
+    product = str(gpu.get("product", ""))
+    known = find_product(product or model)
+    instances = [
+        MigInstanceData(
+            uuid=str(instance.get("uuid", "")),
+            profile=str(instance.get("profile", "")),
+            start=int(instance.get("start", 0)),
+            weight_num=int(instance.get("weight_num", 0)),
+            weight_den=int(instance.get("weight_den", 1)),
+        )
+        for instance in gpu.get("mig_instances", [])
+    ]
+    return GpuData(
+        node=node,
+        node_uid=node_uid,
+        product=known.name if known else product,
+        model=model,
+        memory_bytes=int(gpu.get("memory_bytes", 0)),
+        index=int(gpu.get("index", 0)),
+        mig_enabled=bool(gpu.get("mig_enabled", False)),
+        mig_instances=tuple(sorted(instances, key=lambda instance: instance.start)),
+        replicas=max(int(gpu.get("replicas", 1)), 1),
+        sharing=str(gpu.get("sharing", "EXCLUSIVE")),
+    )

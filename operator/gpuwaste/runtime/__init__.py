@@ -1,0 +1,1 @@
+"""The running operator: pull, store, compute, show; one loop decides."""
