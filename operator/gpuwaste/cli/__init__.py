@@ -1,0 +1,1 @@
+"""The `gpuwaste` program; `kubectl gpuwaste` is the same."""

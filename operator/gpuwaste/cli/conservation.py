@@ -1,0 +1,120 @@
+"""Check a stored ledger against the laws of the accounting, and against the inputs it was computed from."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gpuwaste.ledger.inputs import InputStore, clusters_in
+from gpuwaste.ledger.schema import AMOUNT_COLUMNS, KEY_COLUMNS, LEDGER_SCHEMA, WASTE_CATEGORIES
+from gpuwaste.ledger.write import hour_file
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.units import NS_PER_HOUR
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from gpuwaste.ledger.store import Store
+
+__all__ = ["broken_laws", "check_rows", "stale_hours"]
+
+_ROW_LAWS = {
+    "holder": "held + borrowed = effective + net waste + lent",
+    "free": "owned = net waste + lent",
+}
+_GPU_LAW = "owned = effective + net waste"
+_LENDING_LAW = "lent = borrowed"
+
+
+def broken_laws(store: Store, cluster: str, hour: datetime) -> list[dict[str, Any]]:
+    """What is wrong with the file of one hour: rows `cluster, hour, place, law, difference_ns`; empty where all holds.
+
+    Raises:
+        InputError: the file has other columns than the ledger.
+    """
+    name = hour_file(cluster, hour)
+    table = store.read_table(name)
+    if table.schema.remove_metadata() != LEDGER_SCHEMA.remove_metadata():
+        raise InputError("its columns are not those of the ledger", where=f"{store.root}/{name}")
+    found = check_rows(table)
+    ordered = table.sort_by([(key, "ascending") for key in KEY_COLUMNS])
+    if not ordered.select(KEY_COLUMNS).equals(table.select(KEY_COLUMNS)):
+        found.append(_finding("", "rows are sorted by key", None))
+    distinct = table.group_by(list(KEY_COLUMNS)).aggregate([]).num_rows
+    if distinct != table.num_rows:
+        found.append(_finding("", f"each key stands once ({table.num_rows - distinct} do not)", None))
+    return [{"cluster": cluster, "hour": hour, **finding} for finding in found]
+
+
+def _finding(place: str, law: str, difference_ns: int | None) -> dict[str, Any]:
+    return {"place": place, "law": law, "difference_ns": difference_ns}
+
+
+def check_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The laws of single rows and of whole GPUs over the rows of one hour."""
+    gpu = table.filter(pc.equal(table["resource"], "gpu"))
+    found = []
+    for kind, law in _ROW_LAWS.items():
+        rows = gpu.filter(pc.equal(gpu["row_kind"], kind))
+        owned = pc.add(_filled(rows, "held"), _filled(rows, "borrowed")) if kind == "holder" else _filled(rows, "owned")
+        gap = pc.subtract(owned, pc.add(pc.add(_filled(rows, "effective"), _waste(rows)), _filled(rows, "lent")))
+        place = ("node", "gpu_uuid", "slice_id", "pod")
+        found += _findings(rows.append_column("gap", gap), place, law)
+    columns = {name: _filled(gpu, name) for name in ("owned", "effective", "borrowed", "lent")}
+    sums = pa.table({"node": gpu["node"], "gpu_uuid": gpu["gpu_uuid"], **columns, "waste": _waste(gpu)})
+    sums = sums.filter(pc.not_equal(gpu["row_kind"], "unprovisioned"))
+    sums = sums.group_by(["node", "gpu_uuid"], use_threads=False).aggregate([(n, "sum") for n in (*columns, "waste")])
+    parts = pc.add(sums["effective_sum"], sums["waste_sum"])
+    found += _findings(_with_gap(sums, pc.subtract(sums["owned_sum"], parts)), ("node", "gpu_uuid"), _GPU_LAW)
+    lending = pc.subtract(sums["lent_sum"], sums["borrowed_sum"])
+    found += _findings(_with_gap(sums, lending), ("node", "gpu_uuid"), _LENDING_LAW)
+    beyond = pc.max_element_wise(pc.subtract(sums["owned_sum"], NS_PER_HOUR), 0)
+    found += _findings(_with_gap(sums, beyond), ("node", "gpu_uuid"), "owned is at most the hour")
+    for name in AMOUNT_COLUMNS:
+        below = gpu.filter(pc.less(_filled(gpu, name), 0))
+        found += _findings(
+            _with_gap(below, _filled(below, name)), ("node", "gpu_uuid", "slice_id", "pod"), f"{name} is 0 or more"
+        )
+    return found
+
+
+def _with_gap(table: pa.Table, gap: pa.ChunkedArray) -> pa.Table:
+    return table.append_column("gap", gap)
+
+
+def _filled(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return pc.fill_null(table[name], 0)
+
+
+def _waste(table: pa.Table) -> pa.ChunkedArray:
+    total = _filled(table, WASTE_CATEGORIES[0])
+    for name in WASTE_CATEGORIES[1:]:
+        total = pc.add(total, _filled(table, name))
+    return total
+
+
+def _findings(table: pa.Table, place: tuple[str, ...], law: str) -> list[dict[str, Any]]:
+    broken = table.filter(pc.not_equal(table["gap"], 0)).select([*place, "gap"])
+    return [_finding(" ".join(row[name] for name in place if row[name]), law, row["gap"]) for row in broken.to_pylist()]
+
+
+def stale_hours(store: Store, inputs: Store, cluster: str) -> list[dict[str, Any]]:
+    """Hours of a cluster whose ledger was not computed from the inputs that are stored now."""
+    stored = clusters_in(store, "ledger").get(cluster, [])
+    given = InputStore(inputs, cluster)
+    expected = set(given.hours())
+    found = []
+    for hour in sorted({*stored, *expected}):
+        if hour not in expected:
+            found.append(_finding("", "inputs of the hour are stored", None) | {"cluster": cluster, "hour": hour})
+            continue
+        data = store.read_or_none(hour_file(cluster, hour))
+        metadata = {} if data is None else pq.read_schema(io.BytesIO(data)).metadata or {}
+        if metadata.get(b"input_hash", b"").decode() != given.load(hour).input_hash():
+            law = "the ledger has the hour" if data is None else "the ledger was computed from the stored inputs"
+            found.append(_finding("", law, None) | {"cluster": cluster, "hour": hour})
+    return found

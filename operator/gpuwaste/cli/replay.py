@@ -1,0 +1,121 @@
+"""`gpuwaste replay`: compute the ledger again from stored inputs, or from two files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gpuwaste.ledger.hour import HourRules
+    from gpuwaste.ledger.inputs import InputStore
+
+__all__ = ["load_team_rules", "replay"]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def load_team_rules(path: Path | None) -> HourRules:
+    """Rules of the ledger with the team rules of a YAML or JSON file: a list of rules, or `rules:` with one.
+
+    Raises:
+        InputError: names the file and the field.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from gpuwaste.ledger.hour import HourRules
+    from gpuwaste.model.errors import InputError
+    from gpuwaste.settings.teams import TeamRules
+
+    if path is None:
+        return HourRules(teams=TeamRules())
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise InputError(f"is no YAML: {getattr(error, 'problem', error)}", where=where) from None
+    try:
+        return HourRules(teams=TeamRules.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"field `{field}`: {first['msg']}", where=str(path)) from None
+
+
+@click.command()
+@click.option("--inputs", metavar="URL", help="Stored inputs: the folder `inputs`, or the one that holds it.")
+@click.option("--windows", type=_FILE, help="Usage windows as JSON lines, instead of --inputs.")
+@click.option("--facts", type=_FILE, help="Facts as JSON lines, with --windows.")
+@click.option("--ledger", required=True, metavar="URL", help="Where the ledger is written.")
+@click.option("--cluster", help="With --windows: whose they are; with --inputs: this cluster alone.")
+@click.option("--team-rules", type=_FILE, help="Team rules as YAML; without them a namespace is a team.")
+def replay(
+    *,
+    inputs: str | None,
+    windows: Path | None,
+    facts: Path | None,
+    ledger: str,
+    cluster: str | None,
+    team_rules: Path | None,
+) -> None:
+    """Compute every hour of the ledger again from its inputs.
+
+    The same inputs always give the same bytes. Nothing is written before all input has been checked.
+    """
+    files = windows is not None or facts is not None
+    if (inputs is None) == (not files) or (files and (windows is None or facts is None)):
+        raise click.UsageError("give either --inputs, or --windows together with --facts")
+    rules = load_team_rules(team_rules)
+    with tempfile.TemporaryDirectory(prefix="gpuwaste-replay-") as folder:
+        if windows is not None and facts is not None:
+            stored = [_store_files(windows, facts, cluster, Path(folder) / "given")]
+        else:
+            stored = _stored_inputs(str(inputs), cluster)
+        names = _compute(stored, Path(folder) / "computed", ledger, rules)
+    click.echo(f"{len(names)} hours of the ledger written to {ledger}")
+
+
+def _store_files(windows: Path, facts: Path, cluster: str | None, folder: Path) -> InputStore:
+    """Check both files and store what they hold, as the operator would have."""
+    from gpuwaste.cli.input_files import read_inputs
+    from gpuwaste.ledger.inputs import InputStore
+    from gpuwaste.ledger.store import open_store
+
+    hours = read_inputs(windows, facts, cluster=cluster)
+    stored = InputStore(open_store(str(folder)), hours[0].cluster)
+    for hour in hours:
+        if hour.windows.num_rows:
+            stored.append_windows(hour.windows)
+        stored.write_facts(hour.hour, hour.facts)
+    return stored
+
+
+def _stored_inputs(url: str, cluster: str | None) -> list[InputStore]:
+    from gpuwaste.cli.stores import clusters_of, open_inputs
+    from gpuwaste.ledger.inputs import InputStore
+
+    store = open_inputs(url)
+    return [InputStore(store, name) for name in clusters_of(store, "inputs", only=cluster)]
+
+
+def _compute(stored: list[InputStore], folder: Path, ledger: str, rules: HourRules) -> list[str]:
+    """Compute all hours into a folder of their own first; the ledger changes only when every one has succeeded."""
+    from gpuwaste.cli.stores import open_ledger
+    from gpuwaste.ledger.store import open_store
+    from gpuwaste.ledger.write import hour_file, update_hour
+
+    target, computed = open_ledger(ledger, create=True), open_store(str(folder))
+    names = []
+    for inputs in stored:
+        for hour in inputs.hours():
+            built = update_hour(inputs, computed, hour, rules)
+            names.append(hour_file(inputs.cluster, hour))
+            for finding in built.findings if built else ():
+                click.echo(f"{names[-1]}: {finding}", err=True)
+    for name in names:
+        target.write(name, computed.read(name))
+    return names

@@ -1,0 +1,148 @@
+"""Where `--inputs` and `--ledger` point: the folder of that name, or the folder that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+from pyarrow import fs
+
+from gpuwaste.ledger.inputs import clusters_in
+from gpuwaste.ledger.store import Store, open_store, parse_hour_folder
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.units import format_time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Day", "clusters_of", "ledger_size", "load_ledger", "open_inputs", "open_ledger"]
+
+_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _FolderStore(Store):
+    """A store whose root is itself the `kind` folder, whatever the root is called."""
+
+    kind: str = ""
+
+    def _path(self, name: str) -> str:
+        inner = name.removeprefix(self.kind).lstrip("/")
+        return f"{self.root}/{inner}" if inner else self.root
+
+    def files(self, folder: str) -> list[str]:
+        return [f"{self.kind}/{name}" for name in Store.files(self, folder)]
+
+
+def _open(url: str, kind: str) -> Store:
+    store = open_store(url)
+    if clusters_in(store, kind):
+        return store
+    return _FolderStore(store.filesystem, store.root, kind)
+
+
+def open_inputs(url: str) -> Store:
+    """Open stored inputs: `url` is a folder with `cluster=…` folders, or one with an `inputs` folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    store = _open(url, "inputs")
+    if not clusters_in(store, "inputs"):
+        raise InputError(
+            "holds no stored inputs", where=url, fix="give the folder that has `cluster=…` folders, or its parent"
+        )
+    return store
+
+
+def open_ledger(url: str, *, create: bool = False) -> Store:
+    """Open a ledger: `url` is a folder with `cluster=…` folders, or one with a `ledger` folder.
+
+    Args:
+        url: folder or object store.
+        create: whether an empty place is fine; the ledger is then written right below it.
+
+    Raises:
+        InputError: there is no ledger, and `create` is false.
+    """
+    store = _open(url, "ledger")
+    if not create and not clusters_in(store, "ledger"):
+        raise InputError(
+            "holds no ledger", where=url, fix="give the folder that has `cluster=…` folders, or its parent"
+        )
+    return store
+
+
+class Day(click.ParamType[datetime]):
+    """A day in UTC, like 2026-11-01; arrives as the time at which it starts."""
+
+    name = "day"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read a day.
+
+        Raises:
+            click.BadParameter: it is none.
+        """
+        if isinstance(value, datetime):
+            return value
+        try:
+            day = date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no day; write it like 2026-11-01", param, ctx)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def ledger_size(store: Store, cluster: str) -> int:
+    """Bytes of all ledger files of one cluster."""
+    infos = store.filesystem.get_file_info(fs.FileSelector(store.root, recursive=True))
+    mine = [info for info in infos if info.type == fs.FileType.File and info.base_name == "part-0.parquet"]
+    found = ((parse_hour_folder(info.path), info.size) for info in mine)
+    return sum(size for place, size in found if place is not None and place[0] == cluster)
+
+
+def clusters_of(store: Store, kind: str, *, only: str | None) -> dict[str, list[datetime]]:
+    """Every cluster below `inputs` or `ledger` with its hours, or the one named.
+
+    Raises:
+        InputError: there is no cluster of that name.
+    """
+    clusters = clusters_in(store, kind)
+    if only is None:
+        return clusters
+    if only not in clusters:
+        raise InputError(f"holds no cluster {only!r}", where=store.root, fix=f"it holds {', '.join(clusters)}")
+    return {only: clusters[only]}
+
+
+def load_ledger(
+    url: str, *, first: datetime | None = None, last: datetime | None = None, cluster: str | None = None
+) -> pa.Table:
+    """Rows of LEDGER_SCHEMA from the start of the day `first` to the end of the day `last`.
+
+    Raises:
+        InputError: there is no ledger, or none of that cluster or period.
+    """
+    from gpuwaste.ledger.write import read_ledger
+
+    if first is not None and last is not None and last < first:
+        raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
+    store = open_ledger(url)
+    clusters = clusters_of(store, "ledger", only=cluster)
+    table = read_ledger(
+        store,
+        start=first or _BEGIN,
+        end=_END if last is None else last + timedelta(days=1),
+        clusters=clusters,
+    )
+    if not table.num_rows:
+        hours = sorted(hour for found in clusters.values() for hour in found)
+        raise InputError(
+            "no hour of the ledger lies in the period",
+            where=url,
+            fix=f"it runs from {format_time(hours[0])} to {format_time(hours[-1])}",
+        )
+    return table
