@@ -29,6 +29,7 @@ TOMBSTONE_AGE = timedelta(days=1)
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
+_SHORT_WATCH_SECONDS = 1.0
 
 
 class _Record(Protocol):
@@ -117,14 +118,16 @@ class Informer(Generic[R]):
     async def run(self) -> None:
         """List and watch until cancelled; failures are waited out and show in `last_error`."""
         version = ""
+        clock = asyncio.get_running_loop().time
         while True:
             try:
                 if not version:
                     version = await self._relist()
-                seen = version
+                seen, began = version, clock()
                 version = await self._watch(version)
                 # A watch that ends at once and says nothing must not become a busy loop.
-                self._failures = self._failures + 1 if version == seen else 0
+                silent = version == seen and clock() - began < _SHORT_WATCH_SECONDS
+                self._failures = self._failures + 1 if silent else 0
             except GoneError as error:
                 version = ""
                 self._failed(error)
