@@ -1,0 +1,1 @@
+"""What to do about waste: advice for a workload, and a plan that drains and releases nodes."""

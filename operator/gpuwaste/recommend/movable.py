@@ -1,0 +1,84 @@
+"""Which pods may be moved, and what a pod takes with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gpuwaste.model.facts import PodData
+
+__all__ = ["CARRIED", "PIN_REASONS", "amounts", "carried_by_node", "loses_no_work", "pin_reason"]
+
+CARRIED: Final = "Carried"
+"""Marks a pod that comes and goes with its node."""
+
+PIN_REASONS: Final = {
+    "NoOwner": "nothing would start it again elsewhere",
+    "DoNotDisrupt": "it is annotated karpenter.sh/do-not-disrupt",
+    "NotSafeToEvict": "it is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: false",
+    "GangWorkload": "it is one of a group that stops as a whole when one of it stops",
+    "SharedByScheduler": "another scheduler shares its GPU, and the amounts are not known",
+}
+
+_GANG_KINDS = frozenset(
+    (
+        "JobSet",
+        "LeaderWorkerSet",
+        "MPIJob",
+        "PaddleJob",
+        "PodGroup",
+        "PyTorchJob",
+        "RayCluster",
+        "RayJob",
+        "TFJob",
+        "XGBoostJob",
+    )
+)
+_GANG_KEYS = ("scheduling.k8s.io/group-name", "kueue.x-k8s.io/pod-group-name", "scheduling.x-k8s.io/pod-group")
+_SHARING_PREFIXES = ("hami.io/", "kai.scheduler/")
+_SERVICE_KINDS = frozenset({"Deployment", "InferenceService", "RayService", "ReplicaSet", "ReplicationController"})
+
+
+def carried_by_node(pod: PodData) -> bool:
+    """Whether the pod comes and goes with its node: of a DaemonSet, or a static pod (its owner is the node)."""
+    return pod.owner is not None and pod.owner.kind in ("DaemonSet", "Node")
+
+
+def loses_no_work(workload_kind: str) -> bool:
+    """Whether a restart costs a pod of this workload no more than the restart: services, not batch work."""
+    return workload_kind in _SERVICE_KINDS
+
+
+def pin_reason(pod: PodData, workload_kind: str) -> str:
+    """A key of `PIN_REASONS`, or empty if the pod may move."""
+    if pod.owner is None:
+        return "NoOwner"
+    if pod.annotations.get("karpenter.sh/do-not-disrupt", "").lower() not in ("", "false"):
+        return "DoNotDisrupt"
+    if pod.annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict", "").lower() == "false":
+        return "NotSafeToEvict"
+    if workload_kind in _GANG_KINDS or any(key in pod.labels or key in pod.annotations for key in _GANG_KEYS):
+        return "GangWorkload"
+    if any(key.startswith(_SHARING_PREFIXES) for key in pod.annotations):
+        return "SharedByScheduler"
+    return ""
+
+
+def amounts(pod: PodData) -> tuple[int, int, dict[str, int]]:
+    """CPU in milli-cores, memory in bytes and GPU resources that the scheduler counts for a pod.
+
+    Init containers run before the others, one at a time: a pod needs the larger of their maximum and the
+    sum of the rest, for each resource.
+    """
+    running = [container for container in pod.containers if not container.init]
+    starting = [container for container in pod.containers if container.init]
+
+    def needed(of_running: list[int], of_starting: list[int]) -> int:
+        return max(sum(of_running), max(of_starting, default=0))
+
+    names = sorted({name for container in pod.containers for name in container.gpus})
+    return (
+        needed([c.cpu_milli for c in running], [c.cpu_milli for c in starting]),
+        needed([c.memory_bytes for c in running], [c.memory_bytes for c in starting]),
+        {n: needed([c.gpus.get(n, 0) for c in running], [c.gpus.get(n, 0) for c in starting]) for n in names},
+    )
