@@ -189,7 +189,7 @@ class Device(_message.Message):
     def __init__(self, gpu_uuid: _Optional[str] = ..., parent_id: _Optional[str] = ..., weight_num: _Optional[int] = ..., weight_den: _Optional[int] = ..., replicas: _Optional[int] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., allocatable_ns: _Optional[int] = ..., unhealthy_ns: _Optional[int] = ..., xids: _Optional[_Iterable[int]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., unattributed: _Optional[_Union[Figures, _Mapping]] = ..., mig_profile: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("gpu_uuid", "parent_id", "slice_id", "resource_name", "claim", "namespace", "pod", "pod_uid", "container", "container_id", "join", "held_ns", "held_since_unix_ns", "first_activity_unix_ns", "figures", "missed_processes")
+    __slots__ = ("gpu_uuid", "parent_id", "slice_id", "resource_name", "claim", "namespace", "pod", "pod_uid", "container", "container_id", "join", "held_ns", "held_since_unix_ns", "first_activity_unix_ns", "figures", "missed_processes", "uncertain")
     GPU_UUID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     SLICE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class Usage(_message.Message):
     FIRST_ACTIVITY_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     MISSED_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAIN_FIELD_NUMBER: _ClassVar[int]
     gpu_uuid: str
     parent_id: str
     slice_id: str
@@ -222,7 +223,8 @@ class Usage(_message.Message):
     first_activity_unix_ns: int
     figures: Figures
     missed_processes: int
-    def __init__(self, gpu_uuid: _Optional[str] = ..., parent_id: _Optional[str] = ..., slice_id: _Optional[str] = ..., resource_name: _Optional[str] = ..., claim: _Optional[str] = ..., namespace: _Optional[str] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., container: _Optional[str] = ..., container_id: _Optional[str] = ..., join: _Optional[_Union[Join, str]] = ..., held_ns: _Optional[int] = ..., held_since_unix_ns: _Optional[int] = ..., first_activity_unix_ns: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., missed_processes: _Optional[int] = ...) -> None: ...
+    uncertain: bool
+    def __init__(self, gpu_uuid: _Optional[str] = ..., parent_id: _Optional[str] = ..., slice_id: _Optional[str] = ..., resource_name: _Optional[str] = ..., claim: _Optional[str] = ..., namespace: _Optional[str] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., container: _Optional[str] = ..., container_id: _Optional[str] = ..., join: _Optional[_Union[Join, str]] = ..., held_ns: _Optional[int] = ..., held_since_unix_ns: _Optional[int] = ..., first_activity_unix_ns: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., missed_processes: _Optional[int] = ..., uncertain: _Optional[bool] = ...) -> None: ...
 
 class Gpu(_message.Message):
     __slots__ = ("uuid", "index", "model", "product", "memory_bytes", "pci_bus_id", "mig_enabled", "mig_instances", "replicas", "sharing", "architecture")

@@ -1,0 +1,253 @@
+"""Divides what a parent did among the containers on it.
+
+SM time of a parent that one container alone used is that container's. On a shared parent with measured SM time S a
+container with duty d of a sum D gets the point min(d, S·d/D); what is left stays with the device. The true value lies
+in [max(0, S − (D − d)), min(S, d)]; where that is empty the readings contradict each other, the join is marked
+uncertain and both ends are min(S, d). Nothing here ever adds up to more than the parent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpuwaste_agent.accumulate import ACTIVITY_FIGURES, BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gpuwaste_agent.accumulate import Epoch
+    from gpuwaste_agent.holdings import ContainerKey
+
+__all__ = ["Figure", "Origin", "OwnerFigures", "attribute", "parent_figures"]
+
+_DUTY, _SM, _ENC, _DEC = (ACTIVITY_FIGURES.index(name) for name in ("duty", "sm", "enc", "dec"))
+
+
+class Origin(IntEnum):
+    """Where a figure comes from; the numbers are those of the usage message."""
+
+    GPM = 1
+    DCGM_PROF = 2
+    PROCESS = 3
+    DEVICE = 4
+    APPORTIONED = 5
+
+
+class Figure(NamedTuple):
+    """An integral with its source; `low` and `high` only where the point is not measured."""
+
+    value: int
+    origin: Origin
+    known_ns: int
+    low: int | None = None
+    high: int | None = None
+
+    def plus(self, other: Figure) -> Figure:
+        """Add another epoch's figure: an apportioned part makes the sum apportioned."""
+        low = high = None
+        if self.high is not None or other.high is not None:
+            low = _or(self.low, self.value) + _or(other.low, other.value)
+            high = _or(self.high, self.value) + _or(other.high, other.value)
+        return Figure(self.value + other.value, _weaker(self, other), self.known_ns + other.known_ns, low, high)
+
+    def part(self, index: int, parts: int) -> Figure:
+        """The `index`-th of equal parts; all of them add up exactly."""
+
+        def cut(value: int) -> int:
+            return value * (index + 1) // parts - value * index // parts
+
+        low = None if self.low is None else cut(self.low)
+        high = None if self.high is None else cut(self.high)
+        return Figure(cut(self.value), self.origin, self.known_ns, low, high)
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _weaker(a: Figure, b: Figure) -> Origin:
+    """The origin a sum deserves: that of the part which says something, the less direct one of two."""
+    if not a.value and not a.high:
+        return b.origin
+    if not b.value and not b.high:
+        return a.origin
+    return max(a.origin, b.origin)
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnerFigures:
+    """What one container (or what no known process) did on a parent in a window.
+
+    Attributes:
+        figures: By name of ACTIVITY_FIGURES; absent is unmeasured.
+        histogram_ns: Time by activity, or None where the container's activity is unmeasured.
+        uncertain: Readings contradict each other.
+        ns: Time in which the container held or used the parent; outside of it, it did nothing.
+    """
+
+    ns: int = 0
+    figures: dict[str, Figure] = field(default_factory=dict)
+    histogram_ns: list[int] | None = None
+    uncertain: bool = False
+
+    def merge(self, other: OwnerFigures) -> None:
+        """Add another epoch."""
+        self.ns += other.ns
+        for name, figure in other.figures.items():
+            mine = self.figures.get(name)
+            self.figures[name] = figure if mine is None else mine.plus(figure)
+        if other.histogram_ns is not None:
+            mine_ns = self.histogram_ns or [0] * BUCKETS
+            self.histogram_ns = [a + b for a, b in zip(mine_ns, other.histogram_ns, strict=True)]
+        self.uncertain = self.uncertain or other.uncertain
+
+
+def _origin(epoch: Epoch) -> Origin:
+    return Origin.GPM if epoch.profiled else Origin.DEVICE
+
+
+def parent_figures(epochs: Iterable[Epoch]) -> OwnerFigures:
+    """The parent's own figures: what it did, whoever it was."""
+    total = OwnerFigures()
+    for epoch in epochs:
+        origin = _origin(epoch)
+        one = OwnerFigures()
+        for index, name in enumerate(ACTIVITY_FIGURES):
+            if epoch.known_ns[index]:
+                measured = Origin.DEVICE if index in (_ENC, _DEC) else origin
+                one.figures[name] = Figure(epoch.values[index], measured, epoch.known_ns[index])
+        if not epoch.known_ns[_DUTY] and epoch.process_ns and epoch.owners:
+            summed = min(epoch.process_ns, sum(owner.duty_ns for owner in epoch.owners.values()))
+            one.figures["duty"] = Figure(summed, Origin.PROCESS, epoch.process_ns)
+        if epoch.histogram_known_ns:
+            one.histogram_ns = epoch.histogram_ns
+        total.merge(one)
+    return total
+
+
+def attribute(epochs: Iterable[Epoch], *, overlapping: bool) -> dict[ContainerKey | None, OwnerFigures]:
+    """Figures of every holder and user of a parent over its epochs; None is what no known process explains.
+
+    Args:
+        epochs: The parent's epochs in one window.
+        overlapping: Processes may run at the same moment (MPS): their duties may add up to more than the device's.
+    """
+    found: dict[ContainerKey | None, OwnerFigures] = {}
+    for epoch in epochs:
+        for owner, figures in _attribute_epoch(epoch, overlapping=overlapping).items():
+            figures.ns = epoch.ns
+            mine = found.get(owner)
+            if mine is None:
+                found[owner] = figures
+            else:
+                mine.merge(figures)
+    return found
+
+
+def _attribute_epoch(epoch: Epoch, *, overlapping: bool) -> dict[ContainerKey | None, OwnerFigures]:
+    users: tuple[ContainerKey | None, ...] = epoch.users if epoch.listed_ns == epoch.ns else epoch.holders
+    owners: set[ContainerKey | None] = {*epoch.holders, *epoch.users}
+    owners.discard(None)
+    sole = users[0] if len(users) == 1 else None
+    if sole is not None and (epoch.profiled or epoch.process_ns < epoch.ns):
+        return _sole(epoch, sole, owners)
+    found: dict[ContainerKey | None, OwnerFigures] = {owner: OwnerFigures() for owner in owners}
+    if users and epoch.process_ns < epoch.ns:
+        _unknown_users(epoch, users, found)
+    else:
+        _by_process(epoch, found, overlapping=overlapping)
+    found[None] = _rest(epoch, found, overlapping=overlapping)
+    return found
+
+
+def _sole(
+    epoch: Epoch, sole: ContainerKey, owners: set[ContainerKey | None]
+) -> dict[ContainerKey | None, OwnerFigures]:
+    """One container alone has processes here: what the parent did is what it did."""
+    found: dict[ContainerKey | None, OwnerFigures] = {sole: parent_figures((epoch,))}
+    for owner in (*owners - {sole}, None):
+        rest = {name: Figure(0, f.origin, f.known_ns) for name, f in found[sole].figures.items()}
+        found[owner] = OwnerFigures(figures=rest, histogram_ns=_idle(epoch) if rest else None)
+    return found
+
+
+def _idle(epoch: Epoch) -> list[int]:
+    return [epoch.ns, *[0] * (BUCKETS - 1)]
+
+
+def _unknown_users(
+    epoch: Epoch, users: tuple[ContainerKey | None, ...], found: dict[ContainerKey | None, OwnerFigures]
+) -> None:
+    """Several users and no utilization by process: nobody can tell them apart; the others were idle."""
+    for owner, target in found.items():
+        if owner in users:
+            continue
+        for index, name in enumerate(ACTIVITY_FIGURES):
+            if epoch.known_ns[index]:
+                target.figures[name] = Figure(0, _origin(epoch), epoch.known_ns[index])
+        if target.figures:
+            target.histogram_ns = _idle(epoch)
+
+
+def _scaled_duties(epoch: Epoch, *, overlapping: bool) -> dict[ContainerKey | None, int]:
+    """Duty by owner; taking turns, together never more than the device's own duty where that is known as well."""
+    duties = {owner: min(sums.duty_ns, epoch.ns) for owner, sums in epoch.owners.items()}
+    if epoch.known_ns[_DUTY] < epoch.ns:
+        return duties
+    device = epoch.values[_DUTY]
+    asked = sum(duties.values())
+    if overlapping:
+        return {owner: min(duty, device) for owner, duty in duties.items()}
+    if asked > device:
+        return {owner: duty * device // asked for owner, duty in duties.items()}
+    return duties
+
+
+def _by_process(epoch: Epoch, found: dict[ContainerKey | None, OwnerFigures], *, overlapping: bool) -> None:
+    """Duty is measured by process; SM time, where the device's is measured, is apportioned by it."""
+    duties = _scaled_duties(epoch, overlapping=overlapping)
+    total = sum(duties.values())
+    measured_sm = epoch.known_ns[_SM] == epoch.ns and epoch.ns > 0
+    for owner, target in found.items():
+        duty = duties.get(owner, 0)
+        sums = epoch.owners.get(owner)
+        target.figures["duty"] = Figure(duty, Origin.PROCESS, epoch.ns)
+        if epoch.known_ns[_ENC]:
+            target.figures["enc"] = Figure(
+                min(sums.enc_ns, epoch.values[_ENC]) if sums else 0, Origin.PROCESS, epoch.ns
+            )
+        if epoch.known_ns[_DEC]:
+            target.figures["dec"] = Figure(
+                min(sums.dec_ns, epoch.values[_DEC]) if sums else 0, Origin.PROCESS, epoch.ns
+            )
+        target.histogram_ns = sums.histogram_ns if sums else _idle(epoch)
+        if measured_sm:
+            target.figures["sm"], target.uncertain = _apportion(epoch.values[_SM], duty, total, epoch.ns)
+
+
+def _apportion(sm_ns: int, duty_ns: int, total_duty_ns: int, known_ns: int) -> tuple[Figure, bool]:
+    high = min(sm_ns, duty_ns)
+    low = max(0, sm_ns - (total_duty_ns - duty_ns))
+    if low > high:
+        return Figure(high, Origin.APPORTIONED, known_ns, high, high), True
+    point = min(duty_ns, sm_ns * duty_ns // total_duty_ns) if total_duty_ns else 0
+    return Figure(point, Origin.APPORTIONED, known_ns, low, high), False
+
+
+def _rest(epoch: Epoch, found: Mapping[ContainerKey | None, OwnerFigures], *, overlapping: bool) -> OwnerFigures:
+    """What the containers' figures leave of the parent's; a figure no container has stays unmeasured."""
+    whole = parent_figures((epoch,))
+    rest = OwnerFigures()
+    unknown = epoch.owners.get(None)
+    for name, figure in whole.figures.items():
+        parts = [figures.figures[name].value for owner, figures in found.items() if name in figures.figures]
+        if name not in ("duty", "sm") and len(parts) < len(found):
+            continue
+        left = max(0, figure.value - sum(parts))
+        if name == "duty" and unknown is not None:
+            left = max(left, min(unknown.duty_ns, figure.value)) if overlapping else left
+        origin = Origin.APPORTIONED if name == "sm" and parts else figure.origin
+        rest.figures[name] = Figure(left, origin, figure.known_ns)
+    return rest

@@ -1,0 +1,1 @@
+"""A simulated node: GPUs, processes and containers that follow a scenario file."""

@@ -1,0 +1,115 @@
+"""`gpuwaste-agent simulate`: a made-up cluster's day into journals, and then served on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.server import Identity, WindowsServer
+from gpuwaste_agent.simulate.build import build_cluster
+from gpuwaste_agent.simulate.objects import kubernetes_objects
+from gpuwaste_agent.simulate.run import journal_identity, run_node
+from gpuwaste_agent.simulate.scenario_file import dump_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gpuwaste_agent.simulate.build import Cluster
+
+__all__ = ["serve_journals", "simulate"]
+
+_SECOND = 1_000_000_000
+_PARENT_CHECK_SECONDS = 1.0
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def simulate(
+    *,
+    nodes: int,
+    start_unix_s: int,
+    until_unix_s: int,
+    interval_s: float,
+    window_s: int,
+    seed: int,
+    directory: Path,
+    progress: Callable[[int, int], None],
+) -> Cluster:
+    """Make up a cluster and sample it into one journal a node; the same bytes for the same arguments.
+
+    Writes `scenario.json`, `objects.jsonl` and `<node>/` into `directory`. `progress` is called with the windows
+    done and their total number.
+    """
+    length_s = until_unix_s - start_unix_s
+    cluster = build_cluster(nodes=nodes, start_unix_s=start_unix_s, length_s=length_s, seed=seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / "scenario.json", dump_scenario(cluster.scenario))
+    objects = [json.dumps(value, separators=(",", ":")) + "\n" for value in kubernetes_objects(cluster)]
+    _write(directory / "objects.jsonl", "".join(objects))
+    per_node = length_s // window_s
+    total = nodes * per_node
+    for number, node in enumerate(cluster.scenario.nodes):
+        done = number * per_node
+        run_node(
+            node,
+            directory / node.name,
+            journal_id=journal_identity(seed, node.uid),
+            start_ns=start_unix_s * _SECOND,
+            until_ns=until_unix_s * _SECOND,
+            interval_ns=round(interval_s * _SECOND),
+            window_ns=window_s * _SECOND,
+            progress=lambda windows, done=done: progress(done + windows, total),
+        )
+    progress(total, total)
+    return cluster
+
+
+def serve_journals(cluster: Cluster, directory: Path) -> int:
+    """Serve every node's journal on a free loopback port until SIGTERM, SIGINT or the parent's end.
+
+    Writes `endpoints.json` once everything listens.
+    """
+    stop = threading.Event()
+    parent = os.getppid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    servers, endpoints = [], []
+    for node in cluster.scenario.nodes:
+        journal = Journal(directory / node.name)
+        identity = Identity(node=node.name, node_uid=node.uid)
+        server = WindowsServer(("127.0.0.1", 0), journal=journal, identity=identity, tls=None)
+        server.start(f"windows {node.name}")
+        servers.append(server)
+        url = f"http://127.0.0.1:{server.port}"
+        endpoints.append({"node": node.name, "node_uid": node.uid, "url": url, "journal_id": journal.journal_id})
+    _write(directory / "endpoints.json", json.dumps(endpoints, indent=1) + "\n")
+    while not stop.wait(_PARENT_CHECK_SECONDS) and os.getppid() == parent:
+        pass
+    for server in servers:
+        server.stop()
+    return 0
+
+
+def json_progress(done: int, total: int) -> None:
+    """One JSON line a step on stderr, for a caller that draws a bar."""
+    sys.stderr.write(json.dumps({"done": done, "total": total}) + "\n")
+    sys.stderr.flush()
+
+
+def no_progress(done: int, total: int) -> None:
+    """Say nothing."""
+    del done, total

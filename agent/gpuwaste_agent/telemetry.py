@@ -1,0 +1,148 @@
+"""What a driver tells about GPUs: the protocol every source speaks, and its values.
+
+A source answers with averages since its own previous answer (activity), running counters (energy) and
+instantaneous values (memory, process list). What a product cannot measure is None, never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "APPLICATION_XIDS",
+    "NO_ACTIVITY",
+    "Activity",
+    "DriverFacts",
+    "GpuInfo",
+    "GpuReading",
+    "Nvml",
+    "NvmlUnavailableError",
+    "ParentInfo",
+    "ParentReading",
+    "ProcessSample",
+]
+
+# XIDs an application causes; NVIDIA's device plugin ignores the same ones.
+APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+
+class NvmlUnavailableError(Exception):
+    """The driver's library cannot be loaded or initialised; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentInfo:
+    """A whole GPU or a MIG instance: what slices are cut from.
+
+    Attributes:
+        parent_id: UUID of the GPU or of the MIG instance.
+        weight_num: The parent's part of its GPU is `weight_num / weight_den`.
+        weight_den: Units of the MIG memory axis; 1 on a whole GPU.
+        profile: MIG profile, empty on a whole GPU.
+        start: First memory unit of a MIG instance.
+    """
+
+    parent_id: str
+    weight_num: int = 1
+    weight_den: int = 1
+    profile: str = ""
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuInfo:
+    """One physical GPU and its parents; `product` is empty where the table does not know the model."""
+
+    uuid: str
+    index: int
+    model: str
+    product: str
+    memory_bytes: int
+    pci_bus_id: str
+    architecture: str
+    mig_enabled: bool
+    idle_watts: int
+    parents: tuple[ParentInfo, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverFacts:
+    """Versions and topology of a node's driver."""
+
+    driver_version: str
+    cuda_version: str
+    nvml_version: str
+    topology_json: str = ""
+
+
+class Activity(NamedTuple):
+    """Averages over the time since the source's previous answer, 0 to 1; None is unmeasured.
+
+    `pcie_bytes` and `nvlink_bytes` are totals over that time.
+    """
+
+    duty: float | None = None
+    sm: float | None = None
+    tensor: float | None = None
+    dram: float | None = None
+    enc: float | None = None
+    dec: float | None = None
+    copy: float | None = None
+    pcie_bytes: int | None = None
+    nvlink_bytes: int | None = None
+
+
+NO_ACTIVITY = Activity()
+
+
+class ProcessSample(NamedTuple):
+    """One process on a parent: averages since the previous answer, and its memory now."""
+
+    pid: int
+    duty: float | None
+    enc: float | None
+    dec: float | None
+    memory_bytes: int | None
+
+
+class ParentReading(NamedTuple):
+    """One parent now. `profiled` says that the activity comes from GPM; `processes` None: list not readable."""
+
+    parent_id: str
+    activity: Activity
+    profiled: bool
+    memory_bytes: int | None
+    processes: Sequence[ProcessSample] | None
+
+
+class GpuReading(NamedTuple):
+    """One GPU now. A lost GPU has no parents; `energy_mj` is a running counter."""
+
+    unhealthy: bool
+    xids: tuple[int, ...]
+    energy_mj: int | None
+    parents: Sequence[ParentReading]
+
+
+class Nvml(Protocol):
+    """A source of readings: the real driver or the simulator."""
+
+    @property
+    def mode(self) -> str:
+        """What NodeFacts call this source: `nvml`, `dcgm-exporter` or `simulated`."""
+
+    def driver(self) -> DriverFacts:
+        """Return versions and topology."""
+
+    def gpus(self) -> Sequence[GpuInfo]:
+        """List GPUs and their parents as they are now."""
+
+    def read(self, gpu_uuid: str) -> GpuReading:
+        """Read one GPU; a lost one answers with `unhealthy` set and without parents."""
+
+    def close(self) -> None:
+        """Let the driver go; may be called twice."""
