@@ -1,0 +1,104 @@
+"""`gpuwaste pack`: put pods on as few, or as cheap, GPU nodes as possible, with a proven bound."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["pack"]
+
+_WRITE_SECONDS_PER_POD = 6e-6
+_RESERVE_SECONDS = 0.5
+
+
+@click.command()
+@click.option(
+    "--nodes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="CSV of the nodes: sn, cpu_milli, memory_mib, gpu, model.",
+)
+@click.option(
+    "--pods",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="CSV of the pods: name, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec. "
+    "num_gpu 1 takes gpu_milli (1 to 1000) of one GPU, more take whole GPUs. "
+    "An empty gpu_spec runs on any model, else on those named, joined by '|'.",
+)
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML or JSON map of GPU model to money per GPU-hour. Without it every GPU costs 1.",
+)
+@click.option(
+    "--time-limit",
+    type=float,
+    default=15.0,
+    show_default=True,
+    help="Seconds for the whole run. 0 gives the first feasible answer and its first bound.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["cost", "gpus"]),
+    default="cost",
+    show_default=True,
+    help="What to make least once as few GPUs and pods as possible are left out: "
+    "the price of the nodes in use, or the number of their GPUs.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Where the plan goes (JSON).",
+)
+def pack(*, nodes: Path, pods: Path, prices: Path | None, time_limit: float, objective: str, out: Path) -> None:
+    """Put pods on as cheap a set of GPU nodes as possible.
+
+    Every pod keeps its CPU, memory and exact place on a GPU. The plan says how far it can be from the best
+    one there is: its cost and a proven lower bound of every other plan. It is checked once more, by code apart
+    from the solver, before it is written. Pods that fit nowhere are listed as unplaced.
+    """
+    from gpuwaste.packing.csv_files import read_instance
+    from gpuwaste.packing.engine import solve
+    from gpuwaste.packing.plan_file import PlanFile, write_plan
+
+    if not (math.isfinite(time_limit) and time_limit >= 0):
+        raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
+    age = _process_age()
+    instance, price_of = read_instance(nodes=nodes, pods=pods, prices=prices)
+    before = age()
+    reserve = _RESERVE_SECONDS + _WRITE_SECONDS_PER_POD * len(instance.pod_names)
+    answer = solve(
+        instance,
+        time_limit_seconds=max(time_limit - before - reserve, 0.0),
+        objective="gpus" if objective == "gpus" else "cost",
+        clock=time.monotonic,
+        started_seconds=before,
+    )
+    write_plan(PlanFile(path=out, prices=price_of), instance, answer, elapsed=age)
+    left = f"; {answer.unplaced_pods} pods unplaced" if answer.unplaced_pods else ""
+    click.echo(
+        f"{len(instance.pod_names) - answer.unplaced_pods} pods on {answer.nodes_used} nodes"
+        f"{left}; {objective} {answer.cost.normalize():f}, proven bound {answer.bound.normalize():f}"
+        f" (gap {100 * answer.gap:.3f} %); plan in {out}"
+    )
+
+
+def _process_age() -> Callable[[], float]:
+    """A clock of wall seconds since this process began, imports included."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        offset = time.clock_gettime(time.CLOCK_BOOTTIME) - began - time.monotonic()
+    except (OSError, AttributeError, IndexError, ValueError):
+        offset = -time.monotonic()
+    return lambda: time.monotonic() + offset

@@ -1,0 +1,137 @@
+"""The answer of a packing, pod by pod and GPU by GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuwaste.model.errors import InvariantError
+from gpuwaste.packing.columns import Filling
+from gpuwaste.packing.gpu_patterns import pack_shares
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from gpuwaste.packing.instance import Ints
+    from gpuwaste.packing.shapes import Objective, Problem
+
+__all__ = ["Answer", "Placement", "count_gpus", "materialise"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where every pod goes.
+
+    Attributes:
+        pod_node: int64[P] index of the node, -1 = unplaced.
+        pod_gpu_set: int64[P] index into `gpu_sets`.
+        gpu_sets: distinct tuples of GPU indexes; the first is empty.
+    """
+
+    pod_node: Ints
+    pod_gpu_set: Ints
+    gpu_sets: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A verified placement with its proven bound.
+
+    Attributes:
+        objective: what was minimised after unplaced GPU-milli and unplaced pods.
+        placement: where every pod goes.
+        cost: objective of the placement, exact.
+        bound: no placement that leaves no more GPU-milli and no more pods unplaced has a smaller objective.
+        unplaced_milli: GPU-milli of the pods left out.
+        unplaced_pods: how many were left out.
+        nodes_used: nodes with a pod.
+        gpus_used: GPUs with a pod.
+        first_feasible_seconds: when the first placement was known, on the clock given, from the start.
+        method: which step gave the placement.
+    """
+
+    objective: Objective
+    placement: Placement
+    cost: Decimal
+    bound: Decimal
+    unplaced_milli: int
+    unplaced_pods: int
+    nodes_used: int
+    gpus_used: int
+    first_feasible_seconds: float
+    method: str
+
+    @property
+    def gap(self) -> float:
+        """(cost - bound) / max(bound, 1e-9)."""
+        return float(self.cost - self.bound) / max(float(self.bound), 1e-9)
+
+
+def materialise(problem: Problem, kind: Ints, nodes: Ints) -> Placement:
+    """Name the node and the GPUs of every pod.
+
+    Args:
+        problem: shapes and types.
+        kind: int64[N] type of each node in use; no more of a type than there are.
+        nodes: int64[N, S] pods on it; no more of a shape than there are.
+
+    Raises:
+        InvariantError: the shares of a node do not fit on its GPUs.
+    """
+    pods = len(problem.shape_of_pod)
+    pod_node = np.full(pods, -1, dtype=np.int64)
+    pod_gpu_set = np.zeros(pods, dtype=np.int64)
+    sets: dict[tuple[int, ...], int] = {(): 0}
+    pods_of = _members(problem.shape_of_pod, len(problem.demand))
+    nodes_of = _members(problem.type_of_node, len(problem.supply))
+    next_pod = np.zeros(len(problem.demand), dtype=np.int64)
+    next_node = np.zeros(len(problem.supply), dtype=np.int64)
+    filling = Filling.from_nodes(kind, nodes)
+    for k, pattern, copies in zip(filling.kind.tolist(), filling.pattern, filling.copies.tolist(), strict=True):
+        names = nodes_of[k][next_node[k] : next_node[k] + copies]
+        next_node[k] += copies
+        for shape, gpus in _slots(problem, k, pattern):
+            taken = pods_of[shape][next_pod[shape] : next_pod[shape] + copies]
+            next_pod[shape] += copies
+            pod_node[taken] = names
+            pod_gpu_set[taken] = sets.setdefault(gpus, len(sets))
+    return Placement(pod_node=pod_node, pod_gpu_set=pod_gpu_set, gpu_sets=tuple(sets))
+
+
+def _members(group_of: Ints, groups: int) -> list[Ints]:
+    """The positions of each group, ascending."""
+    order = np.argsort(group_of, kind="stable")
+    ends = np.cumsum(np.bincount(group_of, minlength=groups))
+    return np.split(order, ends[:-1])
+
+
+def _slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tuple[int, ...]]]:
+    """(shape, GPU indexes) of every pod of one node: shares on the first GPUs, whole GPUs after them."""
+    shapes = np.flatnonzero(pattern)
+    sharing = [shape for shape in shapes.tolist() if problem.share[shape] for _ in range(pattern[shape])]
+    bins = int(problem.type_gpus[kind] - problem.whole @ pattern)
+    packed = pack_shares(problem.share[sharing].tolist(), bins) if bins >= 0 else None
+    if packed is None:
+        raise InvariantError(f"a filling does not fit on the GPUs of node type {kind}")
+    slots: list[tuple[int, tuple[int, ...]]] = [
+        (sharing[position], (gpu,)) for gpu, members in enumerate(packed) for position in members
+    ]
+    first = bins
+    for shape in shapes.tolist():
+        width = int(problem.whole[shape])
+        if problem.share[shape]:
+            continue
+        for _ in range(int(pattern[shape])):
+            slots.append((shape, tuple(range(first, first + width))))
+            first += width
+    return slots
+
+
+def count_gpus(placement: Placement) -> int:
+    """How many GPUs carry a pod."""
+    width = max((max(gpus) + 1 for gpus in placement.gpu_sets if gpus), default=1)
+    placed = placement.pod_node >= 0
+    seen = np.unique(np.stack([placement.pod_node[placed], placement.pod_gpu_set[placed]]), axis=1)
+    return len({node * width + gpu for node, index in seen.T.tolist() for gpu in placement.gpu_sets[index]})

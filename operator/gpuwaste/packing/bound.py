@@ -1,0 +1,106 @@
+"""Proven limits of what any packing can reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gpuwaste.packing.instance import Floats
+    from gpuwaste.packing.shapes import Problem
+
+__all__ = ["Allowance", "lagrangian_bound", "next_attainable", "volume_bound"]
+
+_SAFETY = 1e-9
+"""Relative slack given away to rounding in floating point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What may stay unplaced: at most so many GPU-milli and at most so many pods."""
+
+    milli: int
+    pods: int
+
+
+def lagrangian_bound(
+    problem: Problem,
+    *,
+    worth: Floats,
+    filling_bound: Floats,
+    allowance: Allowance,
+    milli_price: float = 0.0,
+    pod_price: float = 0.0,
+) -> float:
+    """Lower bound of the objective of every placement that leaves no more than the allowance unplaced.
+
+    The covering rows (every pod is placed or counted as unplaced) and the two rows of the allowance are
+    relaxed with the multipliers given; what is left separates by node and by shape. Valid for any
+    multipliers >= 0 (Geoffrion 1974, the bound of every round of column generation).
+
+    Args:
+        problem: shapes and types.
+        worth: float64[S] multipliers of the covering rows, >= 0.
+        filling_bound: float64[K], no filling of one node of the type is worth more.
+        allowance: what may stay unplaced.
+        milli_price: multiplier of the row of unplaced GPU-milli, >= 0.
+        pod_price: multiplier of the row of unplaced pods, >= 0.
+    """
+    nodes = problem.supply @ np.minimum(problem.cost - filling_bound, 0.0)
+    unplaced, allowed = 0.0, 0.0
+    if allowance.pods:
+        most = np.minimum(problem.demand, allowance.pods)
+        unplaced = float(most @ np.minimum(milli_price * problem.total_milli + pod_price - worth, 0.0))
+        allowed = milli_price * allowance.milli + pod_price * allowance.pods
+    total = float(worth @ problem.demand + nodes + unplaced - allowed)
+    scale = float(worth @ problem.demand) + abs(float(nodes)) + abs(unplaced) + allowed
+    return max(total - _SAFETY * scale, 0.0)
+
+
+def volume_bound(problem: Problem, *, allowance: Allowance) -> float:
+    """First bound, in no time: the cheapest GPU-milli, CPU or memory of the fleet, filled to the brim.
+
+    Each resource alone gives a bound; the largest is taken. With an allowance only GPU-milli counts, because
+    pods may be left out.
+    """
+    placed = problem.demand
+    needs = [int(placed @ problem.total_milli) - allowance.milli]
+    have = [problem.type_gpus * 1000]
+    if allowance.pods == 0:
+        needs += [int(placed @ problem.cpu), int(placed @ problem.memory)]
+        have += [problem.type_cpu, problem.type_memory]
+    return max(
+        _cheapest(problem, need, capacity.astype(np.float64)) for need, capacity in zip(needs, have, strict=True)
+    )
+
+
+def _cheapest(problem: Problem, need: float, capacity: Floats) -> float:
+    useful = np.flatnonzero(capacity > 0)
+    order = useful[np.argsort(problem.cost[useful] / capacity[useful], kind="stable")]
+    total = 0.0
+    for kind in order.tolist():
+        if need <= 0:
+            break
+        nodes = min(need / capacity[kind], float(problem.supply[kind]))
+        total += nodes * float(problem.cost[kind])
+        need -= nodes * capacity[kind]
+    return total * (1 - _SAFETY)
+
+
+def next_attainable(problem: Problem, bound: float) -> Decimal:
+    """The smallest sum of whole nodes that is no less than a bound.
+
+    Every objective is a whole multiple of the greatest common divisor of the node costs, so the bound may be
+    rounded up to one.
+    """
+    divisor = reduce(math.gcd, problem.unit_cost, 0)
+    if divisor == 0:
+        return Decimal(0)
+    step = problem.cost_unit * divisor
+    multiple = math.ceil(bound * (1 - _SAFETY) / float(step) - _SAFETY)
+    return step * max(multiple, 0)

@@ -1,0 +1,68 @@
+"""The pool of node fillings from which the master chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gpuwaste.packing.instance import Ints
+
+__all__ = ["ColumnPool", "Filling"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """Nodes in use, equal ones together: Q groups.
+
+    Attributes:
+        kind: int64[Q] node type.
+        pattern: int64[Q, S] pods of each shape on one node.
+        copies: int64[Q] how many nodes are filled so, >= 1.
+    """
+
+    kind: Ints
+    pattern: Ints
+    copies: Ints
+
+    @property
+    def placed(self) -> Ints:
+        """int64[S]: pods of each shape on all nodes."""
+        return np.asarray(self.copies @ self.pattern, dtype=np.int64)
+
+    @classmethod
+    def from_nodes(cls, kind: Ints, pattern: Ints) -> Filling:
+        """Group equal nodes; int64[N] and int64[N, S]; empty nodes are dropped."""
+        used = pattern.any(axis=1)
+        stacked = np.concatenate([kind[used, None], pattern[used]], axis=1)
+        groups, copies = np.unique(stacked, axis=0, return_counts=True)
+        return cls(kind=groups[:, 0], pattern=groups[:, 1:], copies=copies.astype(np.int64))
+
+
+@dataclass(slots=True)
+class ColumnPool:
+    """Distinct (type, filling) pairs in the order they were found."""
+
+    kinds: list[int] = field(default_factory=list)
+    patterns: list[Ints] = field(default_factory=list)
+    _index: dict[tuple[int, bytes], int] = field(default_factory=dict)
+
+    def add(self, kind: int, pattern: Ints) -> bool:
+        """Add a filling; False if it was there."""
+        key = (kind, pattern.tobytes())
+        if key in self._index:
+            return False
+        self._index[key] = len(self.kinds)
+        self.kinds.append(kind)
+        self.patterns.append(pattern)
+        return True
+
+    def add_filling(self, filling: Filling) -> None:
+        """Add every group of a filling."""
+        for kind, pattern in zip(filling.kind.tolist(), filling.pattern, strict=True):
+            self.add(kind, pattern)
+
+    def __len__(self) -> int:
+        return len(self.kinds)

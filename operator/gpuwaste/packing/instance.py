@@ -1,0 +1,94 @@
+"""The question a packing answers: pods, nodes, prices, and where the pods are now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuwaste.model.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+__all__ = ["WHOLE_GPU_MILLI", "Bools", "Floats", "Instance", "Ints"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+WHOLE_GPU_MILLI = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """Pods and nodes as arrays; P pods, N nodes, M GPU models, A distinct sets of allowed models.
+
+    CPU and memory may be in any whole unit that pods and nodes share (milli-cores and MiB from the
+    command's CSV files).
+
+    Attributes:
+        pod_names: P distinct names.
+        pod_cpu: int64[P], >= 0.
+        pod_memory: int64[P], >= 0.
+        pod_gpus: int64[P]; 0 = CPU and memory only, 1 = `pod_gpu_milli` on one GPU, k > 1 = k whole GPUs.
+        pod_gpu_milli: int64[P]; 1 to 1000 where `pod_gpus` is 1, read nowhere else.
+        pod_model_set: int64[P]; row of `model_sets`.
+        model_sets: bool[A, M]; the models that the pods of a set may run on.
+        node_names: N distinct names.
+        node_cpu: int64[N], >= 0.
+        node_memory: int64[N], >= 0.
+        node_gpus: int64[N], >= 0.
+        node_model: int64[N]; index into `models`.
+        models: M names of GPU models.
+        prices: M prices in money per GPU-hour.
+        current_node: int64[P] or None; the node a pod is on now, -1 = on none. An answer is never worse
+            than a valid current placement.
+    """
+
+    pod_names: Sequence[str]
+    pod_cpu: Ints
+    pod_memory: Ints
+    pod_gpus: Ints
+    pod_gpu_milli: Ints
+    pod_model_set: Ints
+    model_sets: Bools
+    node_names: Sequence[str]
+    node_cpu: Ints
+    node_memory: Ints
+    node_gpus: Ints
+    node_model: Ints
+    models: tuple[str, ...]
+    prices: tuple[Decimal, ...]
+    current_node: Ints | None = None
+
+    def __post_init__(self) -> None:
+        pods, nodes = len(self.pod_names), len(self.node_names)
+        for name, length in (
+            *((field, pods) for field in _POD_FIELDS),
+            *((field, nodes) for field in _NODE_FIELDS),
+        ):
+            values = getattr(self, name)
+            if values.shape != (length,):
+                raise InputError(f"has shape {values.shape}, not ({length},)", where=name)
+            if length and int(values.min()) < 0:
+                raise InputError(f"element {int(values.argmin())} is negative", where=name)
+        shares = self.pod_gpus == 1
+        wrong = shares & ((self.pod_gpu_milli < 1) | (self.pod_gpu_milli > WHOLE_GPU_MILLI))
+        if wrong.any():
+            raise InputError(f"element {int(wrong.argmax())} is not 1 to 1000", where="pod_gpu_milli")
+        if any(not price.is_finite() or price < 0 for price in self.prices):
+            raise InputError("a price is negative or not a number", where="prices")
+
+    @property
+    def pod_total_milli(self) -> Ints:
+        """int64[P]: GPU-milli of the whole pod; 0 without GPU, k times 1000 for k whole GPUs."""
+        one = np.where(self.pod_gpus == 1, self.pod_gpu_milli, WHOLE_GPU_MILLI)
+        return self.pod_gpus * one
+
+
+_POD_FIELDS = ("pod_cpu", "pod_memory", "pod_gpus", "pod_gpu_milli", "pod_model_set")
+_NODE_FIELDS = ("node_cpu", "node_memory", "node_gpus", "node_model")

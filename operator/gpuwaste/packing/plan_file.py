@@ -1,0 +1,106 @@
+"""Writes PLAN.json of `gpuwaste pack`: complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuwaste.model.errors import InputError
+from gpuwaste.packing.instance import WHOLE_GPU_MILLI
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from gpuwaste.packing.answer import Answer
+    from gpuwaste.packing.instance import Instance
+
+__all__ = ["PlanFile", "write_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFile:
+    """What stands in the file beside the answer."""
+
+    path: Path
+    prices: Mapping[str, Decimal]
+
+
+def write_plan(file: PlanFile, instance: Instance, answer: Answer, *, elapsed: Callable[[], float]) -> None:
+    """Write the answer beside the file's place and rename it into place.
+
+    Args:
+        file: where, and the prices to repeat.
+        instance: names the pods and nodes.
+        answer: a verified answer.
+        elapsed: wall seconds of the process so far; read last, so that the file tells the whole run.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written.
+    """
+    placements = _placements(instance, answer)
+    names = instance.pod_names
+    unplaced = [names[pod] for pod in np.flatnonzero(answer.placement.pod_node < 0).tolist()]
+    head = {
+        "objective": answer.objective,
+        "cost": float(answer.cost),
+        "bound": float(answer.bound),
+        "gap": answer.gap,
+        "nodes_used": answer.nodes_used,
+        "gpus_used": answer.gpus_used,
+        "seconds": round(elapsed(), 3),
+        "first_feasible_seconds": round(answer.first_feasible_seconds, 3),
+        "unplaced": unplaced,
+        "unplaced_gpu_milli": answer.unplaced_milli,
+        "prices": {model: float(price) for model, price in file.prices.items()},
+    }
+    text = json.dumps(head, ensure_ascii=False)
+    _replace(file.path, [text[:-1], ', "placements": [\n', ",\n".join(placements), "\n]}\n"])
+
+
+def _placements(instance: Instance, answer: Answer) -> list[str]:
+    """One JSON object a placed pod; made by hand because there may be half a million."""
+    placement = answer.placement
+    pods = np.flatnonzero(placement.pod_node >= 0)
+    milli = np.where(instance.pod_gpus == 1, instance.pod_gpu_milli, WHOLE_GPU_MILLI)[pods]
+    keys, member = np.unique(np.stack([placement.pod_gpu_set[pods], milli], axis=1), axis=0, return_inverse=True)
+    gpus = [
+        json.dumps([{"index": gpu, "milli": share} for gpu in placement.gpu_sets[index]])
+        for index, share in keys.tolist()
+    ]
+    nodes = [json.dumps(name, ensure_ascii=False) for name in instance.node_names]
+    quote = json.dumps
+    names = instance.pod_names
+    return [
+        f'{{"pod": {quote(names[pod], ensure_ascii=False)}, "node": {nodes[node]}, "gpus": {gpus[key]}}}'
+        for pod, node, key in zip(
+            pods.tolist(), placement.pod_node[pods].tolist(), member.reshape(-1).tolist(), strict=True
+        )
+    ]
+
+
+def _replace(path: Path, parts: list[str]) -> None:
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"cannot be written ({error.strerror})", where=str(path), fix="choose another --out"
+        ) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            handle.writelines(parts)
+            handle.flush()
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise

@@ -1,0 +1,116 @@
+"""Pods grouped into shapes and nodes into types: the size of a packing follows these, not the pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from gpuwaste.packing.instance import WHOLE_GPU_MILLI
+
+if TYPE_CHECKING:
+    from gpuwaste.packing.instance import Bools, Floats, Instance, Ints
+
+__all__ = ["Objective", "Problem", "group"]
+
+Objective = Literal["cost", "gpus"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """S shapes of equal pods to be put on K types of equal nodes.
+
+    Attributes:
+        cpu: int64[S] of one pod.
+        memory: int64[S].
+        whole: int64[S]; whole GPUs of one pod (a share of 1000 milli is one).
+        share: int64[S]; milli on one GPU, 0 for pods without GPU or with whole ones.
+        total_milli: int64[S]; GPU-milli of one pod.
+        demand: int64[S]; how many pods have the shape.
+        fits: bool[S, K]; the model is allowed and one pod fits on an empty node.
+        type_cpu: int64[K] of one node.
+        type_memory: int64[K].
+        type_gpus: int64[K].
+        supply: int64[K]; how many nodes have the type.
+        unit_cost: Python integers [K]; objective of one used node in units of `cost_unit`, exact.
+        cost_unit: what one unit is worth in the objective.
+        shape_of_pod: int64[P].
+        type_of_node: int64[N].
+    """
+
+    cpu: Ints
+    memory: Ints
+    whole: Ints
+    share: Ints
+    total_milli: Ints
+    demand: Ints
+    fits: Bools
+    type_cpu: Ints
+    type_memory: Ints
+    type_gpus: Ints
+    supply: Ints
+    unit_cost: tuple[int, ...]
+    cost_unit: Decimal
+    shape_of_pod: Ints
+    type_of_node: Ints
+
+    @property
+    def cost(self) -> Floats:
+        """float64[K]: objective of one used node of each type."""
+        unit = float(self.cost_unit)
+        return np.array([unit * units for units in self.unit_cost], dtype=np.float64)
+
+
+def group(instance: Instance, *, objective: Objective) -> Problem:
+    """Group equal pods and equal nodes.
+
+    Args:
+        instance: pods and nodes.
+        objective: `cost` prices a used node at price x GPUs, `gpus` counts its GPUs.
+    """
+    whole = np.where((instance.pod_gpus > 1) | (instance.pod_gpu_milli == WHOLE_GPU_MILLI), instance.pod_gpus, 0)
+    share = np.where((instance.pod_gpus == 1) & (whole == 0), instance.pod_gpu_milli, 0)
+    pods = np.stack([instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set], axis=1)
+    shapes, shape_of_pod, demand = np.unique(pods, axis=0, return_inverse=True, return_counts=True)
+    nodes = np.stack([instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory], axis=1)
+    types, type_of_node, supply = np.unique(nodes, axis=0, return_inverse=True, return_counts=True)
+    cpu, memory, whole, share, model_set = shapes.T
+    model, type_gpus, type_cpu, type_memory = types.T
+    fits = (
+        instance.model_sets[model_set][:, model]
+        & (cpu[:, None] <= type_cpu)
+        & (memory[:, None] <= type_memory)
+        & (np.maximum(whole, share > 0)[:, None] <= type_gpus)
+    )
+    unit_cost, cost_unit = _exact_costs(instance.prices, model, type_gpus, objective)
+    return Problem(
+        cpu=cpu,
+        memory=memory,
+        whole=whole,
+        share=share,
+        total_milli=whole * WHOLE_GPU_MILLI + share,
+        demand=demand.astype(np.int64),
+        fits=fits,
+        type_cpu=type_cpu,
+        type_memory=type_memory,
+        type_gpus=type_gpus,
+        supply=supply.astype(np.int64),
+        unit_cost=unit_cost,
+        cost_unit=cost_unit,
+        shape_of_pod=shape_of_pod.reshape(-1).astype(np.int64),
+        type_of_node=type_of_node.reshape(-1).astype(np.int64),
+    )
+
+
+def _exact_costs(
+    prices: tuple[Decimal, ...], model: Ints, gpus: Ints, objective: Objective
+) -> tuple[tuple[int, ...], Decimal]:
+    """Cost of one node of each type as whole multiples of one decimal unit."""
+    if objective == "gpus":
+        return tuple(int(count) for count in gpus), Decimal(1)
+    places = max((-int(price.as_tuple().exponent) for price in prices), default=0)
+    scale = 10 ** max(places, 0)
+    units = tuple(int(prices[m] * scale) * int(count) for m, count in zip(model.tolist(), gpus.tolist(), strict=True))
+    return units, Decimal(1) / scale

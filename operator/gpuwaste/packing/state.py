@@ -1,0 +1,123 @@
+"""State of one solve: the best placement and the best bound, both known at every moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuwaste.packing.bound import Allowance, volume_bound
+from gpuwaste.packing.columns import ColumnPool, Filling
+from gpuwaste.packing.repair import downsize, place_leftovers
+from gpuwaste.packing.rounding import trim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuwaste.packing.instance import Ints
+    from gpuwaste.packing.shapes import Problem
+
+__all__ = ["Incumbent", "SolveState"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incumbent:
+    """A placement by node.
+
+    Attributes:
+        kind: int64[N] type of each node in use.
+        nodes: int64[N, S] pods of each shape on it.
+        unplaced_milli: GPU-milli left out.
+        unplaced_pods: pods left out.
+        cost_units: objective in the problem's `cost_unit`.
+        method: which step found it.
+    """
+
+    kind: Ints
+    nodes: Ints
+    unplaced_milli: int
+    unplaced_pods: int
+    cost_units: int
+    method: str
+
+    @property
+    def score(self) -> tuple[int, int, int]:
+        """Compares as the objective does; less is better."""
+        return self.unplaced_milli, self.unplaced_pods, self.cost_units
+
+    @property
+    def allowance(self) -> Allowance:
+        """What it leaves out, as the allowance a bound is computed for."""
+        return Allowance(milli=self.unplaced_milli, pods=self.unplaced_pods)
+
+
+class SolveState:
+    """What a solve has reached.
+
+    Attributes:
+        problem: shapes and types; every shape with demand fits on some type.
+        pool: fillings seen so far.
+        best: the best placement; set by the first `offer`.
+    """
+
+    def __init__(self, problem: Problem, *, clock: Callable[[], float], limit_seconds: float) -> None:
+        self.problem = problem
+        self.pool = ColumnPool()
+        self._clock = clock
+        self._started = clock()
+        self._limit_seconds = limit_seconds
+        nothing = np.zeros((0, len(problem.demand)), dtype=np.int64)
+        self.best = self._judge(np.zeros(0, dtype=np.int64), nothing, method="nothing placed")
+        self._first_feasible_seconds = 0.0
+        self._bound, self._bound_for = 0.0, Allowance(milli=-1, pods=-1)
+
+    def seconds_left(self, part: float) -> float:
+        """Seconds until this part of the time limit is used up."""
+        return self._started + part * self._limit_seconds - self._clock()
+
+    @property
+    def first_feasible_seconds(self) -> float:
+        """When the first placement was offered, from the start."""
+        return self._first_feasible_seconds
+
+    def offer(self, filling: Filling, *, method: str) -> None:
+        """Make a placement of fillings, repair it, and keep it if it is the best."""
+        problem = self.problem
+        kind, nodes = trim(problem, filling)
+        kind, nodes = place_leftovers(problem, kind, nodes)
+        kind, nodes = downsize(problem, kind, nodes)
+        found = self._judge(kind, nodes, method=method)
+        if self._first_feasible_seconds == 0.0:
+            self._first_feasible_seconds = self._clock() - self._started
+        if found.score < self.best.score:
+            self.best = found
+            self.pool.add_filling(Filling.from_nodes(kind, nodes))
+
+    def _judge(self, kind: Ints, nodes: Ints, *, method: str) -> Incumbent:
+        problem = self.problem
+        left = problem.demand - nodes.sum(axis=0)
+        counts = np.bincount(kind, minlength=len(problem.supply)).tolist()
+        return Incumbent(
+            kind=kind,
+            nodes=nodes,
+            unplaced_milli=int(left @ problem.total_milli),
+            unplaced_pods=int(left.sum()),
+            cost_units=sum(units * count for units, count in zip(problem.unit_cost, counts, strict=True)),
+            method=method,
+        )
+
+    def raise_bound(self, bound: float, *, allowance: Allowance) -> None:
+        """Note a proven bound of the placements that leave out no more than the allowance."""
+        if allowance != self._bound_for or bound > self._bound:
+            self._bound, self._bound_for = bound, allowance
+
+    @property
+    def bound(self) -> float:
+        """Best proven bound of every placement that leaves out no more than the best one does."""
+        allowance, noted = self.best.allowance, self._bound_for
+        first = volume_bound(self.problem, allowance=allowance)
+        # What holds for an allowance holds for a smaller one: it allows fewer placements.
+        if noted.milli >= allowance.milli and noted.pods >= allowance.pods:
+            return max(first, self._bound)
+        return first
