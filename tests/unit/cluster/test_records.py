@@ -62,12 +62,6 @@ def test_quantities_scale_whole_numbers(number, suffix):
     assert parse_quantity(f"{number}{suffix}") == number * scale
 
 
-def test_quantities_agree_with_the_kubernetes_client():
-    quantity = pytest.importorskip("kubernetes.utils.quantity", reason="the Kubernetes client is not installed")
-    for text in ("100m", "250u", "1.5Gi", "3Ti", "7", "0.125", "9P", "1Ei", "500n"):
-        assert parse_quantity(text) == quantity.parse_quantity(text)
-
-
 @pytest.mark.parametrize(
     ("resource", "expected"),
     [
