@@ -24,18 +24,17 @@ def gpu_facts(windows: pa.Table) -> list[Fact]:
         windows: rows of WINDOW_SCHEMA; only those of kind `node_facts` are read.
     """
     rows = windows.filter(pc.equal(windows["kind"], "node_facts"))
-    found = []
-    for row in rows.select(["node", "node_uid", "window_start_ns", "body_json"]).to_pylist():
-        for gpu in json.loads(row["body_json"]).get("gpus", []):
-            found.append(
-                Fact(
-                    kind="gpu",
-                    uid=str(gpu.get("uuid", "")),
-                    valid_from=from_unix_ns(row["window_start_ns"]),
-                    valid_to=None,
-                    data=_gpu(gpu, node=row["node"], node_uid=row["node_uid"]),
-                )
-            )
+    found = [
+        Fact(
+            kind="gpu",
+            uid=str(gpu.get("uuid", "")),
+            valid_from=from_unix_ns(row["window_start_ns"]),
+            valid_to=None,
+            data=_gpu(gpu, node=row["node"], node_uid=row["node_uid"]),
+        )
+        for row in rows.select(["node", "node_uid", "window_start_ns", "body_json"]).to_pylist()
+        for gpu in json.loads(row["body_json"]).get("gpus", [])
+    ]
     return sorted(found, key=lambda fact: fact.key)
 
 

@@ -56,6 +56,11 @@ class PoolKey:
         """The node pool's name."""
         return self.pool.split("/", 1)[1] if "/" in self.pool else self.pool
 
+    @property
+    def object_name(self) -> str:
+        """Name of the pool's `GPUPool`."""
+        return object_name(self.gpu_model or "unknown", self.node_pool)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolParts:
@@ -122,7 +127,7 @@ def pool_object(
             conditions, make_condition(of, status, reason, message, observed_generation=generation, now=now)
         )
     return GPUPool(
-        metadata=ObjectMeta(name=object_name(key.gpu_model or "unknown", key.node_pool)),
+        metadata=ObjectMeta(name=key.object_name),
         spec=GPUPoolSpec(gpu_model=key.gpu_model or "unknown", node_pool=key.node_pool),
         status=GPUPoolStatus(
             conditions=conditions,

@@ -73,6 +73,11 @@ class WorkloadKey:
     uid: str
     team: str
 
+    @property
+    def object_name(self) -> str:
+        """Name of the workload's `GPUWaste`."""
+        return object_name(self.kind, self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadWaste:
@@ -83,8 +88,11 @@ class WorkloadWaste:
         windows: figures of each window that has rows of it, shortest first.
         models: GPU models it holds, the most held first.
         pool: name of the pool that it holds most in.
-        gpus_now: GPUs held at the end, in nanoseconds of GPU an hour.
-        pods: pods that held in the longest window.
+        gpus_now: GPUs held in the newest hour, in nanoseconds of GPU an hour.
+        pods_now: pods that held in the newest hour.
+        pod_uids: pods that held in the longest window.
+        exclusive: whether it held whole GPUs only.
+        first_seen: start of the first ledger hour with rows of it.
     """
 
     key: WorkloadKey
@@ -92,7 +100,10 @@ class WorkloadWaste:
     models: tuple[str, ...]
     pool: str
     gpus_now: int
-    pods: int
+    pods_now: int
+    pod_uids: tuple[str, ...]
+    exclusive: bool
+    first_seen: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +128,9 @@ def collect_workloads(windows: Sequence[LedgerWindow]) -> list[WorkloadWaste]:
     holding = [(window, window.rows.filter(pc.equal(window.rows["row_kind"], "holder"))) for window in windows]
     summed = [(window, summarise(rows, _KEY)) for window, rows in holding]
     _, longest = holding[-1]
-    places = _by_held(longest, ("gpu_model", "pool"))
     now = _gpus_now(windows[-1].rows)
-    pods = {
-        _key(row): int(str(row["pod_uid_count_distinct"])) for row in _grouped(longest, [("pod_uid", "count_distinct")])
-    }
+    places = _by_held(longest, ("gpu_model", "pool"))
+    holdings = _holdings(longest)
     found = []
     for values in sorted({values for _, by_key in summed for values in by_key}):
         key = WorkloadKey(**dict(zip(("namespace", "kind", "name", "uid", "team"), values, strict=True)))
@@ -132,8 +141,11 @@ def collect_workloads(windows: Sequence[LedgerWindow]) -> list[WorkloadWaste]:
                 windows=tuple((window, by_key[values]) for window, by_key in summed if values in by_key),
                 models=tuple(dict.fromkeys(model for model, _ in mine if model))[:16],
                 pool=mine[0][1],
-                gpus_now=now.get(values, 0),
-                pods=pods.get(values, 0),
+                gpus_now=now.get(values, (0, 0))[0],
+                pods_now=now.get(values, (0, 0))[1],
+                pod_uids=holdings[values].pod_uids,
+                exclusive=holdings[values].exclusive,
+                first_seen=holdings[values].first_seen,
             )
         )
     return found
@@ -143,31 +155,52 @@ def _key(row: dict[str, object]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in _KEY)
 
 
-def _grouped(rows: pa.Table, aggregations: list[tuple[str, str]], *more: str) -> list[dict[str, object]]:
-    table = rows.group_by([*_KEY, *more], use_threads=False).aggregate(aggregations)
-    found: list[dict[str, object]] = table.to_pylist()
-    return found
-
-
 def _by_held(rows: pa.Table, labels: tuple[str, ...]) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     """Values of the labels for each workload, the most held first."""
     found: dict[tuple[str, ...], list[tuple[int, tuple[str, ...]]]] = {}
-    for row in _grouped(rows, [("held", "sum")], *labels):
-        held = row["held_sum"] if isinstance(row["held_sum"], int) else 0
+    grouped = rows.group_by([*_KEY, *labels], use_threads=False).aggregate([("held", "sum")])
+    for row in grouped.to_pylist():
+        held = row["held_sum"] or 0
         found.setdefault(_key(row), []).append((-held, tuple(str(row[name]) for name in labels)))
     return {key: [values for _, values in sorted(places)] for key, places in found.items()}
 
 
-def _gpus_now(rows: pa.Table) -> dict[tuple[str, ...], int]:
-    """Held in the newest hour, scaled to an hour: GPUs × NS_PER_HOUR."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Holding:
+    pod_uids: tuple[str, ...]
+    exclusive: bool
+    first_seen: datetime
+
+
+def _holdings(rows: pa.Table) -> dict[tuple[str, ...], _Holding]:
+    """Pods, whether every slice is a whole GPU, and the first hour, of each workload."""
+    whole = pc.and_(pc.equal(rows["parent_id"], rows["gpu_uuid"]), pc.equal(rows["slice_id"], rows["gpu_uuid"]))
+    marked = rows.append_column("whole", pc.cast(whole, pa.int8()))
+    found: dict[tuple[str, ...], _Holding] = {}
+    grouped = marked.group_by(list(_KEY), use_threads=False).aggregate(
+        [("pod_uid", "distinct"), ("whole", "min"), ("hour", "min")]
+    )
+    for row in grouped.to_pylist():
+        found[_key(row)] = _Holding(
+            pod_uids=tuple(sorted(row["pod_uid_distinct"])),
+            exclusive=bool(row["whole_min"]),
+            first_seen=row["hour_min"],
+        )
+    return found
+
+
+def _gpus_now(rows: pa.Table) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Held in the newest hour, scaled to an hour (GPUs × NS_PER_HOUR), and by how many pods."""
     newest = rows.filter(pc.equal(rows["hour"], pc.max(rows["hour"])))
     owned = newest.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum")])
     length = pc.max(owned["owned_sum"]).as_py() or NS_PER_HOUR
     holders = newest.filter(pc.equal(newest["row_kind"], "holder"))
     found = {}
-    for row in _grouped(holders, [("held", "sum")]):
-        held = row["held_sum"] if isinstance(row["held_sum"], int) else 0
-        found[_key(row)] = held * NS_PER_HOUR // length
+    grouped = holders.group_by(list(_KEY), use_threads=False).aggregate(
+        [("held", "sum"), ("pod_uid", "count_distinct")]
+    )
+    for row in grouped.to_pylist():
+        found[_key(row)] = ((row["held_sum"] or 0) * NS_PER_HOUR // length, row["pod_uid_count_distinct"])
     return found
 
 
@@ -211,7 +244,7 @@ def workload_object(
         advice=advice.advice,
     )
     return GPUWaste(
-        metadata=ObjectMeta(name=object_name(key.kind, key.name), namespace=key.namespace),
+        metadata=ObjectMeta(name=key.object_name, namespace=key.namespace),
         spec=GPUWasteSpec(
             workload_ref=WorkloadRef(
                 api_version=api_version, kind=key.kind, namespace=key.namespace, name=key.name, uid=key.uid or None

@@ -23,7 +23,7 @@ def test_own_prices_come_before_the_built_in_list():
 
 
 def test_an_instance_price_is_divided_among_its_gpus():
-    node = fact.node(labels={"node.kubernetes.io/instance-type": "p4d.24xlarge"})
+    node = fact.node(product="NVIDIA-A100-SXM4-40GB", labels={"node.kubernetes.io/instance-type": "p4d.24xlarge"})
     gpus = [fact.gpu(f"gpu-{i}", product="A100-40GB") for i in range(8)]
     assert prices_of(node, *gpus) == [("2.74470525", "USD", "BuiltIn")]
     assert Decimal("2.74470525") * 8 == builtin_prices().instance_types["p4d.24xlarge"].list

@@ -1,0 +1,74 @@
+"""Put an operator together from its settings; what differs between a cluster and the demo is passed in."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from gpuwaste.cluster.state import ClusterState
+from gpuwaste.ingest.pull import AgentClient
+from gpuwaste.ledger.hour import HourRules
+from gpuwaste.ledger.inputs import InputStore
+from gpuwaste.ledger.store import open_store
+from gpuwaste.pricing.pricelist import load_price_list
+from gpuwaste.runtime.books import Books
+from gpuwaste.runtime.loop import Operator, cluster_name
+from gpuwaste.runtime.metrics import OperatorMetrics
+from gpuwaste.runtime.planning import Planner
+from gpuwaste.runtime.puller import Puller
+from gpuwaste.runtime.writer import ObjectWriter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+    from random import Random
+
+    from gpuwaste.cluster.api import ClusterApi
+    from gpuwaste.settings.operator import OperatorSettings
+
+__all__ = ["assemble"]
+
+
+@asynccontextmanager
+async def assemble(
+    settings: OperatorSettings, api: ClusterApi, *, now: Callable[[], datetime], random: Random
+) -> AsyncIterator[Operator]:
+    """An operator with its stores open and its client ready.
+
+    Args:
+        settings: checked settings.
+        api: the API server.
+        now: the clock.
+        random: for jitter.
+
+    Raises:
+        InputError: the price list or a stored file breaks a rule.
+        UnreachableError: the API server or the store did not answer.
+    """
+    prices = load_price_list(settings.price_list) if settings.price_list else None
+    store = open_store(settings.store)
+    name = await cluster_name(api, settings)
+    inputs = await asyncio.to_thread(InputStore.open, store, name)
+    rules = HourRules(
+        teams=settings.team_rules,
+        starting_limit_seconds=settings.starting_limit_seconds,
+        pool_label=settings.pool_label,
+    )
+    async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
+        yield Operator(
+            settings=settings,
+            api=api,
+            state=ClusterState(api=api, now=now, random=random),
+            puller=Puller(
+                source=client,
+                inputs=inputs,
+                batch_records=settings.agents.batch_records,
+                concurrency=settings.agents.concurrency,
+            ),
+            books=Books(inputs=inputs, store=store, rules=rules, prices=prices),
+            writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
+            planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
+            metrics=OperatorMetrics(),
+            now=now,
+        )

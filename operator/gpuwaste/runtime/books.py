@@ -1,0 +1,168 @@
+"""Keep facts and ledger in step with the stored windows, and hand out the rows that objects are made from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.gpus import gpu_facts
+from gpuwaste.ledger.hour import HourRules, build_hour
+from gpuwaste.ledger.schema import LEDGER_SCHEMA
+from gpuwaste.ledger.write import hour_file, update_hour
+from gpuwaste.model.facts import Fact, GpuData, merge_facts
+from gpuwaste.model.units import HOUR, from_unix_ns, hour_start
+from gpuwaste.pricing.facts import price_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gpuwaste.ledger.inputs import InputStore
+    from gpuwaste.ledger.store import Store
+    from gpuwaste.pricing.pricelist import PriceList
+
+__all__ = ["Books"]
+
+_WINDOW_HOURS = 168
+_FACTS_HORIZON = timedelta(hours=24)
+"""As long as a deleted pod is remembered: older hours keep the facts they were given."""
+_HOURS_A_PASS = 6
+_ACTIVITY_HOURS = 24
+
+
+@dataclass(slots=True, kw_only=True)
+class Books:
+    """The ledger of one cluster.
+
+    Attributes:
+        inputs: stored windows and facts.
+        store: where the ledger goes.
+        rules: what besides the inputs decides an hour.
+        prices: the user's price list.
+        dirty: hours whose ledger may differ from their inputs.
+        findings: what was noted, by hour.
+    """
+
+    inputs: InputStore
+    store: Store
+    rules: HourRules
+    prices: PriceList | None
+    dirty: set[datetime] = field(default_factory=set)
+    findings: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
+    _closed: OrderedDict[datetime, pa.Table] = field(default_factory=OrderedDict)
+    _running: dict[datetime, pa.Table] = field(default_factory=dict)
+    _activity: dict[datetime, PodActivity] = field(default_factory=dict)
+
+    def recover(self) -> None:
+        """After a start every stored hour may have been left half done; all are looked at again."""
+        self.dirty.update(self.inputs.hours())
+
+    def update(self, facts: Sequence[Fact], *, now: datetime, through: datetime | None) -> int:
+        """Bring hours that changed up to date, newest first, at most a few at once.
+
+        Args:
+            facts: what the cluster says now.
+            now: an hour that ended before it is closed and written; the one it lies in is kept in memory.
+            through: end of the newest window of any node.
+
+        Returns:
+            Hours that are still to be done.
+        """
+        for hour in sorted(self.dirty, reverse=True)[:_HOURS_A_PASS]:
+            self._store_facts(hour, facts, now)
+            self._activity.pop(hour, None)
+            if hour + HOUR <= now:
+                self._write(hour)
+            elif through is not None and through > hour:
+                built = build_hour(self.inputs.load(hour), self.rules, through=through)
+                self._running = {hour: built.table}
+                self.findings[hour] = built.findings
+            self.dirty.discard(hour)
+        return len(self.dirty)
+
+    def _write(self, hour: datetime) -> None:
+        built = update_hour(self.inputs, self.store, hour, self.rules)
+        self._running.pop(hour, None)
+        if built is not None:
+            self._closed[hour] = built.table.replace_schema_metadata(LEDGER_SCHEMA.metadata)
+            self.findings[hour] = built.findings
+
+    def _store_facts(self, hour: datetime, facts: Sequence[Fact], now: datetime) -> None:
+        if hour + HOUR < now - _FACTS_HORIZON and self.inputs.read_facts(hour):
+            return
+        end = hour + HOUR
+        holding = [fact for fact in facts if fact.overlaps(hour, end) or fact.kind in ("owner", "namespace")]
+        described = gpu_facts(self.inputs.load(hour).windows)
+        described += self._carried_gpus(hour, described)
+        prices = [f for f in price_facts([*holding, *described], own=self.prices) if f.overlaps(hour, end)]
+        carried = [fact for fact in described if fact.valid_from < hour]
+        self.inputs.write_facts(hour, merge_facts(holding, carried, prices))
+
+    def _carried_gpus(self, hour: datetime, described: Iterable[Fact]) -> list[Fact]:
+        """GPUs of nodes that are silent in this hour, as the newest hour before it described them.
+
+        Only for an hour after which more came from the node, or from any node two hours on: before that the
+        node's own description may still be on its way, and would then be stored beside this one for nothing.
+        """
+        later = [h for h in self.inputs.hours() if h > hour]
+        earlier = [h for h in self.inputs.hours() if h < hour]
+        if not later or not earlier:
+            return []
+        present = {fact.data.node for fact in described if isinstance(fact.data, GpuData)}
+        before = merge_facts(self.inputs.read_facts(earlier[-1]), gpu_facts(self.inputs.load(earlier[-1]).windows))
+        newest: dict[str, Fact] = {}
+        for fact in before:
+            if isinstance(fact.data, GpuData) and fact.data.node not in present:
+                newest[fact.uid] = fact
+        if not newest:
+            return []
+        back = set(pc.unique(self.inputs.load(later[0]).windows["node"]).to_pylist())
+        if len(later) > 1:
+            return list(newest.values())
+        return [f for f in newest.values() if isinstance(f.data, GpuData) and f.data.node in back]
+
+    def rows(self, *, through: datetime) -> pa.Table:
+        """Ledger rows of the last 7 days up to and with the running hour."""
+        newest = hour_start(through - timedelta(microseconds=1))
+        wanted = [newest - HOUR * i for i in range(_WINDOW_HOURS)][::-1]
+        tables = []
+        for hour in wanted:
+            table = self._running.get(hour)
+            if table is None:
+                table = self._closed.get(hour)
+            if table is None and self.store.read_or_none(hour_file(self.inputs.cluster, hour)) is not None:
+                stored = self.store.read_table(hour_file(self.inputs.cluster, hour))
+                table = self._closed[hour] = stored.replace_schema_metadata(LEDGER_SCHEMA.metadata)
+            if table is not None:
+                tables.append(table)
+        for old in [hour for hour in self._closed if hour < wanted[0]]:
+            del self._closed[old]
+        return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table()
+
+    def activity(self, *, through: datetime) -> PodActivity:
+        """Peak memory and media engines of pods over the last 24 hours."""
+        newest = hour_start(through - timedelta(microseconds=1))
+        wanted = [newest - HOUR * i for i in range(_ACTIVITY_HOURS)]
+        stored = set(self.inputs.hours())
+        for hour in wanted:
+            if hour in stored and hour not in self._activity:
+                self._activity[hour] = pod_activity(self.inputs.load(hour).windows)
+        for old in [hour for hour in self._activity if hour < wanted[-1]]:
+            del self._activity[old]
+        return merge_activity(self._activity[hour] for hour in sorted(self._activity))
+
+    def newest_window(self) -> datetime | None:
+        """End of the newest stored window, for a start without agents in reach."""
+        hours = self.inputs.hours()
+        if not hours:
+            return None
+        windows = self.inputs.load(hours[-1]).windows
+        if not windows.num_rows:
+            return None
+        ends = pc.max(pc.add(windows["window_start_ns"], windows["window_ns"])).as_py()
+        return from_unix_ns(ends)

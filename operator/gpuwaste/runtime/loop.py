@@ -1,0 +1,180 @@
+"""The one loop that decides: pull, bring the ledger up to date, show it, and plan now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from gpuwaste.cluster.kinds import NAMESPACES
+from gpuwaste.model.errors import GpuwasteError
+from gpuwaste.model.units import hour_start
+from gpuwaste.runtime.agents import find_agents
+from gpuwaste.runtime.objects import build_objects
+from gpuwaste.runtime.puller import PullResult
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from gpuwaste.api import Resource
+    from gpuwaste.cluster.api import ClusterApi
+    from gpuwaste.cluster.state import ClusterSnapshot, ClusterState
+    from gpuwaste.runtime.books import Books
+    from gpuwaste.runtime.metrics import OperatorMetrics
+    from gpuwaste.runtime.planning import Planner
+    from gpuwaste.runtime.puller import Puller
+    from gpuwaste.runtime.writer import ObjectWriter, WriteResult
+    from gpuwaste.settings.operator import OperatorSettings
+
+__all__ = ["Operator", "cluster_name"]
+
+_log = logging.getLogger(__name__)
+_SYNC_POLL_SECONDS = 0.1
+_LATE_FACTOR = 5
+
+
+async def cluster_name(api: ClusterApi, settings: OperatorSettings) -> str:
+    """The name from the settings, else the UID of the namespace kube-system.
+
+    Raises:
+        UnreachableError: the API server did not answer.
+    """
+    if settings.cluster_name:
+        return settings.cluster_name
+    namespace = await api.get(NAMESPACES, "kube-system")
+    return str(namespace["metadata"]["uid"])
+
+
+@dataclass(slots=True, kw_only=True)
+class Operator:
+    """Everything one operator holds; `run` goes on until it is cancelled."""
+
+    settings: OperatorSettings
+    api: ClusterApi
+    state: ClusterState
+    puller: Puller
+    books: Books
+    writer: ObjectWriter
+    planner: Planner
+    metrics: OperatorMetrics
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    last_success: datetime | None = None
+    _through: datetime | None = None
+    _pulled: datetime | None = None
+    _seen_generation: int = -1
+    _failing: frozenset[str] = field(default_factory=frozenset)
+
+    async def run(self) -> None:
+        """Follow the cluster and run a pass whenever one is due."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.state.run(), name="cluster-state")
+            tasks.create_task(self._passes(), name="decide-loop")
+
+    async def _passes(self) -> None:
+        while not self.state.synced():
+            await self.sleep(_SYNC_POLL_SECONDS)
+        await asyncio.to_thread(self.books.recover)
+        self._through = await asyncio.to_thread(self.books.newest_window)
+        while True:
+            more = await self._pass()
+            period = min(self.settings.decide_period_seconds, self.settings.agents.pull_period_seconds)
+            await self.sleep(0 if more else period)
+
+    async def _pass(self) -> bool:
+        try:
+            more = await self.step()
+        except GpuwasteError as error:
+            self.metrics.pass_failures.inc()
+            _log.warning("pass failed: %s", error)
+            return False
+        self.last_success = self.now()
+        self.metrics.last_success.set(self.last_success.timestamp())
+        return more
+
+    def late(self) -> bool:
+        """Whether the loop has not come round for far longer than it should."""
+        period = max(self.settings.decide_period_seconds, self.settings.agents.pull_period_seconds)
+        limit = timedelta(seconds=_LATE_FACTOR * period + self.settings.plan.time_limit_seconds + 60)
+        return self.last_success is not None and self.now() - self.last_success > limit
+
+    async def step(self) -> bool:
+        """One pass. Returns whether the next should follow at once.
+
+        Raises:
+            GpuwasteError: something needed did not answer or broke a rule; the next pass tries again.
+        """
+        pulled = await self._pull()
+        snapshot = self.state.snapshot()
+        now = self.now()
+        self.books.dirty |= pulled.hours
+        if snapshot.generation != self._seen_generation:
+            # The hours that are still open for a change of facts: the running one and the one before.
+            open_hours = {hour_start(now), hour_start(now) - timedelta(hours=1)}
+            self.books.dirty |= open_hours & set(self.books.inputs.hours())
+            self._seen_generation = snapshot.generation
+        with self.metrics.pass_seconds.labels("ledger").time():
+            left = await asyncio.to_thread(self.books.update, snapshot.facts(), now=now, through=self._through)
+        self.metrics.dirty_hours.set(left)
+        if self._through is not None and (pulled.hours or left == 0):
+            await self._show(snapshot, complete=left == 0 and not pulled.more)
+        return pulled.more or left > 0
+
+    async def _pull(self) -> PullResult:
+        period = timedelta(seconds=self.settings.agents.pull_period_seconds)
+        if self._pulled is not None and self.now() - self._pulled < period:
+            return PullResult()
+        with self.metrics.pass_seconds.labels("pull").time():
+            endpoints = await find_agents(self.api, self.settings.agents)
+            result = await self.puller.pull(endpoints)
+        self._pulled = None if result.more else self.now()
+        self.metrics.agents.set(len(endpoints))
+        self.metrics.records.inc(result.records)
+        self.metrics.pull_failures.inc(len(result.failed))
+        self._report_failures(result)
+        for newest in result.newest.values():
+            self._through = newest if self._through is None else max(self._through, newest)
+        if self._through is not None:
+            self.metrics.newest_window.set(self._through.timestamp())
+        return result
+
+    def _report_failures(self, result: PullResult) -> None:
+        failing = frozenset(result.failed)
+        for endpoint in sorted(failing - self._failing):
+            _log.warning("agent does not answer: %s", result.failed[endpoint])
+        for endpoint in sorted(self._failing - failing):
+            _log.info("agent answers again: %s", endpoint)
+        self._failing = failing
+
+    async def _show(self, snapshot: ClusterSnapshot, *, complete: bool) -> None:
+        if self._through is None:
+            return
+        with self.metrics.pass_seconds.labels("objects").time():
+            rows = await asyncio.to_thread(self.books.rows, through=self._through)
+            activity = await asyncio.to_thread(self.books.activity, through=self._through)
+            objects = await asyncio.to_thread(
+                build_objects,
+                rows,
+                snapshot,
+                activity=activity,
+                through=self._through,
+                now=self.now(),
+                previous=self.writer.previous,
+            )
+            await self._write(objects, owns=("GPUWaste", "GPUPool") if complete else ())
+        if complete and self.planner.due(self.now()):
+            with self.metrics.pass_seconds.labels("plan").time():
+                plan = await self.planner.make(self.books, rows, at=self._through, now=self.now())
+                await self._write([plan] if plan is not None else [], owns=("RightsizingPlan",))
+
+    async def _write(self, objects: Sequence[Resource], *, owns: Sequence[str]) -> WriteResult:
+        result = await self.writer.write(objects, owns=owns)
+        counts = (("written", result.written), ("unchanged", result.unchanged), ("removed", result.removed))
+        for label, count in (*counts, ("failed", len(result.failed))):
+            self.metrics.writes.labels(label).inc(count)
+        for name, why in sorted(result.failed.items()):
+            _log.warning("object not written: %s: %s", name, why)
+        return result
