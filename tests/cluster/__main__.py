@@ -1,15 +1,23 @@
-"""The local control plane for a person: `python -m tests.cluster up | down`."""
+"""A local Kubernetes for a person: `python -m tests.cluster up` (`--nodes`, `--detach`) and `down`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.cluster.control_plane import running_control_plane
 from tests.cluster.errors import ClusterError
 from tests.cluster.standing import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.access import ControlPlane
 
 _ROOT = Path(__file__).parents[2]
 
@@ -20,6 +28,7 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parser.add_argument("--state", type=Path, default=_ROOT / ".cluster", metavar="DIR", help="where its state lies")
     up = commands.add_parser("up", help="start etcd, API server, controller-manager and scheduler")
+    up.add_argument("--nodes", action="store_true", help="with two GPU nodes (simulated GPUs); needs root on Linux")
     up.add_argument("--detach", action="store_true", help="leave it running; `down` ends it")
     commands.add_parser("down", help="end it, and remove what killed ones left behind")
     arguments = parser.parse_args(argv)
@@ -28,12 +37,13 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments.command == "down":
-            print("the local cluster is stopped" if standing.stop() else "no local cluster is running")
+            _down(standing)
         elif arguments.detach:
             command = [sys.executable, "-m", "tests.cluster", "--state", str(standing.folder), "up"]
+            command += ["--nodes"] if arguments.nodes else []
             _announce(standing.detached(command, working_folder=_ROOT, report=_say))
         else:
-            _hold(standing)
+            _hold(standing, nodes=arguments.nodes)
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1
@@ -42,9 +52,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _hold(standing: Standing) -> None:
-    """Run a control plane until somebody ends this process."""
-    with standing.claimed(), running_control_plane(controllers=True, report=_say) as access:
+def _hold(standing: Standing, *, nodes: bool) -> None:
+    """Run a cluster until somebody ends this process."""
+    running = _with_nodes() if nodes else running_control_plane(controllers=True, report=_say)
+    with standing.claimed(), running as access:
         _announce(standing.publish(access.kubeconfig))
         try:
             signal.pause()
@@ -52,8 +63,32 @@ def _hold(standing: Standing) -> None:
             _say("stopping …")
 
 
+@contextmanager
+def _with_nodes() -> Iterator[ControlPlane]:
+    # Imported here: a control plane alone needs nothing of the agent.
+    from tests.cluster.nodes.cluster import running_nodes
+    from tests.cluster.nodes.example import example_scenario, example_workloads
+    from tests.cluster.nodes.gpus import GpuNodes
+
+    with running_nodes(count=2, report=_say) as cluster:
+        gpus = GpuNodes(cluster, example_scenario(), {})
+        gpus.start()
+        cluster.access.apply(*example_workloads())
+        _say(f"its GPUs and their load are those of {gpus.scenario}")
+        yield cluster.access
+
+
+def _down(standing: Standing) -> None:
+    stopped = standing.stop()
+    if os.geteuid() == 0:
+        from tests.cluster.nodes.cluster import clean
+
+        clean()
+    print("the local cluster is stopped" if stopped else "no local cluster is running")
+
+
 def _announce(kubeconfig: Path) -> None:
-    _say(f"the local control plane is ready; its kubeconfig is {kubeconfig}")
+    _say(f"the local cluster is ready; its kubeconfig is {kubeconfig}")
     print(f"export KUBECONFIG={kubeconfig}", flush=True)
 
 

@@ -224,7 +224,7 @@ def _start_controllers(
         common = [f"--{prefix}kubeconfig={config}" for prefix in ("", "authentication-", "authorization-")]
         # Nobody asks them anything, so they need no port.
         common += ["--leader-elect=false", "--secure-port=0"]
-        argv = [program, *common, *more]
+        argv: list[str | Path] = [program, *common, *more]
         supervisor.start(name, argv, environment=environment, folder=plan.folder, end_by=_END)
     account = f"{access.server}/api/v1/namespaces/default/serviceaccounts/default"
     wait_until(

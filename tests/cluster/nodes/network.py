@@ -114,5 +114,6 @@ def remove_network() -> None:
             with suppress(ClusterError):  # a leg goes with its namespace, a moment later
                 command("ip", "link", "delete", link["ifname"])
     # ip mounts this folder on itself for its first namespace and leaves it so.
-    if _NAMESPACES.is_mount() and not any(_NAMESPACES.iterdir()):
+    mounted = f" {_NAMESPACES} " in Path("/proc/self/mountinfo").read_text()
+    if mounted and not any(_NAMESPACES.iterdir()):
         command("umount", _NAMESPACES)

@@ -1,0 +1,98 @@
+"""Simulated GPUs for the nodes of a test cluster: a scenario file, and a device plugin for each node."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cluster.processes import wait_until
+
+from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance
+from gpuwaste_agent.simulate.scenario_file import dump_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.cluster.nodes.cluster import NodeCluster
+    from tests.cluster.nodes.node import Node
+    from tests.cluster.processes import Child
+
+    from gpuwaste_agent.simulate.scenario import Scenario
+
+__all__ = ["GpuNodes", "a_gpu", "an_instance"]
+
+CONFIG_MAP = ("gpu-operator", "device-plugin-config")
+
+_ROOT = Path(__file__).parents[3]
+_READY_SECONDS = 30.0
+
+
+def a_gpu(node: int, index: int, product: str, mig: Sequence[ScenarioInstance] | None = None) -> ScenarioGpu:
+    """A GPU whose UUID tells which it is."""
+    uuid = f"GPU-{node:08x}-0000-4000-8000-{index:012x}"
+    return ScenarioGpu(uuid=uuid, product=product, mig=None if mig is None else tuple(mig))
+
+
+def an_instance(node: int, index: int, profile: str, start: int) -> ScenarioInstance:
+    """A MIG instance whose UUID tells on which GPU and from which memory unit."""
+    return ScenarioInstance(uuid=f"MIG-{node:08x}-0000-4000-8000-{index:08x}{start:04x}", profile=profile, start=start)
+
+
+class GpuNodes:
+    """The stand-ins of a cluster's nodes, all on one scenario file.
+
+    Args:
+        cluster: the running cluster.
+        scenario: the GPUs; its nodes bear the cluster's names.
+        configs: what the device plugin's ConfigMap holds, by key; `default` holds without a label.
+    """
+
+    def __init__(self, cluster: NodeCluster, scenario: Scenario, configs: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._children: dict[str, Child] = {}
+        self.scenario = cluster.access.folder / "scenario.json"
+        self.scenario.write_text(dump_scenario(scenario))
+        namespace, name = CONFIG_MAP
+        cluster.access.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": namespace},
+                "data": {"default": "version: v1\nflags: {migStrategy: mixed}\n", **configs},
+            },
+        )
+
+    def start(self) -> None:
+        """Start a device plugin for each node, and return when every node offers GPUs."""
+        for node in self._cluster.nodes:
+            self.start_plugin(node)
+        wait_until(
+            lambda: all(self.allocatable(node.name) for node in self._cluster.nodes),
+            what="every node offering GPUs",
+            deadline_seconds=_READY_SECONDS,
+            meanwhile=self._cluster.supervisor.check_alive,
+        )
+
+    def start_plugin(self, node: Node) -> None:
+        """Start the device plugin of one node."""
+        self._start("deviceplugin", node, "--kubelet-folder", node.kubelet_folder, "--default-config", "default")
+
+    def stop_plugin(self, node: Node) -> None:
+        """End the device plugin of one node."""
+        self._cluster.supervisor.stop_one(self._children.pop(f"deviceplugin-{node.name}"))
+
+    def allocatable(self, node: str) -> dict[str, int]:
+        """What a node offers of NVIDIA's resources, as far as it offers any."""
+        found = self._cluster.access.get("node", node)["status"]["allocatable"]
+        return {name: int(count) for name, count in found.items() if name.startswith("nvidia.com/") and int(count)}
+
+    def _start(self, program: str, node: Node, *flags: str | Path) -> None:
+        name = f"{program}-{node.name}"
+        access = self._cluster.access
+        argv = [sys.executable, "-m", f"tests.sim.{program}", "--node", node.name]
+        argv += ["--kubeconfig", str(access.kubeconfig), "--scenario", str(self.scenario), *map(str, flags)]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(access.folder / "home")}
+        self._children[name] = self._cluster.supervisor.start(name, argv, environment=environment, folder=_ROOT)
