@@ -160,8 +160,12 @@ def make_plan(
 
 
 def _pool(scope: Scope) -> str:
+    """The name of the one GPUPool that the plan is for, or `ALL_POOLS`."""
     pools = {node.pool for node in scope.nodes} or set(scope.pool_gpus)
-    return next(iter(pools)) if len(pools) == 1 else ALL_POOLS
+    if len(pools) != 1:
+        return ALL_POOLS
+    product, _, node_pool = next(iter(pools)).partition("/")
+    return object_name(product, node_pool)
 
 
 def _left_empty(scope: Scope, answer: Answer | None) -> list[int]:

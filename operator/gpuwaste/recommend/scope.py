@@ -156,7 +156,7 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         elif isinstance(fact.data, PodData):
             pods_on[fact.data.node].append(fact)
     with_gpus = [
-        (fact, node, _gpus_of(node, gpus_on[node.name]))
+        (fact, node, _gpus_of(node, _own(gpus_on[node.name], fact.uid)))
         for fact, node in ((fact, fact.data) for fact in facts)
         if isinstance(node, NodeData) and (node.gpus or gpus_on[node.name])
     ]
@@ -186,6 +186,11 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         product_gpus=dict(product_gpus),
         reservations=tuple(fact.data for fact in facts if isinstance(fact.data, ReservationData)),
     )
+
+
+def _own(gpus: list[GpuData], node_uid: str) -> list[GpuData]:
+    """The GPUs of this node, not of an earlier one of the same name."""
+    return [gpu for gpu in gpus if gpu.node_uid in ("", node_uid)]
 
 
 def _main_currency(prices: dict[tuple[str, str], PriceData], nodes: list[tuple[Fact, NodeData, _Gpus]]) -> str | None:

@@ -3,9 +3,10 @@
 import time
 from dataclasses import replace
 
+from tests.helpers import facts
+
 from gpuwaste.model.facts import ContainerRequest, Fact, OwnerRef
 from gpuwaste.packing.engine import solve
-from tests.helpers import facts
 
 HOUR = facts.HOUR
 DEPLOYMENT = OwnerRef(api_version="apps/v1", kind="Deployment", name="web", uid="uid-web")
