@@ -146,16 +146,16 @@ def _worth(advice: Advice) -> tuple[bool, Decimal, Decimal]:
 
 
 def _fix_measurement(figures: WorkloadFigures) -> _Found | None:
-    if figures.measured < _MEASURED_ENOUGH:
-        percent = round(figures.measured * 100)
+    who, idle = f"{figures.kind}/{figures.name}", _is_idle(figures)
+    if figures.measured < _MEASURED_ENOUGH or (idle and figures.measured < _MEASURED_WELL):
         message = (
-            f"Only {percent} % of the time held by {figures.kind}/{figures.name} was measured; "
+            f"Only {_percent(figures.measured)} of the time held by {who} was measured; "
             "`gpuwaste-agent doctor` on its nodes says what is in the way."
         )
         return Advice(type="FixMeasurement", message=message, confidence=Confidence.HIGH), "Fix measurement"
-    if _is_idle(figures) and figures.media_ns is None:
+    if idle and figures.media_ns is None:
         message = (
-            f"No activity of {figures.kind}/{figures.name} was seen, but its encoder and decoder are not measured: "
+            f"No activity of {who} was seen, but its encoder and decoder are not measured: "
             "measure them before scaling it to zero."
         )
         return Advice(type="FixMeasurement", message=message, confidence=Confidence.HIGH), "Measure encode and decode"
@@ -163,14 +163,15 @@ def _fix_measurement(figures: WorkloadFigures) -> _Found | None:
 
 
 def _is_idle(figures: WorkloadFigures) -> bool:
-    """Nothing that was measured ever ran: time before a first activity that never came is idle like the rest."""
-    unused = figures.part(figures.idle_ns + figures.starting_ns)
+    """Nothing ran in all that was measured: time before a first activity that never came is idle like the rest."""
+    measured_ns = figures.held_ns - figures.unmeasured_ns
     ran = figures.part(figures.media_ns) or Decimal(0)
-    return unused is not None and unused >= _IDLE and ran <= 1 - _IDLE
+    unused_ns = figures.idle_ns + figures.starting_ns
+    return measured_ns > 0 and Decimal(unused_ns) / measured_ns >= _IDLE and ran <= 1 - _IDLE
 
 
 def _scale_to_zero(figures: WorkloadFigures) -> _Found | None:
-    if not _is_idle(figures) or figures.media_ns is None:
+    if not _is_idle(figures) or figures.media_ns is None or figures.measured < _MEASURED_WELL:
         return None
     how = "scale it to zero" if figures.kind in _SCALABLE else "end it"
     message = (

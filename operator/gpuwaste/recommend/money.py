@@ -56,14 +56,14 @@ def _renewal(scope: Scope, product: str, monthly: Decimal) -> tuple[Renewal, ...
 def total_savings(parts: Iterable[Savings], *, currency: str | None) -> Savings:
     """Each of the three figures summed by itself; renewals by date, the 32 earliest."""
     listed = list(parts)
-    renewals: Counter[date] = Counter()
+    renewals: dict[date, Decimal] = {}
     for part in listed:
         for renewal in part.cash_at_renewal:
-            renewals[renewal.date] += renewal.amount  # type: ignore[assignment]
+            renewals[renewal.date] = renewals.get(renewal.date, Decimal(0)) + renewal.amount
     freed = [part.capacity_freed_gpu_hours for part in listed if part.capacity_freed_gpu_hours is not None]
     return Savings(
         cash_now=sum((part.cash_now for part in listed if part.cash_now is not None), Decimal(0)) if currency else None,
-        cash_at_renewal=tuple(Renewal(date=day, amount=Decimal(renewals[day])) for day in sorted(renewals)[:32]),
+        cash_at_renewal=tuple(Renewal(date=day, amount=renewals[day]) for day in sorted(renewals)[:32]),
         capacity_freed_gpu_hours=sum(freed, Decimal(0)) if freed else None,
         currency=currency,
     )

@@ -1,6 +1,7 @@
 """Plans: no pod lost, no node overfull, never worse, and every figure follows from the others."""
 
 import json
+import time
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from tests.unit.recommend.clusters import HOUR, cluster, first_fit, node, pod
 from gpuwaste.api.plan import PlanDocument
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.model.facts import Fact, OwnerRef, ReservationData
+from gpuwaste.packing.engine import solve
 from gpuwaste.recommend.drain import drain_nodes
 from gpuwaste.recommend.instance import build_instance
 from gpuwaste.recommend.plan import ALL_POOLS, plan_for
@@ -153,14 +155,22 @@ def test_a_bound_above_the_plan_is_never_published():
 
 
 def test_what_only_a_full_repack_would_save_is_told():
-    # Each node has one pod that fills the CPU of half a node and another that fills the memory of half:
-    # no node empties into the others, yet sorted by kind the pods need one node less.
-    parts = [node(name, gpus=4, cpu=12_000, memory_gib=120) for name in ("a", "b", "c")]
-    pods = [pod(f"p-{name}", on=name, cpu=7000, memory_gib=10) for name in ("a", "b", "c")]
-    pods += [pod(f"q-{name}", on=name, cpu=1000, memory_gib=70) for name in ("a", "b", "c")]
-    plan = make(cluster(*parts, pods))
-    assert plan.objective.planned == plan.objective.current
-    assert plan.objective.bound <= plan.objective.planned
+    # Of 10 cores each: {6, 1}, {6, 1}, {4, 2}. Repacked as {6, 4} and {6, 2, 1, 1}, two nodes would do, but the 4 has
+    # no room anywhere until a 1 leaves a node that stays.
+    sizes = {"a": (6, 1), "b": (6, 1), "c": (4, 2)}
+    facts = cluster(
+        *(node(name, gpus=4, cpu=10_000) for name in sizes),
+        [pod(f"{name}{cores}", on=name, cpu=1000 * cores) for name, all_cores in sizes.items() for cores in all_cores],
+    )
+
+    def packed(instance, *, time_limit_seconds):
+        return solve(instance, time_limit_seconds=1.0, objective="cost", clock=time.monotonic)
+
+    plan = make(facts, solver=packed)
+    assert plan.objective.planned == plan.objective.current == Decimal("24.00")
+    assert plan.objective.bound == Decimal("16.00")
+    assert [one.reason for one in plan.refused] == ["NothingToSave", "NeedsSwaps"]
+    assert "8.00 USD an hour less" in plan.refused[1].message
 
 
 CLUSTERS = st.lists(
