@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpuwaste_agent.accumulate import Epoch
     from gpuwaste_agent.holdings import ContainerKey
 
-__all__ = ["Figure", "Origin", "OwnerFigures", "attribute", "parent_figures"]
+__all__ = ["Attribution", "Figure", "Origin", "OwnerFigures", "attribute"]
 
 _DUTY, _SM, _ENC, _DEC = (ACTIVITY_FIGURES.index(name) for name in ("duty", "sm", "enc", "dec"))
 
@@ -108,68 +108,88 @@ def _origin(epoch: Epoch) -> Origin:
     return Origin.GPM if epoch.profiled else Origin.DEVICE
 
 
-def parent_figures(epochs: Iterable[Epoch]) -> OwnerFigures:
-    """The parent's own figures: what it did, whoever it was."""
-    total = OwnerFigures()
-    for epoch in epochs:
-        origin = _origin(epoch)
-        one = OwnerFigures()
-        for index, name in enumerate(ACTIVITY_FIGURES):
-            if epoch.known_ns[index]:
-                measured = Origin.DEVICE if index in (_ENC, _DEC) else origin
-                one.figures[name] = Figure(epoch.values[index], measured, epoch.known_ns[index])
-        if not epoch.known_ns[_DUTY] and epoch.process_ns and epoch.owners:
-            summed = min(epoch.process_ns, sum(owner.duty_ns for owner in epoch.owners.values()))
-            one.figures["duty"] = Figure(summed, Origin.PROCESS, epoch.process_ns)
-        if epoch.histogram_known_ns:
-            one.histogram_ns = epoch.histogram_ns
-        total.merge(one)
-    return total
+class Attribution(NamedTuple):
+    """A parent's figures in a window: its own, and those of every holder and user.
+
+    The key None of `owners` stands for what no known process explains.
+    """
+
+    whole: OwnerFigures
+    owners: dict[ContainerKey | None, OwnerFigures]
 
 
-def attribute(epochs: Iterable[Epoch], *, overlapping: bool) -> dict[ContainerKey | None, OwnerFigures]:
-    """Figures of every holder and user of a parent over its epochs; None is what no known process explains.
+def _whole(epoch: Epoch) -> OwnerFigures:
+    """The parent's own figures in an epoch: what it did, whoever it was."""
+    origin = _origin(epoch)
+    values, known = epoch.values, epoch.known_ns
+    found = OwnerFigures()
+    figures = found.figures
+    for index, name in enumerate(ACTIVITY_FIGURES):
+        if known[index]:
+            measured = Origin.DEVICE if index in (_ENC, _DEC) else origin
+            figures[name] = Figure(values[index], measured, known[index])
+    if not known[_DUTY] and epoch.process_ns and epoch.owners:
+        summed = min(epoch.process_ns, sum(owner.duty_ns for owner in epoch.owners.values()))
+        figures["duty"] = Figure(summed, Origin.PROCESS, epoch.process_ns)
+    if epoch.histogram_known_ns:
+        found.histogram_ns = epoch.histogram_ns
+    return found
+
+
+def attribute(epochs: Iterable[Epoch], *, overlapping: bool) -> Attribution:
+    """Figures of a parent, and of every holder and user of it, over its epochs.
 
     Args:
         epochs: The parent's epochs in one window.
         overlapping: Processes may run at the same moment (MPS): their duties may add up to more than the device's.
     """
+    total: OwnerFigures | None = None
     found: dict[ContainerKey | None, OwnerFigures] = {}
     for epoch in epochs:
-        for owner, figures in _attribute_epoch(epoch, overlapping=overlapping).items():
+        whole = _whole(epoch)
+        owners = _attribute_epoch(epoch, whole, overlapping=overlapping)
+        for owner, figures in owners.items():
             figures.ns = epoch.ns
             mine = found.get(owner)
             if mine is None:
                 found[owner] = figures
             else:
                 mine.merge(figures)
-    return found
+        if total is None:
+            total = OwnerFigures(figures=dict(whole.figures), histogram_ns=whole.histogram_ns)
+        else:
+            total.merge(whole)
+    return Attribution(total or OwnerFigures(), found)
 
 
-def _attribute_epoch(epoch: Epoch, *, overlapping: bool) -> dict[ContainerKey | None, OwnerFigures]:
+def _attribute_epoch(
+    epoch: Epoch, whole: OwnerFigures, *, overlapping: bool
+) -> dict[ContainerKey | None, OwnerFigures]:
     users: tuple[ContainerKey | None, ...] = epoch.users if epoch.listed_ns == epoch.ns else epoch.holders
     owners: set[ContainerKey | None] = {*epoch.holders, *epoch.users}
     owners.discard(None)
     sole = users[0] if len(users) == 1 else None
     if sole is not None and (epoch.profiled or epoch.process_ns < epoch.ns):
-        return _sole(epoch, sole, owners)
+        return _sole(epoch, whole, sole, owners)
     found: dict[ContainerKey | None, OwnerFigures] = {owner: OwnerFigures() for owner in owners}
     if users and epoch.process_ns < epoch.ns:
         _unknown_users(epoch, users, found)
     else:
         _by_process(epoch, found, overlapping=overlapping)
-    found[None] = _rest(epoch, found, overlapping=overlapping)
+    found[None] = _rest(epoch, whole, found, overlapping=overlapping)
     return found
 
 
 def _sole(
-    epoch: Epoch, sole: ContainerKey, owners: set[ContainerKey | None]
+    epoch: Epoch, whole: OwnerFigures, sole: ContainerKey, owners: set[ContainerKey | None]
 ) -> dict[ContainerKey | None, OwnerFigures]:
     """One container alone has processes here: what the parent did is what it did."""
-    found: dict[ContainerKey | None, OwnerFigures] = {sole: parent_figures((epoch,))}
-    for owner in (*owners - {sole}, None):
-        rest = {name: Figure(0, f.origin, f.known_ns) for name, f in found[sole].figures.items()}
-        found[owner] = OwnerFigures(figures=rest, histogram_ns=_idle(epoch) if rest else None)
+    nothing = {name: Figure(0, origin, known) for name, (_, origin, known, _, _) in whole.figures.items()}
+    found: dict[ContainerKey | None, OwnerFigures] = {
+        owner: OwnerFigures(figures=dict(nothing), histogram_ns=_idle(epoch) if nothing else None) for owner in owners
+    }
+    found[sole] = OwnerFigures(figures=dict(whole.figures), histogram_ns=whole.histogram_ns)
+    found[None] = OwnerFigures(figures=nothing)
     return found
 
 
@@ -209,22 +229,20 @@ def _by_process(epoch: Epoch, found: dict[ContainerKey | None, OwnerFigures], *,
     """Duty is measured by process; SM time, where the device's is measured, is apportioned by it."""
     duties = _scaled_duties(epoch, overlapping=overlapping)
     total = sum(duties.values())
-    measured_sm = epoch.known_ns[_SM] == epoch.ns and epoch.ns > 0
+    known, values, length = epoch.known_ns, epoch.values, epoch.ns
+    measured_sm = known[_SM] == length
     for owner, target in found.items():
         duty = duties.get(owner, 0)
         sums = epoch.owners.get(owner)
-        target.figures["duty"] = Figure(duty, Origin.PROCESS, epoch.ns)
-        if epoch.known_ns[_ENC]:
-            target.figures["enc"] = Figure(
-                min(sums.enc_ns, epoch.values[_ENC]) if sums else 0, Origin.PROCESS, epoch.ns
-            )
-        if epoch.known_ns[_DEC]:
-            target.figures["dec"] = Figure(
-                min(sums.dec_ns, epoch.values[_DEC]) if sums else 0, Origin.PROCESS, epoch.ns
-            )
+        figures = target.figures
+        figures["duty"] = Figure(duty, Origin.PROCESS, length)
+        if known[_ENC]:
+            figures["enc"] = Figure(min(sums.enc_ns, values[_ENC]) if sums else 0, Origin.PROCESS, length)
+        if known[_DEC]:
+            figures["dec"] = Figure(min(sums.dec_ns, values[_DEC]) if sums else 0, Origin.PROCESS, length)
         target.histogram_ns = sums.histogram_ns if sums else _idle(epoch)
         if measured_sm:
-            target.figures["sm"], target.uncertain = _apportion(epoch.values[_SM], duty, total, epoch.ns)
+            figures["sm"], target.uncertain = _apportion(values[_SM], duty, total, length)
 
 
 def _apportion(sm_ns: int, duty_ns: int, total_duty_ns: int, known_ns: int) -> tuple[Figure, bool]:
@@ -236,18 +254,22 @@ def _apportion(sm_ns: int, duty_ns: int, total_duty_ns: int, known_ns: int) -> t
     return Figure(point, Origin.APPORTIONED, known_ns, low, high), False
 
 
-def _rest(epoch: Epoch, found: Mapping[ContainerKey | None, OwnerFigures], *, overlapping: bool) -> OwnerFigures:
+def _rest(
+    epoch: Epoch,
+    whole: OwnerFigures,
+    found: Mapping[ContainerKey | None, OwnerFigures],
+    *,
+    overlapping: bool,
+) -> OwnerFigures:
     """What the containers' figures leave of the parent's; a figure no container has stays unmeasured."""
-    whole = parent_figures((epoch,))
     rest = OwnerFigures()
     unknown = epoch.owners.get(None)
-    for name, figure in whole.figures.items():
-        parts = [figures.figures[name].value for owner, figures in found.items() if name in figures.figures]
+    for name, (value, origin, known_ns, _, _) in whole.figures.items():
+        parts = [figures.figures[name].value for figures in found.values() if name in figures.figures]
         if name not in ("duty", "sm") and len(parts) < len(found):
             continue
-        left = max(0, figure.value - sum(parts))
-        if name == "duty" and unknown is not None:
-            left = max(left, min(unknown.duty_ns, figure.value)) if overlapping else left
-        origin = Origin.APPORTIONED if name == "sm" and parts else figure.origin
-        rest.figures[name] = Figure(left, origin, figure.known_ns)
+        left = max(0, value - sum(parts))
+        if overlapping and name == "duty" and unknown is not None:
+            left = max(left, min(unknown.duty_ns, value))
+        rest.figures[name] = Figure(left, Origin.APPORTIONED if name == "sm" and parts else origin, known_ns)
     return rest

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gpuwaste_agent.accumulate import Memory
-from gpuwaste_agent.attribution import Figure, Origin, OwnerFigures, attribute, parent_figures
+from gpuwaste_agent.attribution import Figure, Origin, OwnerFigures, attribute
 from gpuwaste_agent.energy import divide_energy, idle_energy_mj
 from gpuwaste_agent.holdings import Join, Sharing
 from gpuwaste_agent.wire import usage_pb2 as wire
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gpuwaste_agent.accumulate import HeldSlice, ParentWindow
+    from gpuwaste_agent.attribution import Attribution
     from gpuwaste_agent.holdings import ContainerKey
     from gpuwaste_agent.sampler import ClosedParent, ClosedWindow
     from gpuwaste_agent.telemetry import DriverFacts, GpuInfo
@@ -25,8 +25,14 @@ _MILLION = 1_000_000
 _SECOND = 1_000_000_000
 _RESOLUTION_STEP_MS = 10
 _TIMES = ("duty", "sm", "tensor", "dram", "enc", "dec", "copy")
-# Figures of which only qualities are set, by (figure, origin, coverage) … and resolution: filled windows repeat them.
+# Qualities without their figures, by (figure, origin, time known) … and resolution: full windows repeat them.
 _QualityKey = tuple[tuple[tuple[str, int, int], ...], int]
+_FIELDS = {name: (name + "_ns", 0) for name in _TIMES} | {
+    "pcie": ("pcie_bytes", 0),
+    "nvlink": ("nvlink_bytes", 0),
+    "memory": ("memory_byte_s", _SECOND),
+    "energy": ("energy_mj", 0),
+}
 _MOST_TEMPLATES = 4096
 
 
@@ -46,37 +52,26 @@ class _Writer:
         histogram_ns: Sequence[int] | None = None,
     ) -> None:
         """Write figures with their qualities."""
-        key = (tuple((name, f.origin, self._ppm(f.known_ns)) for name, f in figures.items()), resolution_ms)
-        template = self._templates.get(key)
-        if template is None:
-            template = self._template(key)
+        key = (tuple([(name, f[1], f[2]) for name, f in figures.items()]), resolution_ms)
+        template = self._templates.get(key) or self._template(key)
         target.CopyFrom(template)
-        for name, figure in figures.items():
-            if name == "memory":
-                target.memory_byte_s = figure.value / _SECOND
-            elif name == "energy":
-                target.energy_mj = figure.value
-            elif name in _TIMES:
-                setattr(target, name + "_ns", figure.value)
-            else:
-                setattr(target, name + "_bytes", figure.value)
-            if figure.high is not None:
+        for name, (value, _, _, low, high) in figures.items():
+            field, divisor = _FIELDS[name]
+            setattr(target, field, value / divisor if divisor else value)
+            if high is not None:
                 quality = getattr(target, name + "_quality")
-                quality.low, quality.high = figure.low or 0, figure.high
+                quality.low, quality.high = low or 0, high
         if peak_bytes is not None:
             target.memory_peak_bytes = peak_bytes
         if histogram_ns is not None:
             target.histogram_ns.extend(histogram_ns)
 
-    def _ppm(self, known_ns: int) -> int:
-        return min(_MILLION, known_ns * _MILLION // self._window_ns)
-
     def _template(self, key: _QualityKey) -> wire.Figures:
         template = wire.Figures()
-        for name, origin, coverage_ppm in key[0]:
+        for name, origin, known_ns in key[0]:
             quality = getattr(template, name + "_quality")
             quality.origin = origin
-            quality.coverage_ppm = coverage_ppm
+            quality.coverage_ppm = min(_MILLION, known_ns * _MILLION // self._window_ns)
             quality.resolution_ms = key[1]
         if len(self._templates) >= _MOST_TEMPLATES:
             self._templates.clear()
@@ -92,14 +87,14 @@ def _resolution_ms(window: ParentWindow) -> int:
 
 
 def _counters(window: ParentWindow, figures: dict[str, Figure]) -> None:
-    for name in ("pcie", "nvlink"):
-        value = sum(getattr(epoch, name)[0] for epoch in window.epochs.values())
-        known = sum(getattr(epoch, name)[1] for epoch in window.epochs.values())
+    pcie, nvlink = [epoch.pcie for epoch in window.epochs.values()], [e.nvlink for e in window.epochs.values()]
+    for name, counters in (("pcie", pcie), ("nvlink", nvlink)):
+        known = sum([counter[1] for counter in counters])
         if known:
-            figures[name] = Figure(value, Origin.GPM, known)
+            figures[name] = Figure(sum([counter[0] for counter in counters]), Origin.GPM, known)
 
 
-def _parent_energies(parents: Sequence[ClosedParent]) -> list[int | None]:
+def _parent_energies(parents: Sequence[ClosedParent], found: Sequence[Attribution]) -> list[int | None]:
     """Energy of every parent of one GPU in the window."""
     window = parents[0].window
     if not window.energy_known_ns:
@@ -107,11 +102,11 @@ def _parent_energies(parents: Sequence[ClosedParent]) -> list[int | None]:
     if not parents[0].gpu.mig_enabled:
         return [window.energy_mj]
     activities: list[int | None] = []
-    for parent in parents:
-        sm = parent_figures(parent.window.epochs.values()).figures.get("sm")
+    for parent, attribution in zip(parents, found, strict=True):
+        sm = attribution.whole.figures.get("sm")
         activities.append(None if sm is None else sm.value * parent.info.weight_num)
     idle = idle_energy_mj(parents[0].gpu.idle_watts, window.energy_known_ns, window.energy_mj)
-    weights = [Fraction(parent.info.weight_num, parent.info.weight_den) for parent in parents]
+    weights = [(parent.info.weight_num, parent.info.weight_den) for parent in parents]
     return divide_energy(window.energy_mj, idle, weights, activities)
 
 
@@ -120,9 +115,9 @@ def _owner_energies(
 ) -> dict[ContainerKey, int]:
     """Energy of every container on a parent: power at rest by what it held, the rest by SM time, else by duty."""
     names = [owner for owner in owners if owner is not None]
-    weight = Fraction(parent.info.weight_num, parent.info.weight_den)
+    info = parent.info
     idle = idle_energy_mj(parent.gpu.idle_watts, parent.window.energy_known_ns, energy_mj)
-    idle = min(energy_mj, idle * weight.numerator // weight.denominator)
+    idle = idle * info.weight_num // info.weight_den
     held: dict[ContainerKey, int] = {}
     for (container, _), slice_ in parent.window.held.items():
         held[container] = held.get(container, 0) + slice_.held_ns
@@ -131,8 +126,9 @@ def _owner_energies(
     for name in (*names, None):
         figure = owners[name].figures.get(basis) if name in owners else None
         activities.append(figure.value if figure else (0 if name is None else None))
-    weights = [min(Fraction(1), Fraction(held.get(name, 0), parent.replicas * window_ns)) for name in names]
-    divided = divide_energy(energy_mj, idle, [*weights, Fraction(0)], activities)
+    whole = max(parent.replicas * window_ns, sum(held.values()))
+    weights = [(held.get(name, 0), whole) for name in names]
+    divided = divide_energy(energy_mj, min(idle, energy_mj), [*weights, (0, 1)], activities)
     return {name: mj for name, mj in zip(names, divided, strict=False) if mj is not None}
 
 
@@ -151,14 +147,13 @@ def _own_figures(
 
 
 def _device(
-    parent: ClosedParent, energy_mj: int | None, owners: dict[ContainerKey | None, OwnerFigures], spent_mj: int
-) -> tuple[OwnerFigures, dict[str, Figure], dict[str, Figure]]:
+    parent: ClosedParent, energy_mj: int | None, found: Attribution, spent_mj: int
+) -> tuple[dict[str, Figure], dict[str, Figure]]:
     """The parent's own figures, and those that no container explains."""
     window = parent.window
-    whole = parent_figures(window.epochs.values())
-    total = dict(whole.figures)
+    total = found.whole.figures
     _counters(window, total)
-    rest = dict(owners[None].figures) if None in owners else {}
+    rest = found.owners[None].figures if None in found.owners else {}
     if window.memory.known_ns:
         total["memory"] = Figure(window.memory.byte_ns, Origin.DEVICE, window.memory.known_ns)
         explained = sum(m.byte_ns for owner, m in window.owner_memory.items() if owner is not None)
@@ -168,31 +163,39 @@ def _device(
         origin = Origin.APPORTIONED if parent.info.profile else Origin.DEVICE
         total["energy"] = Figure(energy_mj, origin, window.energy_known_ns)
         rest["energy"] = Figure(max(0, energy_mj - spent_mj), Origin.APPORTIONED, window.energy_known_ns)
-    return whole, total, rest
+    return total, rest
 
 
 def _parent_records(
-    parent: ClosedParent, energy_mj: int | None, window_ns: int, writer: _Writer
+    parent: ClosedParent, energy_mj: int | None, found: Attribution, window_ns: int, writer: _Writer
 ) -> Iterator[wire.Record]:
     window = parent.window
     resolution = _resolution_ms(window)
-    owners = attribute(window.epochs.values(), overlapping=parent.sharing is Sharing.MPS)
-    energies = {} if energy_mj is None else _owner_energies(parent, energy_mj, owners, window_ns)
-    whole, total, rest = _device(parent, energy_mj, owners, sum(energies.values()))
+    energies = {} if energy_mj is None else _owner_energies(parent, energy_mj, found.owners, window_ns)
+    total, rest = _device(parent, energy_mj, found, sum(energies.values()))
     record = wire.Record()
     device = record.device
     device.gpu_uuid, device.parent_id = parent.gpu.uuid, parent.info.parent_id
     device.weight_num, device.weight_den = parent.info.weight_num, parent.info.weight_den
-    device.replicas, device.sharing = parent.replicas, int(parent.sharing)
+    device.replicas, device.sharing = parent.replicas, cast("wire.Sharing", int(parent.sharing))
     device.allocatable_ns, device.unhealthy_ns = window.allocatable_ns, window.unhealthy_ns
     device.mig_profile = parent.info.profile
     if window.xids:
         device.xids.extend(window.xids)
     peak = window.memory.peak_bytes if window.memory.known_ns else None
-    writer.fill(device.figures, total, resolution, peak, whole.histogram_ns)
+    writer.fill(device.figures, total, resolution, peak, found.whole.histogram_ns)
     writer.fill(device.unattributed, rest, resolution)
     yield record
-    held: dict[ContainerKey, list[HeldSlice]] = {}
+    yield from _usage_records(parent, found, energies, writer)
+
+
+def _usage_records(
+    parent: ClosedParent, found: Attribution, energies: dict[ContainerKey, int], writer: _Writer
+) -> Iterator[wire.Record]:
+    """One record for each slice of each container; a container's figures are divided among its slices."""
+    window, owners = parent.window, found.owners
+    resolution = _resolution_ms(window)
+    held: dict[ContainerKey, list[HeldSlice | None]] = {}
     for (container, _), slice_ in window.held.items():
         held.setdefault(container, []).append(slice_)
     listed = any(epoch.listed_ns for epoch in window.epochs.values())
@@ -200,7 +203,7 @@ def _parent_records(
         figures = owners.get(container) or OwnerFigures()
         memory = window.owner_memory.get(container) or (Memory() if listed else None)
         own = _own_figures(figures, memory, energies.get(container), parent)
-        slices: Sequence[HeldSlice | None] = held.get(container) or [None]
+        slices = held.get(container) or [None]
         if slices == [None] and not any(figure.value for figure in own.values()):
             continue  # came with the window's last reading: it held nothing in it and did nothing
         for index, slice_ in enumerate(slices):
@@ -221,20 +224,21 @@ def _usage(usage: wire.Usage, parent: ClosedParent, container: ContainerKey, sli
     usage.container = container.container
     usage.container_id = container.container_id or parent.container_ids.get(container, "")
     if slice_ is None:
-        usage.join = int(_join(container, usage.container_id, Join.PROCESS))
+        usage.join = _join(container, usage.container_id, Join.PROCESS)
         return
     holding, tenure = slice_.holding, slice_.tenure
     usage.slice_id, usage.resource_name, usage.claim = holding.slice_id, holding.resource_name, holding.claim
-    usage.join = int(_join(container, usage.container_id, holding.join))
+    usage.join = _join(container, usage.container_id, holding.join)
     usage.held_ns = slice_.held_ns
     usage.held_since_unix_ns = tenure.since_unix_ns
     if tenure.first_activity_unix_ns is not None:
         usage.first_activity_unix_ns = tenure.first_activity_unix_ns
 
 
-def _join(container: ContainerKey, container_id: str, otherwise: Join) -> Join:
+def _join(container: ContainerKey, container_id: str, otherwise: Join) -> wire.Join:
     """EXACT where names met a UID in the log directory and that UID was seen on a process as well."""
-    return Join.EXACT if container.namespace and container.pod_uid and container_id else otherwise
+    exact = container.namespace and container.pod_uid and container_id
+    return cast("wire.Join", int(Join.EXACT if exact else otherwise))
 
 
 class RecordMaker:
@@ -253,8 +257,13 @@ class RecordMaker:
         if closed.gap is not None:
             records.append(gap_record(*closed.gap, reason="clock step or suspended node"))
         for parents in by_gpu.values():
-            for parent, energy_mj in zip(parents, _parent_energies(parents), strict=True):
-                records += _parent_records(parent, energy_mj, closed.length_ns, writer)
+            found = [
+                attribute(parent.window.epochs.values(), overlapping=parent.sharing is Sharing.MPS)
+                for parent in parents
+            ]
+            energies = _parent_energies(parents, found)
+            for parent, attribution, energy_mj in zip(parents, found, energies, strict=True):
+                records += _parent_records(parent, energy_mj, attribution, closed.length_ns, writer)
         for record in records:
             record.window_start_unix_ns = closed.start_unix_ns
             record.window_ns = closed.length_ns

@@ -286,7 +286,7 @@ class Sampler:
         union: dict[str, tuple[ContainerKey, ...]],
         span: tuple[int, int, int],
     ) -> None:
-        from_ns, until_ns, span_ns = span
+        from_ns, until_ns, _span_ns = span
         part = until_ns - from_ns
         for gpu_uuid, reading in readings.items():
             answered = {one.parent_id: one for one in reading.parents}

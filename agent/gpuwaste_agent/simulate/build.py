@@ -79,6 +79,7 @@ class PlannedWorkload:
     uid: str
     inner_uid: str
     created_s: float
+    work: str
     pods: list[PlannedPod] = field(default_factory=list)
 
 
@@ -192,6 +193,7 @@ class _Builder:
             uid=self.uid(),
             inner_uid=self.uid(),
             created_s=start - self.rng.randrange(2, 40),
+            work=work,
         )
         replicas = self.rng.choices((1, 2, 3), (5, 3, 1))[0]
         per_pod = self.rng.choice((1, 2, 4)) if work == "training" else 1
@@ -200,7 +202,7 @@ class _Builder:
             like = workload.pods[0] if workload.pods else None
             taken = self._take(pool, len(like.devices) if like else per_pod, like.resource if like else "", kinds)
             if taken:
-                self._pod(workload, taken, index, inner, (start, end), work)
+                self._pod(workload, taken, index, inner, (start, end))
         if workload.pods:
             self.workloads.append(workload)
 
@@ -238,7 +240,6 @@ class _Builder:
         index: int,
         inner: str,
         life: tuple[float, float],
-        work: str,
     ) -> None:
         names = {
             "Deployment": f"{workload.name}-{inner}-{self.suffix(5)}",
@@ -246,7 +247,7 @@ class _Builder:
             "Job": f"{workload.name}-{index}-{self.suffix(5)}",
         }
         start, end = life
-        node = taken[0].node
+        node, work = taken[0].node, workload.work
         pod = PlannedPod(
             name=names[workload.kind],
             uid=self.uid(),

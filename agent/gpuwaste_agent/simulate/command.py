@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent.journal import Journal
@@ -63,7 +64,6 @@ def simulate(
     per_node = length_s // window_s
     total = nodes * per_node
     for number, node in enumerate(cluster.scenario.nodes):
-        done = number * per_node
         run_node(
             node,
             directory / node.name,
@@ -72,10 +72,14 @@ def simulate(
             until_ns=until_unix_s * _SECOND,
             interval_ns=round(interval_s * _SECOND),
             window_ns=window_s * _SECOND,
-            progress=lambda windows, done=done: progress(done + windows, total),
+            progress=partial(_step, progress, number * per_node, total),
         )
     progress(total, total)
     return cluster
+
+
+def _step(progress: Callable[[int, int], None], done: int, total: int, windows: int) -> None:
+    progress(done + windows, total)
 
 
 def serve_journals(cluster: Cluster, directory: Path) -> int:

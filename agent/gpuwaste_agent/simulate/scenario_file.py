@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -140,7 +141,7 @@ def _process(value: Any, where: str) -> ScenarioProcess:
     )
     reader.done()
     offsets = [point.at_s for point in process.load]
-    if not offsets or offsets[0] > start or any(a >= b for a, b in zip(offsets, offsets[1:], strict=False)):
+    if not offsets or offsets[0] > start or any(a >= b for a, b in itertools.pairwise(offsets)):
         raise reader.fail("load", f"must begin at or before `from_s` ({start:g}) and its offsets must rise")
     return process
 
@@ -246,31 +247,37 @@ def _node(value: Any, where: str) -> ScenarioNode:
 
 
 def _check_references(node: ScenarioNode, reader: _Reader) -> None:
-    slices = {slice_id for gpu in node.gpus for slice_id in gpu.slice_ids()}
+    _check_devices(node, reader)
     parents = {parent for gpu in node.gpus for parent in gpu.parent_ids}
     gpus = {gpu.uuid for gpu in node.gpus}
-    held: dict[str, list[tuple[float, float, str]]] = {}
-    for index, container in enumerate(node.containers):
-        place = f"containers[{index}]"
-        for number, device in enumerate(container.devices):
-            where = f"{place}.devices[{number}]"
-            if device not in slices:
-                raise reader.fail(where, f"`{device}` is no slice of this node; slices: {_some(slices)}")
-            for start, end, other in held.setdefault(device, []):
-                if not container.claim and start < container.until_s and container.from_s < end:
-                    raise reader.fail(where, f"`{device}` is held by {other} at the same time")
-            held[device].append((container.from_s, container.until_s, place))
+    pids: dict[int, str] = {}
     for place, process in _processes(node):
         if process.parent not in parents:
             raise reader.fail(f"{place}.parent", f"`{process.parent}` is no parent of this node: {_some(parents)}")
-    pids: dict[int, str] = {}
-    for place, process in _processes(node):
         if process.pid in pids:
             raise reader.fail(f"{place}.pid", f"{process.pid} is already used by {pids[process.pid]}")
         pids[process.pid] = place
     for index, fault in enumerate(node.faults):
         if fault.gpu and fault.gpu not in gpus:
             raise reader.fail(f"faults[{index}].gpu", f"`{fault.gpu}` is no GPU of this node: {_some(gpus)}")
+
+
+def _check_devices(node: ScenarioNode, reader: _Reader) -> None:
+    """Every device is a slice of the node, in the hands of one container at a time unless shared by a claim."""
+    slices = {slice_id for gpu in node.gpus for slice_id in gpu.slice_ids()}
+    held: dict[str, list[ScenarioContainer]] = {}
+    for index, container in enumerate(node.containers):
+        for number, device in enumerate(container.devices):
+            where = f"containers[{index}].devices[{number}]"
+            if device not in slices:
+                raise reader.fail(where, f"`{device}` is no slice of this node; slices: {_some(slices)}")
+            others = held.setdefault(device, [])
+            for other in others:
+                overlap = other.from_s < container.until_s and container.from_s < other.until_s
+                if overlap and not (container.claim and container.claim == other.claim):
+                    name = f"{other.namespace}/{other.pod}"
+                    raise reader.fail(where, f"`{device}` is held by {name} at the same time: move one of them")
+            others.append(container)
 
 
 def _processes(node: ScenarioNode) -> list[tuple[str, ScenarioProcess]]:

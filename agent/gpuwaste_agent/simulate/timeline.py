@@ -6,6 +6,7 @@ integrate these rates, each in its own way.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuwaste_agent.holdings import Sharing
@@ -65,7 +66,7 @@ def parent_timeline(processes: Iterable[ScenarioProcess], sharing: Sharing) -> l
     edges = sorted(cut for cut in cuts if cut >= 0)
     running: dict[int, int] = {}
     pieces = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         demands = []
         for index, process in enumerate(members):
             if process.from_s <= start < process.until_s:
