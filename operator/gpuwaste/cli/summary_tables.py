@@ -11,7 +11,7 @@ from gpuwaste.report.summary import GROUPINGS, Grouping
 from gpuwaste.report.totals import CATEGORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
 __all__ = ["NOBODY", "group_columns"]
@@ -55,7 +55,7 @@ def group_columns(by: Grouping, rows: Sequence[dict[str, Any]]) -> list[Column]:
         header = _KEY_HEADERS.get(key, "")
         if key == "cluster" and (several_clusters or by == "cluster"):
             header = "CLUSTER"
-        show = {"hour": format_time, "workload_kind": str}.get(key, _name)
+        show: Callable[[Any], str] = format_time if key == "hour" else str if key == "workload_kind" else _name
         columns.append(Column(key, header, show))
     return [
         *columns,

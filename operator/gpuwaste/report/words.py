@@ -1,0 +1,105 @@
+"""How figures and names look to people: the same in every table and on the page."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from gpuwaste.model.money import plain
+from gpuwaste.report.totals import gpu_hours
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from fractions import Fraction
+
+__all__ = [
+    "CATEGORY_TEXT",
+    "ORIGIN_TEXT",
+    "day_text",
+    "hours_text",
+    "money_text",
+    "percent_text",
+    "price_text",
+    "time_text",
+]
+
+CATEGORY_TEXT: dict[str, tuple[str, str]] = {
+    "effective": ("Did work", "SM time: how much of the GPU's multiprocessors worked, and for how long."),
+    "idle": ("Idle", "Held, and every engine that is measured stood at zero."),
+    "underused": ("Underused", "Held and busy, but part of the multiprocessors had nothing to do."),
+    "starting": ("Starting", "Held, and not yet used for the first time; counted apart for 15 minutes at most."),
+    "unallocated": ("Unallocated", "Healthy, free, and fit for a pod; nobody asked for it."),
+    "stranded": ("Stranded", "Free, but CPU, memory or MIG geometry keep every pod away from it."),
+    "unhealthy": ("Unhealthy", "Lost, with a hardware error, or on a node that is not ready."),
+    "unmeasured": ("Unmeasured", "Held, and what was done with it is not known. It is not called used."),
+    "unprovisioned": ("Unprovisioned", "Paid for, and in no cluster yet or any more."),
+    "lent": ("Lent", "Held by one, used by another who shares the GPU. It is no waste."),
+}
+"""Title and one sentence for every part into which paid GPU time is divided, in the order in which they stand."""
+
+ORIGIN_TEXT: dict[str, tuple[str, str]] = {
+    "gpm": ("NVML GPM counters", "SM time, measured"),
+    "dcgm_prof": ("DCGM profiling fields", "SM time, measured"),
+    "apportioned": ("Measured total, apportioned", "SM time of a shared GPU, divided by its holders' own activity"),
+    "process": ("NVML process utilization", "busy time only: an upper end, the lower end is zero"),
+    "device": ("NVML device utilization", "busy time of the whole device only: an upper end"),
+}
+"""What a reading is, and what it can say."""
+
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
+_LARGE = Decimal(10_000)
+_NEARLY = Decimal("0.995")
+
+
+def money_text(cost: Mapping[str, Decimal], *, short: bool = False) -> str:
+    """Amounts of each currency side by side, never added; `unknown` where no price is known."""
+    texts = []
+    for currency, value in cost.items():
+        decimals = 0 if short and abs(value) >= _LARGE else 2
+        symbol = _SYMBOLS.get(currency)
+        text = plain(abs(value), decimals=decimals)
+        sign = "−" if round(value, decimals) < 0 else ""
+        texts.append(f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency}")
+    return " + ".join(texts) or "unknown"
+
+
+def price_text(currency: str | None, unit_cost: Decimal | None) -> str:
+    """A price of one GPU-hour, with as many decimals as it has and at least two."""
+    if currency is None or unit_cost is None:
+        return "unknown"
+    exponent = unit_cost.normalize().as_tuple().exponent
+    decimals = max(2, -exponent) if isinstance(exponent, int) else 2
+    symbol = _SYMBOLS.get(currency)
+    text = plain(unit_cost, decimals=decimals)
+    return f"{symbol}{text}" if symbol else f"{text} {currency}"
+
+
+def hours_text(ns: int | None) -> str:
+    """GPU-hours, with a decimal below a thousand."""
+    if ns is None:
+        return "unmeasured"
+    value = gpu_hours(ns)
+    return plain(value, decimals=1 if value < 1000 else 0)  # noqa: PLR2004 (a thousand, as the sentence above says)
+
+
+def percent_text(share: Fraction | None) -> str:
+    """A share in whole percent; what is not all or nothing is never shown as 100 % or 0 %."""
+    if share is None:
+        return "–"
+    value = Decimal(share.numerator) / Decimal(share.denominator)
+    if 0 < value < 1 - _NEARLY:
+        return "<1 %"
+    if _NEARLY < value < 1:
+        return ">99 %"
+    return f"{value * 100:.0f} %"
+
+
+def time_text(time: datetime) -> str:
+    """A moment in UTC as people write it."""
+    return f"{time.day} {time:%b %Y %H:%M}"
+
+
+def day_text(time: datetime) -> str:
+    """A day as people write it."""
+    return f"{time.day} {time:%b}"
