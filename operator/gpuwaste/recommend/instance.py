@@ -1,4 +1,4 @@
-"""The packing question of a scope: groups as models, replicas as units, pinned nodes at no price."""
+"""The packing questions of a scope: one a group, replicas as units, pinned nodes at no price."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.model.money import EXACT
-from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance
+from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance, Ints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from gpuwaste.recommend.scope import PlanNode, Scope
 
-__all__ = ["PlanInstance", "build_instance"]
+__all__ = ["PlanInstance", "build_instance", "build_instances"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,60 +25,76 @@ class PlanInstance:
     """A packing question and how its objective translates into money.
 
     Attributes:
+        nodes: indexes in the scope of the question's nodes, in the question's order.
         instance: the question. A "GPU" of it is one unit that the scheduler counts (a whole GPU, or one
             replica of a shared one), so that it holds exactly what the scheduler holds, for any number of replicas.
         scale: the objective is money an hour times this whole number, which makes unit prices exact.
         fixed: money an hour of pinned nodes, which are in the question at no price.
     """
 
+    nodes: tuple[int, ...]
     instance: Instance
     scale: int
     fixed: Decimal
 
 
-def build_instance(scope: Scope) -> PlanInstance:
-    """Turn a scope into arrays; pods and nodes keep their order.
+def build_instances(scope: Scope) -> list[PlanInstance]:
+    """One question a group, in the order of the groups' names.
 
-    The models of the question are (group, unit price) pairs, and every pinned node is a model of its own:
-    its pinned pods may be nowhere else, while it costs nothing more to put others beside them.
+    Groups share nothing, so the best plan is the best of each; and a bound may be rounded up to what whole nodes of
+    one group can cost, which together is much tighter than what nodes of all prices can.
     """
-    scale = lcm(*(_odd_part(node.units) for node in scope.nodes)) if scope.nodes else 1
-    keys = [_model(index, node) for index, node in enumerate(scope.nodes)]
+    return [build_instance(scope, group) for group in sorted({node.group for node in scope.nodes})]
+
+
+def build_instance(scope: Scope, group: str) -> PlanInstance:
+    """Turn one group of a scope into arrays; its pods and nodes keep their order.
+
+    The models of the question are unit prices, and every pinned node is a model of its own: its pinned pods may be
+    nowhere else, while it costs nothing more to put others beside them.
+    """
+    places = tuple(index for index, node in enumerate(scope.nodes) if node.group == group)
+    local = {index: place for place, index in enumerate(places)}
+    nodes = [scope.nodes[index] for index in places]
+    pods = [pod for pod in scope.pods if pod.node in local]
+    scale = lcm(*(_odd_part(node.units) for node in nodes))
+    keys = [_model(index, node) for index, node in zip(places, nodes, strict=True)]
     models = sorted(set(keys))
-    node_model = np.array([models.index(key) for key in keys], dtype=np.int64)
+    number = {key: place for place, key in enumerate(models)}
     prices = {
-        key: Decimal(0) if node.pinned else _unit_price(node, scale)
-        for key, node in zip(keys, scope.nodes, strict=True)
+        key: Decimal(0) if node.pinned else _unit_price(node, scale) for key, node in zip(keys, nodes, strict=True)
     }
-    rows, sets = _model_sets(scope, keys, models)
+    pinned = sorted({local[pod.node] for pod in pods if pod.pinned})
+    own = {place: row for row, place in enumerate(pinned, start=1)}
+    rows = [[True] * len(models), *([key == keys[place] for key in models] for place in pinned)]
     instance = Instance(
-        pod_names=[f"{pod.namespace}/{pod.name}/{pod.uid}" for pod in scope.pods],
-        pod_cpu=_ints(pod.cpu_milli for pod in scope.pods),
-        pod_memory=_ints(pod.memory_mib for pod in scope.pods),
-        pod_gpus=_ints(pod.units for pod in scope.pods),
-        pod_gpu_milli=_ints(WHOLE_GPU_MILLI for _ in scope.pods),
-        pod_model_set=_ints(sets),
-        model_sets=rows,
-        node_names=[node.name for node in scope.nodes],
-        node_cpu=_ints(node.cpu_milli for node in scope.nodes),
-        node_memory=_ints(node.memory_mib for node in scope.nodes),
-        node_gpus=_ints(node.units for node in scope.nodes),
-        node_model=node_model,
-        models=tuple("|".join(key) for key in models),
+        pod_names=[f"{pod.namespace}/{pod.name}/{pod.uid}" for pod in pods],
+        pod_cpu=_ints(pod.cpu_milli for pod in pods),
+        pod_memory=_ints(pod.memory_mib for pod in pods),
+        pod_gpus=_ints(pod.units for pod in pods),
+        pod_gpu_milli=_ints(WHOLE_GPU_MILLI for _ in pods),
+        pod_model_set=_ints(own[local[pod.node]] if pod.pinned else 0 for pod in pods),
+        model_sets=np.array(rows, dtype=np.bool_),
+        node_names=[node.name for node in nodes],
+        node_cpu=_ints(node.cpu_milli for node in nodes),
+        node_memory=_ints(node.memory_mib for node in nodes),
+        node_gpus=_ints(node.units for node in nodes),
+        node_model=_ints(number[key] for key in keys),
+        models=tuple("/".join(key) for key in models),
         prices=tuple(prices[key] for key in models),
-        current_node=_ints(pod.node for pod in scope.pods),
+        current_node=_ints(local[pod.node] for pod in pods),
     )
-    fixed = sum((node.hourly for node in scope.nodes if node.pinned), Decimal(0))
-    return PlanInstance(instance=instance, scale=scale, fixed=fixed)
+    fixed = sum((node.hourly for node in nodes if node.pinned), Decimal(0))
+    return PlanInstance(nodes=places, instance=instance, scale=scale, fixed=fixed)
 
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, str]
 
 
 def _model(index: int, node: PlanNode) -> _Key:
     if node.pinned:
-        return (node.group, "pinned", str(index))
-    return (node.group, "free", f"{node.hourly.normalize():f}/{node.units}")
+        return ("pinned", str(index))
+    return ("free", f"{node.hourly.normalize():f}/{node.units}")
 
 
 def _odd_part(units: int) -> int:
@@ -95,18 +111,5 @@ def _unit_price(node: PlanNode, scale: int) -> Decimal:
         return node.hourly * scale / max(node.units, 1)
 
 
-def _model_sets(scope: Scope, keys: list[_Key], models: list[_Key]) -> tuple[np.ndarray, list[int]]:
-    """bool[A, M] and the row of every pod: the pod's group, or the one pinned node that it must stay on."""
-    groups = sorted({node.group for node in scope.nodes})
-    pinned = sorted({pod.node for pod in scope.pods if pod.pinned})
-    rows = [[key[0] == group for key in models] for group in groups]
-    rows += [[key == keys[node] for key in models] for node in pinned]
-    own = {node: len(groups) + place for place, node in enumerate(pinned)}
-    number = {group: place for place, group in enumerate(groups)}
-    sets = [own[pod.node] if pod.pinned else number[scope.nodes[pod.node].group] for pod in scope.pods]
-    return np.array(rows, dtype=np.bool_).reshape(len(rows), len(models)), sets
-
-
-def _ints(values: object) -> np.ndarray:
-    listed: Sequence[int] = list(values)  # type: ignore[call-overload]
-    return np.array(listed, dtype=np.int64)
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, dtype=np.int64)

@@ -24,7 +24,7 @@ from gpuwaste.api.plan import Objective, ObjectiveUnit, PlanDocument, PlannedAct
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.recommend.drain import drain_nodes
 from gpuwaste.recommend.history import pool_histories
-from gpuwaste.recommend.instance import build_instance
+from gpuwaste.recommend.instance import build_instances
 from gpuwaste.recommend.money import savings_of_nodes, total_savings
 from gpuwaste.recommend.movable import loses_no_work
 from gpuwaste.recommend.scope import facts_at, scope_of
@@ -51,6 +51,9 @@ ALL_POOLS = "all"
 _PLACES = Decimal("1e-12")
 _GAP_PLACES = Decimal("1e-6")
 _ID_LENGTH = 16
+_LEAST_SECONDS = 1.0
+
+Answered = tuple["PlanInstance", "Answer | None"]
 
 
 class Solver(Protocol):
@@ -73,15 +76,14 @@ def plan_for(
 ) -> PlanDocument:
     """The plan for the whole cluster as it was at `at`.
 
-    Pools are solved together in one question whose parts do not touch: a pod is never planned into another
-    group of nodes than its own, so the sum over groups is best when each group is.
+    A pod is never planned into another group of nodes than its own, so each group is a question of its own.
 
     Args:
         facts: stored facts; those that do not hold at `at` are left out.
         at: the moment that the plan is made for.
         solver: answers the packing question.
         now: the time that the plan says it was made at.
-        time_limit_seconds: for the solver.
+        time_limit_seconds: for the solver; groups share it by their pods, and each gets at least a second of it.
         ledger: rows of LEDGER_SCHEMA to draw risk, confidence and evidence from.
         pool_label: a node label that names the pool before the well-known ones.
 
@@ -93,11 +95,22 @@ def plan_for(
     scope = scope_of(holding, pool_label=pool_label)
     if not scope.pool_gpus:
         raise InputError("no GPU node is known", where=f"facts at {at.isoformat()}", fix="choose a time with data")
-    question = build_instance(scope)
     histories = pool_histories(ledger)
     digest = input_hash(holding, histories, pool_label=pool_label, time_limit_seconds=time_limit_seconds)
-    answer = solver(question.instance, time_limit_seconds=time_limit_seconds) if scope.pods else None
-    return make_plan(scope, question, answer, histories=histories, digest=digest, created=now())
+    answered = [
+        (question, _solve(question, solver, pods=len(scope.pods), time_limit_seconds=time_limit_seconds))
+        for question in build_instances(scope)
+    ]
+    return make_plan(scope, answered, histories=histories, digest=digest, created=now())
+
+
+def _solve(question: PlanInstance, solver: Solver, *, pods: int, time_limit_seconds: float) -> Answer | None:
+    """The answer to one question; None where there is nothing to ask, for it has no pods or only pinned nodes."""
+    own = len(question.instance.pod_names)
+    if not own or not any(question.instance.prices):
+        return None
+    part = time_limit_seconds * own / pods
+    return solver(question.instance, time_limit_seconds=min(max(part, _LEAST_SECONDS), time_limit_seconds))
 
 
 def input_hash(
@@ -118,29 +131,27 @@ def input_hash(
 
 def make_plan(
     scope: Scope,
-    question: PlanInstance,
-    answer: Answer | None,
+    answered: Sequence[Answered],
     *,
     histories: Mapping[str, PoolHistory],
     digest: str,
     created: datetime,
 ) -> PlanDocument:
-    """Turn a solver's answer into drains and releases of nodes.
+    """Turn a solver's answers into drains and releases of nodes.
 
-    The answer gives the bound, and which kinds of nodes are worth emptying. What is planned are direct drains
+    The answers give the bound, and which kinds of nodes are worth emptying. What is planned are direct drains
     only (see `drain_nodes`): a full repack may be cheaper, but needs pods to trade places, which nothing here
     would carry out. That difference is told in `refused`.
 
     Args:
         scope: the cluster.
-        question: the instance that was asked, from `build_instance(scope)`.
-        answer: of the solver; None where there is no pod to place.
+        answered: each question of `build_instances(scope)` with the solver's answer; None where nothing was asked.
         histories: what the ledger says of each pool.
         digest: the input's hash.
         created: when the plan is made.
     """
-    drain = drain_nodes(scope, empty_hint=_left_empty(scope, answer))
-    objective, repacked = _objective(scope, question, answer, drain)
+    drain = drain_nodes(scope, empty_hint=_left_empty(scope, answered))
+    objective, repacked = _objective(scope, answered, drain)
     savings = savings_of_nodes(scope, drain.released)
     plan_id = f"plan-{digest[:_ID_LENGTH]}"
     actions = _actions(scope, drain, savings, histories, plan_id)
@@ -168,23 +179,26 @@ def _pool(scope: Scope) -> str:
     return object_name(product, node_pool)
 
 
-def _left_empty(scope: Scope, answer: Answer | None) -> list[int]:
-    if answer is None or answer.unplaced_pods:
-        return []
-    used = set(np.unique(answer.placement.pod_node).tolist())
-    return [index for index, node in enumerate(scope.nodes) if index not in used and not node.pinned]
+def _left_empty(scope: Scope, answered: Sequence[Answered]) -> list[int]:
+    empty: list[int] = []
+    for question, answer in answered:
+        if answer is not None and not answer.unplaced_pods:
+            used = set(np.unique(answer.placement.pod_node).tolist())
+            empty += [index for place, index in enumerate(question.nodes) if place not in used]
+    return [index for index in empty if not scope.nodes[index].pinned]
 
 
-def _objective(
-    scope: Scope, question: PlanInstance, answer: Answer | None, drain: Drain
-) -> tuple[Objective, Decimal | None]:
+def _objective(scope: Scope, answered: Sequence[Answered], drain: Drain) -> tuple[Objective, Decimal | None]:
     """The plan's figures, and what the solver's full repack would cost an hour (None where it left pods out)."""
     current = sum((node.hourly for node in scope.nodes), Decimal(0))
     planned = current - drain.hourly
-    bound, repacked = question.fixed, question.fixed
-    if answer is not None:
-        bound += _down(answer.bound, question.scale)
-        repacked += answer.cost / question.scale
+    bound = repacked = sum((question.fixed for question, _ in answered), Decimal(0))
+    complete = True
+    for question, answer in answered:
+        if answer is not None:
+            bound += _down(answer.bound, question.scale)
+            repacked += answer.cost / question.scale
+            complete &= not answer.unplaced_pods
     if bound > planned:
         raise InvariantError(f"the bound {bound} is above the planned cost {planned}")
     gap = ((planned - bound) / max(bound, Decimal("1e-9"))).quantize(_GAP_PLACES, ROUND_HALF_EVEN)
@@ -196,7 +210,6 @@ def _objective(
         unit=ObjectiveUnit.MONEY_PER_HOUR,
         currency=scope.currency,
     )
-    complete = answer is None or not answer.unplaced_pods
     return objective, repacked if complete else None
 
 
