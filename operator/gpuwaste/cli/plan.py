@@ -79,10 +79,12 @@ def plan(
 
 
 def _facts(url: str, *, cluster: str | None, at: datetime | None) -> tuple[list[Any], datetime, str]:
-    """Facts of the hour of `at`, the moment itself and the cluster's name."""
+    """Facts of the hour of `at` with the GPUs that agents described in it, the moment and the cluster's name."""
     from gpuwaste.cli.stores import clusters_of, open_inputs
+    from gpuwaste.ledger.gpus import gpu_facts
     from gpuwaste.ledger.inputs import InputStore
     from gpuwaste.model.errors import InputError
+    from gpuwaste.model.facts import merge_facts
     from gpuwaste.model.units import HOUR, format_time, hour_start
 
     store = open_inputs(url)
@@ -94,7 +96,8 @@ def _facts(url: str, *, cluster: str | None, at: datetime | None) -> tuple[list[
     if hour_start(moment) not in hours:
         span = f"it holds hours from {format_time(hours[0])} to {format_time(hours[-1])}"
         raise InputError(f"holds nothing for the hour of {format_time(moment)}", where=url, fix=span)
-    return InputStore(store, name).read_facts(hour_start(moment)), moment, name
+    loaded = InputStore(store, name).load(hour_start(moment))
+    return merge_facts(list(loaded.facts), gpu_facts(loaded.windows)), moment, name
 
 
 def _rows(url: str, *, cluster: str, until: datetime) -> Any:

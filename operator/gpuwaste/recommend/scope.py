@@ -37,6 +37,8 @@ __all__ = ["PlanNode", "PlanPod", "Scope", "facts_at", "scope_of"]
 _PLANNED_KINDS = ("gpu", "node", "owner", "pod", "price", "reservation")
 _ZONE = "topology.kubernetes.io/zone"
 _ARCH = "kubernetes.io/arch"
+_MIG_SUFFIX = "-MIG-"
+"""In the product label of a node whose GPUs are all cut alike: there, MIG instances are offered as nvidia.com/gpu."""
 _MIB = 2**20
 _PRICES = ("effective_unit_cost", "billed_unit_cost", "contracted_unit_cost", "list_unit_cost")
 
@@ -130,12 +132,18 @@ class _Gpus:
 
 
 def facts_at(facts: Iterable[Fact], at: datetime) -> list[Fact]:
-    """The facts that a plan is made of and that hold at `at`, sorted; owners count whenever they are known."""
+    """The facts that a plan is made of and that hold at `at`, sorted.
+
+    Owners count whenever they are known; a GPU counts from its first description on, which an agent may send later
+    than the GPU was there.
+    """
     holding: dict[tuple[str, str], Fact] = {}
     for fact in sorted(facts, key=lambda one: one.key):
-        lives = fact.valid_from <= at and (fact.valid_to is None or at < fact.valid_to)
-        if fact.kind in _PLANNED_KINDS and (lives or fact.kind == "owner"):
-            holding[fact.kind, fact.uid] = fact
+        key, ended = (fact.kind, fact.uid), fact.valid_to is not None and fact.valid_to <= at
+        lives = fact.valid_from <= at and not ended
+        described_later = fact.kind == "gpu" and not ended and key not in holding
+        if fact.kind in _PLANNED_KINDS and (lives or described_later or fact.kind == "owner"):
+            holding[key] = fact
     return [holding[key] for key in sorted(holding)]
 
 
@@ -226,7 +234,8 @@ def _whole(text: str | None) -> int:
 
 
 def _unplannable(node: NodeData, known: list[GpuData], offered: dict[str, int]) -> tuple[str, str]:
-    if any(gpu.mig_enabled for gpu in known) or any("/mig-" in name for name in offered):
+    labelled = _MIG_SUFFIX in node.labels.get("nvidia.com/gpu.product", "")
+    if labelled or any(gpu.mig_enabled for gpu in known) or any("/mig-" in name for name in offered):
         return "MIGMode", "its GPUs are in MIG mode; instances stay as they are and are not repacked"
     if len({(gpu.product, gpu.model, gpu.replicas, gpu.sharing) for gpu in known}) > 1:
         return "MixedGPUs", "its GPUs differ in product or sharing"

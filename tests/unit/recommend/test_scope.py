@@ -1,6 +1,7 @@
 """What a plan may touch, and what it leaves as it is with a reason."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.helpers import facts
@@ -28,6 +29,11 @@ def changed(parts, **more):
     ("parts", "reason"),
     [
         pytest.param([node("a", mig=(MIG,))], "MIGMode", id="in MIG mode"),
+        pytest.param(
+            [facts.node("a", product="NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", gpus=7, cpu_milli=1000, memory_bytes=2**30)],
+            "MIGMode",
+            id="in MIG mode by its label, strategy single",
+        ),
         pytest.param([node("a", price=None)], "UnknownPrice", id="no price"),
         pytest.param([node("a", cpu=0)], "UnknownCapacity", id="allocatable CPU not known"),
         pytest.param([changed(node("a"), gpus={})], "NoGPUsOffered", id="offers no GPU"),
@@ -140,3 +146,9 @@ def test_gpus_of_an_earlier_node_of_the_same_name_do_not_count():
     old = facts.gpu("GPU-old", on="a")
     old = replace(old, data=replace(old.data, node_uid="uid-of-the-old-one"))
     assert scope(node("a", gpus=2), old).nodes[0].gpus == 2
+
+
+def test_a_gpu_described_after_the_moment_was_there_already():
+    parts = node("a", gpus=2, mig=(MIG,))
+    later = [replace(one, valid_from=HOUR + timedelta(minutes=5)) if one.kind == "gpu" else one for one in parts]
+    assert [one.reason for one in scope(later).refused] == ["MIGMode"]
