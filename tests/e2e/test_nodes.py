@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cluster.control_plane import SERVICE_ADDRESS
@@ -31,8 +31,11 @@ def in_network_of(pid: int, script: str, *args: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout
 
 
-def started(access: ControlPlane, name: str, **wanted: object) -> dict:
-    access.apply(pod(name, **wanted))
+def started(
+    access: ControlPlane, name: str, *, limits: dict[str, int] | None = None, node: str | None = None
+) -> dict[str, Any]:
+    """Create a pod and return it when it runs."""
+    access.apply(pod(name, limits=limits, node=node))
     return wait_for_pod(access, name)
 
 

@@ -213,7 +213,7 @@ def _daemon_lines(folder: Path, *, kubelet_command: Sequence[str], archives: Seq
     """Shell commands that start the daemons; one that ends is started again, as systemd would."""
 
     def kept_running(argv: Sequence[str], log: str) -> str:
-        return f"(while true; do {shlex.join(argv)}; sleep 1; done > {shlex.quote(f'{folder}/{log}')} 2>&1) &"
+        return f"(while true; do {shlex.join(argv)} || true; sleep 1; done > {shlex.quote(f'{folder}/{log}')} 2>&1) &"
 
     ctr = shlex.join(_ctr(folder / "containerd.sock"))
     return [

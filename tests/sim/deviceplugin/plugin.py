@@ -76,9 +76,10 @@ class DevicePlugin:
         self._default = default
         self._mounts = mounts
         self._key: str | None = None
-        self._config = PluginConfig()
+        # None: refused. NVIDIA's plugin then ends, again and again, and offers nothing meanwhile.
+        self._config: PluginConfig | None = PluginConfig()
         self._services: dict[str, ResourceService] = {}
-        self._kubelet_inode = 0
+        self._kubelet_socket = (0, 0)
 
     def step(self) -> None:
         """Look at labels, GPUs and the kubelet once, and do what has become necessary."""
@@ -89,8 +90,10 @@ class DevicePlugin:
         changed = self._take_config(found.get(CONFIG_LABEL) or self._default)
         if self._kubelet_restarted() or changed:
             self.stop()
+        if self._config is None:
+            return
         gpus = self._hardware.gpus()
-        self._serve(offer(gpus, self._config, self._hardware.unhealthy()))
+        self._serve(offer(gpus, self._config, self._hardware.unhealthy()), self._config)
         self._label(found, labels(gpus, self._config))
 
     def stop(self) -> None:
@@ -114,22 +117,22 @@ class DevicePlugin:
         try:
             self._config = parse_config(text)
         except ConfigError as error:
-            # NVIDIA's plugin ends then and is started again and again; it offers nothing meanwhile.
             _log.error("configuration %s is refused: %s", key, error)
-            self._config = PluginConfig()
-            return True
+            self._config = None
         return True
 
     def _kubelet_restarted(self) -> bool:
         """Whether the kubelet has a new socket, and so has forgotten this plugin."""
         try:
-            inode = (self._folder / "kubelet.sock").stat().st_ino
+            status = (self._folder / "kubelet.sock").stat()
         except FileNotFoundError:
             return False
-        changed, self._kubelet_inode = inode != self._kubelet_inode, inode
+        # The number alone may be used again for the next socket.
+        made = (status.st_ino, status.st_ctime_ns)
+        changed, self._kubelet_socket = made != self._kubelet_socket, made
         return changed
 
-    def _serve(self, offered: Mapping[str, tuple[OfferedDevice, ...]]) -> None:
+    def _serve(self, offered: Mapping[str, tuple[OfferedDevice, ...]], config: PluginConfig) -> None:
         for resource in set(self._services) - set(offered):
             self._services.pop(resource).stop()
         for resource, devices in offered.items():
@@ -137,7 +140,7 @@ class DevicePlugin:
             if service is not None:
                 service.offer(devices)
                 continue
-            service = ResourceService(self._folder, resource, config=self._config, mounts=self._mounts)
+            service = ResourceService(self._folder, resource, config=config, mounts=self._mounts)
             service.offer(devices)
             try:
                 service.start()
