@@ -56,13 +56,14 @@ def export_command(
 ) -> None:
     """Write the cost of the nodes, divided among those who held their GPUs."""
     from gpuwaste.focus.export import export, ledger_days
+    from gpuwaste.focus.methods import parse_method
     from gpuwaste.focus.options import ExportOptions
     from gpuwaste.ledger.store import open_store
 
     if last < first:
         raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
     options = ExportOptions(
-        method=method,
+        method=parse_method(method),
         grain=grain,
         grouping=by,
         version=focus_version,

@@ -27,7 +27,9 @@ from gpuwaste.model.units import NS_PER_HOUR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Charges", "impute"]
+    from gpuwaste.focus.methods import Method
+
+__all__ = ["Charges", "impute", "query", "weigh"]
 
 _QUANTITY_DECIMALS: Final = 6
 _PRICE_DECIMALS: Final = 12
@@ -43,7 +45,8 @@ class Charges:
             list, contracted, billed and effective a `<kind>_price` decimal128(38,12) and a `<kind>_cost`
             decimal128(38,28).
         parts: one row a receiver or remainder, sorted by `charge` (row of `charges`), remainder reason and receiver;
-            `weight`, `held`, `duty`, `effective` and `unmeasured` in int64 nanoseconds of GPU.
+            `weight`, `held`, `duty`, `effective`, `borrowed` and `unmeasured` in int64 nanoseconds of GPU, and
+            `smeared`, the part of the weight that nobody held, where the method smears.
         findings: what was left out, by name.
     """
 
@@ -70,46 +73,64 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
     with duckdb.connect() as connection:
         connection.register("ledger", ledger)
         choices = {"grain": options.grain, "grouping": options.grouping}
-        rows = connection.sql(_query("rows"), params=choices).to_arrow_table()
-        connection.register("owned_rows", _one_currency(rows, options.currency))
-        charges, parts, unpriced = (
-            connection.sql(_query(name)).to_arrow_table() for name in ("charges", "parts", "unpriced")
-        )
-    _check_whole(charges, parts)
+        connection.execute(query("owned_rows"), choices)
+        _one_currency(connection, options.currency)
+        connection.execute(query("charges"))
+        connection.execute(query("charged_rows"))
+        parts = weigh(connection, options.method)
+        charges = connection.sql("SELECT * FROM charges ORDER BY charge").to_arrow_table()
+        unpriced = connection.sql(query("unpriced")).to_arrow_table()
+    _check_whole(charges, parts, options.method)
     return Charges(charges=_with_amounts(charges), parts=parts, findings=_unpriced(unpriced))
 
 
-def _query(name: str) -> str:
+def weigh(connection: duckdb.DuckDBPyConnection, method: Method) -> pa.Table:
+    """The parts of the charges in the view `charged_rows`, as `Charges.parts`."""
+    parts = connection.sql(query("parts"), params={"basis": method.basis}).to_arrow_table()
+    if not method.smeared:
+        return parts
+    connection.register("parts", parts)
+    return connection.sql(query("smeared"), params={"kinds": list(method.smeared)}).to_arrow_table()
+
+
+def query(name: str) -> str:
+    """The SQL of a file in `sql/`."""
     return (files("gpuwaste.focus") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def _one_currency(rows: pa.Table, wanted: str) -> pa.Table:
-    priced = rows.filter(pc.is_valid(rows["effective_unit_cost"]))
-    found = sorted(pc.unique(priced["currency"]).to_pylist())
+def _one_currency(connection: duckdb.DuckDBPyConnection, wanted: str) -> None:
+    found = [
+        currency
+        for (currency,) in connection.sql(
+            "SELECT DISTINCT currency FROM owned_rows WHERE effective_unit_cost IS NOT NULL ORDER BY currency"
+        ).fetchall()
+    ]
     if "" in found:
         raise InputError("prices without a currency", where="ledger", fix="give each price a currency and replay")
     if wanted:
-        keep = pc.or_kleene(pc.equal(rows["currency"], wanted), pc.is_null(rows["effective_unit_cost"]))
-        return rows.filter(keep)
-    if len(found) > 1:
+        connection.execute(
+            "DELETE FROM owned_rows WHERE effective_unit_cost IS NOT NULL AND currency <> $wanted", {"wanted": wanted}
+        )
+    elif len(found) > 1:
         raise InputError(
             f"costs are in {', '.join(found)}; a sum over several currencies has no meaning",
             where="ledger",
             fix="export each by itself with --currency",
         )
-    return rows
 
 
-def _check_whole(charges: pa.Table, parts: pa.Table) -> None:
+def _check_whole(charges: pa.Table, parts: pa.Table, method: Method) -> None:
     given = np.zeros(len(charges), np.int64)
     np.add.at(given, parts["charge"].to_numpy(), parts["weight"].to_numpy())
-    owned = charges["owned"].to_numpy()
-    if not np.array_equal(given, owned):
-        wrong = int(np.flatnonzero(given != owned)[0])
+    due = charges["owned"].to_numpy()
+    if method.basis == "larger":
+        due = due + charges["lent_by_holders"].to_numpy()
+    if not np.array_equal(given, due):
+        wrong = int(np.flatnonzero(given != due)[0])
         row = charges.slice(wrong, 1).to_pylist()[0]
         raise InvariantError(
             f"node {row['node']} {row['period']:%Y-%m-%dT%H:%MZ}: the parts of the ledger add up to {given[wrong]} ns"
-            f" and {owned[wrong]} ns are owned"
+            f" and must add up to {due[wrong]} ns"
         )
 
 

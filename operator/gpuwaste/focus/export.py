@@ -143,7 +143,7 @@ def _write_file(
             raise InputError("no ledger hour lies in these days", where="--from, --to")
     facts = DataSetFacts(
         dataset="CostAndUsage",
-        instance=f"gpuwaste {', '.join(sorted(clusters))} by {options.grouping} and {options.grain}, {options.method}",
+        instance=f"{', '.join(sorted(clusters))} by {options.grouping} and {options.grain}, {options.method.id}",
         version=options.version,
         generator_version=generator_version,
         created=now,

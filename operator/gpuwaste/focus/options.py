@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Literal
 
 from gpuwaste.focus.columns import SERVICE_SUBCATEGORIES, Version
+from gpuwaste.focus.methods import DEFAULT_METHOD, METHODS, Method
 from gpuwaste.model.errors import InputError
 
-__all__ = ["HELD_METHOD", "METHODS", "ExportOptions", "Finding", "Grain", "Grouping"]
+__all__ = ["ExportOptions", "Finding", "Grain", "Grouping"]
 
 Grain = Literal["hour", "day"]
 Grouping = Literal["namespace", "workload", "team"]
-
-HELD_METHOD: Final = "gpuwaste-held-v1"
-METHODS: Final = (HELD_METHOD,)
-"""Ids of the documented methods; a change of what one does gets another id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +20,7 @@ class ExportOptions:
     """The choices of one export.
 
     Attributes:
-        method: id of the documented way in which a charge is divided.
+        method: how a charge is divided.
         grain: how long a charge lasts.
         grouping: who receives the parts.
         version: the FOCUS version of the file.
@@ -36,7 +33,7 @@ class ExportOptions:
         currency: the one currency to export; empty where the ledger has only one.
     """
 
-    method: str = HELD_METHOD
+    method: Method = METHODS[DEFAULT_METHOD]
     grain: Grain = "hour"
     grouping: Grouping = "namespace"
     version: Version = "1.3"
@@ -55,15 +52,13 @@ class ExportOptions:
             InputError: a text that is not ASCII, an empty provider, or a category that FOCUS does not know.
         """
         for field in fields(self):
-            text = str(getattr(self, field.name))
-            if not text.isascii() or not text.isprintable():
+            text = getattr(self, field.name)
+            if isinstance(text, str) and not (text.isascii() and text.isprintable()):
                 raise InputError(
                     f"must hold printable ASCII only, and is {text!r}",
                     where=field.name,
                     fix="the official FOCUS validator refuses other characters in text columns",
                 )
-        if self.method not in METHODS:
-            raise InputError(f"{self.method!r} is no known method", where="method", fix=f"use {', '.join(METHODS)}")
         if not self.provider.strip():
             raise InputError("must not be empty", where="provider")
         if self.service_subcategory not in SERVICE_SUBCATEGORIES.get(self.service_category, ()):

@@ -75,7 +75,7 @@ def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
     values: dict[str, Any] = {name: column.take(index) for name, column in _charge_columns(charges, options).items()}
     values |= _amount_columns(amounts, index, ratio)
     values |= _receiver_columns(parts, options)
-    values["AllocatedMethodDetails"] = method_details(parts, units)
+    values["AllocatedMethodDetails"] = method_details(parts, units, options.method)
     rows = _table(values, len(parts), options)
     return Split(rows=rows, charges=len(charges), findings=imputed.findings)
 
@@ -124,7 +124,7 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
         "ServiceName": options.service_name,
         "ServiceCategory": options.service_category,
         "ServiceSubcategory": options.service_subcategory,
-        "AllocatedMethodId": options.method,
+        "AllocatedMethodId": options.method.id,
     }
     constants |= dict.fromkeys(
         ("HostProviderName", "InvoiceIssuerName", "ProviderName", "PublisherName", "ServiceProviderName"),

@@ -2,12 +2,15 @@ import json
 from collections import defaultdict
 from decimal import Decimal, localcontext
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.focus.ledgers import HOUR_NS, free, holder, ledger, unattributed, unprovisioned
+from tests.unit.focus.clusters import random_ledger
+from tests.unit.focus.ledgers import free, holder, ledger, unattributed, unprovisioned
 
 from gpuwaste.focus.columns import SUMMABLE, columns_of, schema_of
+from gpuwaste.focus.methods import METHODS, parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.split import split_ledger
 from gpuwaste.model.errors import InputError, InvariantError
@@ -24,34 +27,31 @@ def ratio_of(row):
 
 @st.composite
 def ledgers(draw):
-    rows = []
-    for node in range(draw(st.integers(1, 3))):
-        price = str(draw(st.decimals(0, 99, places=12)))
-        for hour in range(draw(st.integers(1, 2))):
-            for gpu in range(draw(st.integers(1, 3))):
-                cuts = sorted(draw(st.lists(st.integers(1, HOUR_NS - 1), min_size=1, max_size=4, unique=True)))
-                spans = [end - start for start, end in zip([0, *cuts], cuts, strict=False)]
-                where = {"node": f"n{node}", "gpu": f"GPU-{node}-{gpu}", "hour": hour, "price": price}
-                rows += [
-                    holder(draw(st.sampled_from("abc")), 0, owned=span, held=span, pod_uid=f"p{i}", **where)
-                    for i, span in enumerate(spans)
-                ]
-                kind = draw(st.sampled_from(["unallocated", "stranded", "unhealthy"]))
-                rest = HOUR_NS - cuts[-1]
-                lent = draw(st.integers(0, rest))
-                rows.append(free(0, **where) | {"owned": rest, kind: rest - lent, "lent": lent})
-    return rows
+    places = draw(st.integers(0, 12))
+    return random_ledger(
+        np.random.default_rng(draw(st.integers(0, 2**32))),
+        nodes=draw(st.integers(1, 3)),
+        gpus=draw(st.integers(1, 3)),
+        hours=draw(st.integers(1, 3)),
+        holders=draw(st.integers(1, 4)),
+        namespaces=draw(st.integers(1, 5)),
+        prices=[str(draw(st.decimals(0, 99, places=places))) for _ in range(2)],
+    )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(ledgers(), st.sampled_from(["hour", "day"]), st.sampled_from(["namespace", "workload", "team"]))
-def test_parts_add_up_to_their_charge_to_the_last_digit(rows, grain, grouping):
+@pytest.mark.parametrize("version", ["1.3", "1.4"])
+@pytest.mark.parametrize("method", [*METHODS, "gpuwaste-effective-v1+proportional.idle.stranded"])
+def test_parts_add_up_to_their_charge_to_the_last_digit(method, version, table, grain, grouping):
+    options = ExportOptions(grain=grain, grouping=grouping, method=parse_method(method), version=version)
     parts = defaultdict(list)
-    for row in rows_of(*rows, grain=grain, grouping=grouping):
+    for row in split_ledger(table, options).rows.to_pylist():
         parts[row["x_OriginChargeId"]].append(row)
     with localcontext(prec=60):
         for charge in parts.values():
             assert sum(map(ratio_of, charge)) == 1
+            assert all(ratio_of(row) >= 0 for row in charge)
             totals = {name: sum(row[name] or 0 for row in charge) for name in SUMMABLE}
             for row in charge:
                 assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
@@ -59,7 +59,69 @@ def test_parts_add_up_to_their_charge_to_the_last_digit(rows, grain, grouping):
                 for name in set(SUMMABLE) - {"CommitmentDiscountQuantity"}:
                     assert row[name] == ratio_of(row) * totals[name]
             assert totals["ListCost"] == charge[0]["ListUnitPrice"] * totals["PricingQuantity"]
-            assert totals["PricingQuantity"] == round(totals["PricingQuantity"], 6)
+            assert totals["PricingQuantity"] == (1 if grain == "hour" else len(table["hour"].unique()))
+
+
+@settings(max_examples=10, deadline=None)
+@given(ledgers())
+def test_all_methods_divide_the_same_charges(table):
+    totals = set()
+    for method in METHODS.values():
+        rows = split_ledger(table, ExportOptions(method=method)).rows
+        sums = rows.group_by("x_OriginChargeId").aggregate([("EffectiveCost", "sum"), ("PricingQuantity", "sum")])
+        totals.add(frozenset(zip(*sums.to_pydict().values(), strict=True)))
+    assert len(totals) == 1
+
+
+def shares(rows, method):
+    found = rows_of(*rows, method=parse_method(method))
+    return {row["AllocatedResourceName"] or row["x_RemainderReason"]: ratio_of(row) for row in found}
+
+
+SHARED_GPU = [
+    # b borrows a quarter hour: an eighth from a's idle half and an eighth from the free quarter.
+    holder("a", 0.5, duty=0.25, effective=0.25, idle=450_000_000_000, lent=450_000_000_000),
+    holder("b", 0.25, duty=0.5, effective=0.5, borrowed=900_000_000_000),
+    free(0.25, lent=0.125),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("gpuwaste-held-v1", {"a": "0.5", "b": "0.25", "Unallocated": "0.125", "Lent": "0.125"}),
+        ("gpuwaste-effective-v1", {"a": "0.25", "b": "0.5", "Idle": "0.125", "Unallocated": "0.125"}),
+        # Claims of 1/2, 1/2 and 1/8 add up to 9/8 and are scaled.
+        ("gpuwaste-max-v1", {"a": "0.444444444445", "b": "0.444444444444", "Unallocated": "0.111111111111"}),
+        ("gpuwaste-proportional-v1", {"a": "0.666666666667", "b": "0.333333333333"}),
+        (
+            "gpuwaste-held-v1+proportional.lent",
+            {"a": "0.583333333333", "b": "0.291666666667", "Unallocated": "0.125"},
+        ),
+    ],
+)
+def test_what_each_method_charges(method, wanted):
+    assert shares(SHARED_GPU, method) == {name: Decimal(ratio) for name, ratio in wanted.items()}
+
+
+def test_what_nobody_held_stays_where_nobody_can_carry_it():
+    assert shares([free(1)], "gpuwaste-proportional-v1") == {"Unallocated": 1}
+
+
+def test_a_method_is_named_by_the_kinds_it_smears():
+    assert parse_method("gpuwaste-held-v1+proportional.unallocated.stranded").id == (
+        "gpuwaste-held-v1+proportional.stranded.unallocated"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["guess", "gpuwaste-held-v1+proportional.mood", "gpuwaste-proportional-v1+proportional.idle"],
+    ids=["unknown", "unknown kind", "smeared already"],
+)
+def test_unknown_methods_are_refused(text):
+    with pytest.raises(InputError, match="method: "):
+        parse_method(text)
 
 
 def test_an_hour_of_a_shared_node():
@@ -179,8 +241,8 @@ def test_columns_of_a_version(version):
 
 @pytest.mark.parametrize(
     "options",
-    [{"provider": "Überall"}, {"provider": " "}, {"method": "guess"}, {"service_subcategory": "Bots"}],
-    ids=["not ASCII", "empty", "unknown method", "subcategory of another category"],
+    [{"provider": "Überall"}, {"provider": " "}, {"service_subcategory": "Bots"}],
+    ids=["not ASCII", "empty", "subcategory of another category"],
 )
 def test_options_that_no_file_can_hold_are_refused(options):
     with pytest.raises(InputError):

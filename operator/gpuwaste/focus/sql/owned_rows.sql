@@ -1,8 +1,10 @@
--- The ledger's GPU rows that have an owner of cost, with a price of each kind and the receiver that the grouping asks for.
+-- The ledger's GPU rows that can carry cost: their node, prices and receiver, and the amounts that methods need.
 -- Table: ledger. Parameters: grain ('hour' or 'day'), grouping ('namespace', 'workload' or 'team').
 -- A price that is not known is the next one known: list, contracted and effective stand in for each other, and
 -- what no invoice says is billed as it is effective.
+CREATE TEMP TABLE owned_rows AS
 SELECT
+    hour,
     date_trunc($grain, hour) AS period,
     cluster,
     node_uid,
@@ -29,10 +31,14 @@ SELECT
     held,
     CASE WHEN duty < held THEN duty WHEN duty IS NOT NULL THEN held END AS duty,
     effective,
+    coalesce(borrowed, 0) AS borrowed,
+    coalesce(lent, 0) AS lent,
     coalesce(unhealthy, 0) AS unhealthy,
     coalesce(stranded, 0) AS stranded,
     coalesce(unallocated, 0) AS unallocated,
     coalesce(unmeasured, 0) AS unmeasured,
-    coalesce(lent, 0) AS lent
+    coalesce(starting, 0) AS starting,
+    coalesce(idle, 0) AS idle,
+    coalesce(underused, 0) AS underused
 FROM ledger
-WHERE resource = 'gpu' AND owned > 0
+WHERE resource = 'gpu' AND (owned > 0 OR row_kind = 'unattributed')
