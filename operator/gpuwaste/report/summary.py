@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -16,12 +17,12 @@ from gpuwaste.model.units import HOUR
 from gpuwaste.report.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     import pyarrow as pa
 
-__all__ = ["GROUPINGS", "Group", "Grouping", "Origin", "PriceUse", "Summary", "group_rows", "query", "summarize"]
+__all__ = ["GROUPINGS", "Group", "Grouping", "Origin", "PriceUse", "Summary", "group_rows", "summarize"]
 
 Grouping = Literal["team", "namespace", "workload", "pool", "hour", "cluster"]
 GROUPINGS: dict[Grouping, tuple[str, ...]] = {
@@ -99,23 +100,23 @@ def _sql(name: str) -> str:
     return resources.files("gpuwaste.report").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
-def query(ledger: pa.Table, name: str, **values: str) -> list[dict[str, Any]]:
-    """Run `sql/<name>.sql` over the rows of a ledger.
-
-    Args:
-        ledger: rows of LEDGER_SCHEMA.
-        name: which file.
-        values: what stands for the names in braces.
-    """
+@contextmanager
+def _opened(ledger: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in which `ledger` is the table of that name; its rows are read where they lie."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("ledger", ledger)
-        rows: list[dict[str, Any]] = connection.sql(_sql(name).format(**values)).to_arrow_table().to_pylist()
+        yield connection
+
+
+def _query(connection: duckdb.DuckDBPyConnection, name: str, **values: str) -> list[dict[str, Any]]:
+    """Rows of `sql/<name>.sql`, with `values` for the names in braces."""
+    rows: list[dict[str, Any]] = connection.sql(_sql(name).format(**values)).to_arrow_table().to_pylist()
     return rows
 
 
-def _groups(ledger: pa.Table, keys: tuple[str, ...]) -> list[Group]:
-    rows = query(ledger, "sums", keys=", ".join(keys))
+def _groups(connection: duckdb.DuckDBPyConnection, keys: tuple[str, ...]) -> list[Group]:
+    rows = _query(connection, "sums", keys=", ".join(keys))
     return [
         Group(key=dict(zip(keys, values, strict=True)), totals=Totals.sum(Totals.of_row(row) for row in parts))
         for values, parts in groupby(rows, key=lambda row: tuple(row[key] for key in keys))
@@ -129,7 +130,8 @@ def group_rows(ledger: pa.Table, by: Grouping) -> tuple[Group, ...]:
         ledger: rows of LEDGER_SCHEMA.
         by: the grouping.
     """
-    groups = _groups(ledger, GROUPINGS[by])
+    with _opened(ledger) as connection:
+        groups = _groups(connection, GROUPINGS[by])
     return tuple(groups if by == "hour" else sorted(groups, key=_dearest_first))
 
 
@@ -158,11 +160,13 @@ def summarize(ledger: pa.Table) -> Summary:
     Raises:
         InputError: there is no row about a GPU.
     """
-    (extent,) = query(ledger, "extent")
-    if not extent["hours"]:
-        raise InputError("the ledger holds no GPU in this period")
-    workloads = _groups(ledger, ("team", *GROUPINGS["workload"]))
-    pool_hours = _groups(ledger, ("hour", *GROUPINGS["pool"]))
+    with _opened(ledger) as connection:
+        (extent,) = _query(connection, "extent")
+        if not extent["hours"]:
+            raise InputError("the ledger holds no GPU in this period")
+        workloads = _groups(connection, ("team", *GROUPINGS["workload"]))
+        pool_hours = _groups(connection, ("hour", *GROUPINGS["pool"]))
+        origins, prices = _origins(connection), _prices(connection)
 
     def merged(groups: list[Group], by: Grouping) -> tuple[Group, ...]:
         found = _merge(groups, GROUPINGS[by])
@@ -185,20 +189,20 @@ def summarize(ledger: pa.Table) -> Summary:
         pools=merged(pool_hours, "pool"),
         hours=tuple(sorted(hours, key=lambda group: group.key["hour"])),
         pool_hours=tuple(pool_hours),
-        origins=_origins(ledger),
-        prices=_prices(ledger),
+        origins=origins,
+        prices=prices,
     )
 
 
-def _origins(ledger: pa.Table) -> tuple[Origin, ...]:
+def _origins(connection: duckdb.DuckDBPyConnection) -> tuple[Origin, ...]:
     found = [
         Origin(origin=row["origin"], held_ns=int(row["held"] or 0), covered_ppm=int(row["covered_ppm"] or 0))
-        for row in query(ledger, "origins")
+        for row in _query(connection, "origins")
     ]
     return tuple(sorted(found, key=lambda origin: (origin.origin is None, -origin.held_ns)))
 
 
-def _prices(ledger: pa.Table) -> tuple[PriceUse, ...]:
+def _prices(connection: duckdb.DuckDBPyConnection) -> tuple[PriceUse, ...]:
     return tuple(
         PriceUse(
             gpu_model=row["gpu_model"],
@@ -208,5 +212,5 @@ def _prices(ledger: pa.Table) -> tuple[PriceUse, ...]:
             date=row["price_date"],
             owned_ns=int(row["owned"] or 0),
         )
-        for row in query(ledger, "prices")
+        for row in _query(connection, "prices")
     )

@@ -34,29 +34,23 @@ def expected_total(ledger):
     return time, money, unpriced
 
 
+@pytest.mark.parametrize("by", GROUPINGS)
 @settings(max_examples=10, deadline=None)
-@given(ledgers())
-def test_the_groups_of_every_grouping_add_up_to_the_rows(ledger):
+@given(ledger=ledgers())
+def test_the_groups_of_every_grouping_add_up_to_the_rows(ledger, by):
     time, money, unpriced = expected_total(ledger)
-    for by in GROUPINGS:
-        total = Totals.sum(group.totals for group in group_rows(ledger, by))
-        assert {name: total.time(name) for name in MEASURES} == time, by
-        assert {currency: sums["owned"] for currency, sums in total.money_ns.items()} == money, by
-        assert total.unpriced_ns == unpriced, by
+    total = Totals.sum(group.totals for group in group_rows(ledger, by))
+    assert {name: total.time(name) for name in MEASURES} == time
+    assert {currency: sums["owned"] for currency, sums in total.money_ns.items()} == money
+    assert total.unpriced_ns == unpriced
 
 
+@pytest.mark.parametrize("by", ["team", "namespace", "workload", "pool", "hour"])
 @settings(max_examples=6, deadline=None)
-@given(ledgers())
-def test_the_summary_says_the_same_as_each_grouping_by_itself(ledger):
+@given(ledger=ledgers())
+def test_the_summary_says_the_same_as_each_grouping_by_itself(ledger, by):
     summary = summarize(ledger)
-    for by, mine in [
-        ("team", summary.teams),
-        ("namespace", summary.namespaces),
-        ("workload", summary.workloads),
-        ("pool", summary.pools),
-        ("hour", summary.hours),
-    ]:
-        assert mine == group_rows(ledger, by), by
+    assert getattr(summary, f"{by}s") == group_rows(ledger, by)
     assert sum(use.owned_ns for use in summary.prices) == summary.total.time("owned")
     held = sum(r["held"] for r in ledger.to_pylist() if r["row_kind"] == "holder")
     assert sum(origin.held_ns for origin in summary.origins) == held
