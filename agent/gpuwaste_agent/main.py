@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,15 @@ from gpuwaste_agent import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gpuwaste_agent.settings import AgentSettings
+
 __all__ = ["main"]
 
 EXIT_REFUSED = 1
 EXIT_FLAGS = 2
 EXIT_UNREACHABLE = 3
+# A pod does not know its address beforehand; the windows are behind mutual TLS.
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104
 
 
 def _moment(text: str) -> datetime:
@@ -72,11 +77,125 @@ def _simulate(args: argparse.Namespace) -> int:
     return command.serve_journals(cluster, args.journal) if args.serve else 0
 
 
+def _address(text: str) -> tuple[str, int]:
+    """HOST:PORT, with an IPv6 host in brackets."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the last port there is
+        raise argparse.ArgumentTypeError(f"`{text}` is no address: write HOST:PORT, as in 127.0.0.1:9440")
+    return host.strip("[]"), int(port)
+
+
+def _serving_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("serving")
+    group.add_argument(
+        "--listen", type=_address, default=(_EVERY_ADDRESS, 9440), help="of /v1/windows (default port 9440)"
+    )
+    group.add_argument(
+        "--metrics-listen",
+        type=_address,
+        default=(_EVERY_ADDRESS, 9441),
+        help="of /metrics and probes (default port 9441)",
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="our certificate; without TLS loopback only")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    group.add_argument("--tls-ca", type=Path, metavar="FILE", help="CA that signs the callers' certificates")
+
+
+def _agent_flags(parser: argparse.ArgumentParser) -> None:
+    environment = os.environ
+    parser.add_argument("--node", default=environment.get("NODE_NAME", ""), help="the node's name (or NODE_NAME)")
+    parser.add_argument("--node-uid", default=environment.get("NODE_UID", ""), help="its UID (or NODE_UID)")
+    parser.add_argument("--cluster", default=environment.get("CLUSTER_NAME", ""), help="the cluster (or CLUSTER_NAME)")
+    parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between readings (default 1)")
+    parser.add_argument("--window", type=int, default=60, metavar="SECONDS", help="length of a window (default 60)")
+    journal = parser.add_argument_group("journal")
+    journal.add_argument("--journal", type=Path, default=Path("/var/lib/gpuwaste/journal"), metavar="DIR")
+    journal.add_argument("--retention-hours", type=int, default=72, help="windows are kept so long (default 72)")
+    journal.add_argument("--journal-limit-mib", type=int, default=2048, help="or up to this size (default 2048)")
+    _serving_flags(parser)
+    node = parser.add_argument_group("a real node")
+    node.add_argument(
+        "--pod-resources", type=Path, default=Path("/var/lib/kubelet/pod-resources/kubelet.sock"), metavar="SOCKET"
+    )
+    node.add_argument("--proc", type=Path, default=Path("/proc"), metavar="DIR", help="/proc of the host")
+    node.add_argument("--pod-logs", type=Path, default=Path("/var/log/pods"), metavar="DIR")
+    node.add_argument("--no-processes", action="store_true", help="do not attribute by process (needs no hostPID)")
+    node.add_argument("--nvml-library", type=Path, metavar="FILE", help="libnvidia-ml.so.1 where it is not found")
+    simulation = parser.add_argument_group("a simulated node")
+    simulation.add_argument("--simulate", type=Path, metavar="SCENARIO", help="scenario file to follow")
+    simulation.add_argument("--start", type=_moment, metavar="TIME", help="when its second 0 was, RFC 3339")
+    simulation.add_argument("--speed", type=float, default=1.0, help="until it has caught up with the wall clock")
+
+
+def _settings(args: argparse.Namespace) -> AgentSettings:
+    """Check the flags together; exits with 2 where they do not fit."""
+    from gpuwaste_agent.server import TlsFiles  # noqa: PLC0415 - `simulate` and `--help` do without
+    from gpuwaste_agent.settings import AgentSettings, Simulation, SourceSettings  # noqa: PLC0415
+
+    fail = args.parser.error
+    if not args.node:
+        fail("say which node this is: --node NAME or NODE_NAME")
+    least, most = (0.25, 60) if args.simulate is None else (0.25, 3600)
+    if not least <= args.interval <= most:
+        fail(f"--interval must lie between {least:g} and {most:g} seconds")
+    if args.window < 1 or 3600 % args.window:
+        fail("--window must divide an hour")
+    files = (args.tls_cert, args.tls_key, args.tls_ca)
+    if any(files) and not all(files):
+        fail("--tls-cert, --tls-key and --tls-ca go together")
+    simulation = None
+    if args.simulate is not None:
+        if args.speed <= 0:
+            fail("--speed must be above 0")
+        start = args.start or _scenario_start(args)
+        simulation = Simulation(
+            scenario=args.simulate, start_unix_ns=round(start.timestamp() * 1000) * 1_000_000, speed=args.speed
+        )
+    return AgentSettings(
+        node=args.node,
+        node_uid=args.node_uid,
+        cluster=args.cluster,
+        journal=args.journal,
+        retention_hours=args.retention_hours,
+        journal_limit_bytes=args.journal_limit_mib << 20,
+        interval_seconds=args.interval,
+        window_seconds=args.window,
+        listen=args.listen,
+        metrics_listen=args.metrics_listen,
+        tls=TlsFiles(cert=args.tls_cert, key=args.tls_key, ca=args.tls_ca) if all(files) else None,
+        sources=SourceSettings(
+            pod_resources=args.pod_resources,
+            proc=args.proc,
+            pod_logs=args.pod_logs,
+            processes=not args.no_processes,
+            nvml_library=args.nvml_library,
+        ),
+        simulation=simulation,
+    )
+
+
+def _scenario_start(args: argparse.Namespace) -> datetime:
+    from gpuwaste_agent.simulate.scenario_file import load_scenario  # noqa: PLC0415
+
+    start = load_scenario(args.simulate).start
+    if not start:
+        args.parser.error("the scenario has no `start`: say when its second 0 was with --start")
+    return _moment(start)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gpuwaste_agent.running import run  # noqa: PLC0415
+
+    return run(_settings(args))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpuwaste-agent", description="Measures who holds a node's GPUs and who uses them."
     )
     parser.add_argument("--version", action="version", version=__version__)
+    _agent_flags(parser)
+    parser.set_defaults(run=_run, parser=parser)
     commands = parser.add_subparsers(dest="command")
     _simulate_parser(commands)
     return parser
@@ -86,11 +205,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 1 (refused), 2 (wrong flags) or 3 (something needed is unreachable)."""
     from gpuwaste_agent.journal import JournalError  # noqa: PLC0415 - after the flags are known to be right
     from gpuwaste_agent.server import ServerError  # noqa: PLC0415
+    from gpuwaste_agent.simulate.scenario_file import ScenarioError  # noqa: PLC0415
+    from gpuwaste_agent.telemetry import NvmlUnavailableError  # noqa: PLC0415
 
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (JournalError, ServerError, OSError) as error:
+    except ScenarioError as error:
+        sys.stderr.write(f"gpuwaste-agent: {error}\n")
+        return EXIT_REFUSED
+    except (JournalError, ServerError, NvmlUnavailableError, OSError) as error:
         sys.stderr.write(f"gpuwaste-agent: {error}\n")
         return EXIT_UNREACHABLE
 

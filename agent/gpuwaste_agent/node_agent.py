@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent import __version__
-from gpuwaste_agent.records import RecordMaker, node_facts
+from gpuwaste_agent.accumulate import Tenure
+from gpuwaste_agent.records import RecordMaker, gap_record, node_facts
 from gpuwaste_agent.sampler import Sampler
+from gpuwaste_agent.wire.usage_pb2 import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from gpuwaste_agent.clock import Clock
     from gpuwaste_agent.holdings import HoldingSource, ProcessOwners
     from gpuwaste_agent.journal import Journal
@@ -20,6 +24,12 @@ __all__ = ["NodeAgent"]
 
 _HOUR_NS = 3600 * 1_000_000_000
 _HOLD_TICKS = 3
+# Enough for the last window of a node with sixteen GPUs in seven instances with four holders each.
+_LAST_RECORDS = 1000
+
+
+def _ignore(records: Sequence[Record]) -> None:
+    del records
 
 
 class NodeAgent:
@@ -36,14 +46,19 @@ class NodeAgent:
         interval_ns: int,
         window_ns: int,
         boot_id: str,
+        told: Callable[[Sequence[Record]], None] = _ignore,
     ) -> None:
-        """Take the sources, the journal, and how often and how finely to sample (nanoseconds)."""
+        """Take the sources, the journal, how often and how finely to sample, and who else is told of new records."""
         self._nvml = nvml
         self._journal = journal
+        self._clock = clock
+        self._window_ns = window_ns
         self._boot_id = boot_id
+        self._told = told
         self._maker = RecordMaker()
-        self._facts_told_ns: int | None = None
+        self._facts_hour: int | None = None
         self._facts: bytes = b""
+        self._driver = nvml.driver()
         self.sampler = Sampler(
             nvml=nvml,
             holdings=holdings,
@@ -52,28 +67,55 @@ class NodeAgent:
             window_ns=window_ns,
             hold_limit_ns=_HOLD_TICKS * interval_ns,
         )
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on after an earlier run: remember since when slices are held, and tell of the time between as a gap."""
+        newest_ns = self._journal.newest_window_end_ns
+        if newest_ns is None:
+            return
+        page = self._journal.read(max(0, self._journal.next_seq - 1 - _LAST_RECORDS), _LAST_RECORDS)
+        tenures = {}
+        for record in Batch.FromString(page.payload).records:
+            if record.WhichOneof("body") == "usage" and record.window_start_unix_ns + record.window_ns == newest_ns:
+                usage = record.usage
+                first = usage.first_activity_unix_ns if usage.HasField("first_activity_unix_ns") else None
+                key = (usage.namespace, usage.pod, usage.container, usage.slice_id)
+                tenures[key] = Tenure(usage.held_since_unix_ns, first)
+        self.sampler.resume(tenures)
+        now_ns = self._clock.utc_ns()
+        start_ns = now_ns - now_ns % self._window_ns
+        if start_ns > newest_ns:
+            gap = gap_record(newest_ns, start_ns, reason="the agent was not running")
+            gap.window_start_unix_ns, gap.window_ns = start_ns - self._window_ns, self._window_ns
+            self._append([gap])
+
+    def _append(self, records: list[Record]) -> int:
+        self._journal.append(records)
+        self._told(records)
+        return len(records)
+
+    def refresh(self) -> None:
+        """List GPUs and read the driver's versions again, as after a driver reload or a MIG change."""
+        self._driver = self._nvml.driver()
+        self.sampler.refresh()
 
     def tick(self) -> int:
         """Take one reading; returns how many records were appended (they are not yet durable)."""
-        written = 0
-        for closed in self.sampler.tick():
-            written += self._keep(closed)
-        return written
+        return sum(self._keep(closed) for closed in self.sampler.tick())
 
     def flush(self) -> int:
-        """Close the open window as it is and append it; returns the number of records."""
+        """Close the open window as it is and append it, without asking the driver; returns the number of records."""
         closed = self.sampler.flush()
         return 0 if closed is None else self._keep(closed)
 
     def _keep(self, closed: ClosedWindow) -> int:
-        records = [*self._facts_due(closed), *self._maker.window(closed)]
-        self._journal.append(records)
-        return len(records)
+        return self._append([*self._facts_due(closed), *self._maker.window(closed)])
 
     def _facts_due(self, closed: ClosedWindow) -> list[Record]:
         """The node's facts on change, and in the first window of every hour."""
         record = node_facts(
-            driver=self._nvml.driver(),
+            driver=self._driver,
             gpus=self.sampler.gpus,
             parents=closed.parents,
             mode=self._nvml.mode,
@@ -82,9 +124,9 @@ class NodeAgent:
         )
         content = record.SerializeToString(deterministic=True)
         hour = closed.start_unix_ns // _HOUR_NS
-        if content == self._facts and hour == self._facts_told_ns:
+        if content == self._facts and hour == self._facts_hour:
             return []
-        self._facts, self._facts_told_ns = content, hour
+        self._facts, self._facts_hour = content, hour
         record.window_start_unix_ns = closed.start_unix_ns
         record.window_ns = closed.length_ns
         return [record]

@@ -206,9 +206,9 @@ def _usage_records(
         slices = held.get(container) or [None]
         if slices == [None] and not any(figure.value for figure in own.values()):
             continue  # came with the window's last reading: it held nothing in it and did nothing
-        for index, slice_ in enumerate(slices):
+        for index, one in enumerate(slices):
             record = wire.Record()
-            _usage(record.usage, parent, container, slice_)
+            _usage(record.usage, parent, container, one)
             record.usage.uncertain = figures.uncertain or container in window.uncertain
             parts = len(slices)
             part = own if parts == 1 else {name: f.part(index, parts) for name, f in own.items()}

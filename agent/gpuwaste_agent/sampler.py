@@ -108,7 +108,15 @@ class Sampler:
         self._gap: tuple[int, int] | None = None
         self.gpus: Sequence[GpuInfo] = ()
         self._unhealthy: dict[str, bool] = {}
+        self._resumed: dict[tuple[str, str, str, str], Tenure] = {}
         self.refresh()
+
+    def resume(self, tenures: dict[tuple[str, str, str, str], Tenure]) -> None:
+        """Take over from an earlier run since when who held what.
+
+        Keys are (namespace, pod, container, slice id); a key is used once, by the first holder found under it.
+        """
+        self._resumed = dict(tenures)
 
     def refresh(self) -> bool:
         """List the GPUs again; True where they changed (or on the first call)."""
@@ -208,9 +216,12 @@ class Sampler:
             for holding in parent.holdings:
                 key = (holding.container, holding.slice_id)
                 alive.add(key)
-                self._held.setdefault(key, Tenure(utc))
+                if key not in self._held:
+                    names = (holding.container.namespace, holding.container.pod, holding.container.container)
+                    self._held[key] = self._resumed.get((*names, holding.slice_id), Tenure(utc))
         for key in [key for key in self._held if key not in alive]:
             del self._held[key]
+        self._resumed = {}
 
     def _union(self, snapshot: HoldingsSnapshot) -> dict[str, tuple[ContainerKey, ...]]:
         """Holders at either end of the span, by parent, where they changed: any of them may have been active in it."""

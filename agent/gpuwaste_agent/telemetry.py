@@ -44,6 +44,8 @@ class ParentInfo:
         weight_den: Units of the MIG memory axis; 1 on a whole GPU.
         profile: MIG profile, empty on a whole GPU.
         start: First memory unit of a MIG instance.
+        gi_id: NVML's GPU instance id, -1 on a whole GPU.
+        ci_id: NVML's compute instance id, -1 on a whole GPU.
     """
 
     parent_id: str
@@ -51,14 +53,20 @@ class ParentInfo:
     weight_den: int = 1
     profile: str = ""
     start: int = 0
+    gi_id: int = -1
+    ci_id: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuInfo:
-    """One physical GPU and its parents; `product` is empty where the table does not know the model."""
+    """One physical GPU and its parents; `product` is empty where the table does not know the model.
+
+    `minor` is the number of its device file, which DRA device names use.
+    """
 
     uuid: str
     index: int
+    minor: int
     model: str
     product: str
     memory_bytes: int

@@ -130,7 +130,7 @@ class SimulatedNvml:
         for index, gpu in enumerate(self._node.gpus):
             facts = gpu.facts
             parents = []
-            for instance in gpu.mig or ():
+            for number, instance in enumerate(gpu.mig or ()):
                 profile = facts.profile(instance.profile)
                 parents.append(
                     ParentInfo(
@@ -139,6 +139,8 @@ class SimulatedNvml:
                         weight_den=profile.axis_units,
                         profile=profile.name,
                         start=instance.start,
+                        gi_id=number + 1,
+                        ci_id=0,
                     )
                 )
             if gpu.mig is None:
@@ -147,6 +149,7 @@ class SimulatedNvml:
                 GpuInfo(
                     uuid=gpu.uuid,
                     index=index,
+                    minor=index,
                     model=facts.nvml_names[0],
                     product=facts.name,
                     memory_bytes=facts.memory_mib * _MIB,

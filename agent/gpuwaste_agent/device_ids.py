@@ -1,0 +1,81 @@
+"""Device ids as device plugins and DRA drivers write them, resolved to the parent a slice is cut from.
+
+Forms: `GPU-<uuid>`, `MIG-<uuid>`, the old `MIG-GPU-<uuid>/<gi>/<ci>`, each with `::<n>` for a replica; on GKE
+`nvidia<index>`, `nvidia<index>/gi<gi>`, each with `/vgpu<n>`; DRA devices `gpu-<minor>` and
+`gpu-<minor>-mig-<profile>-<gi profile>-<start>`, where the profile is written without dots and with `-` for `+`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gpuwaste_agent.telemetry import GpuInfo, ParentInfo
+
+__all__ = ["ParentIndex"]
+
+_REPLICA = re.compile(r"::\d+$")
+_OLD_MIG = re.compile(r"^MIG-(GPU-[0-9a-f-]+)/(\d+)/(\d+)$")
+_GKE = re.compile(r"^nvidia(\d+)(?:/gi(\d+))?(?:/vgpu\d+)?$")
+_DRA_MIG = re.compile(r"^gpu-(\d+)-mig-(.+)-(\d+)-(\d+)$")
+_DRA_GPU = re.compile(r"^gpu-(\d+)$")
+
+
+class ParentIndex:
+    """The parents of a node by every name a device id may use for them."""
+
+    def __init__(self, gpus: Iterable[GpuInfo]) -> None:
+        self._parents: set[str] = set()
+        self._by_gpu: dict[str, GpuInfo] = {}
+        self._by_index: dict[int, GpuInfo] = {}
+        self._by_minor: dict[int, GpuInfo] = {}
+        for gpu in gpus:
+            self._by_gpu[gpu.uuid] = gpu
+            self._by_index[gpu.index] = gpu
+            self._by_minor[gpu.minor] = gpu
+            self._parents.update(parent.parent_id for parent in gpu.parents)
+
+    def resolve(self, device_id: str) -> str | None:
+        """Return the parent id behind a device plugin's id, or None where the node has no such device."""
+        bare = _REPLICA.sub("", device_id)
+        if bare in self._parents:
+            return bare
+        old = _OLD_MIG.match(bare)
+        if old:
+            gpu = self._by_gpu.get(old[1])
+            return None if gpu is None else _instance(gpu.parents, int(old[2]), int(old[3]))
+        gke = _GKE.match(bare)
+        if gke:
+            gpu = self._by_index.get(int(gke[1]))
+            if gpu is None:
+                return None
+            if gke[2] is None:
+                return gpu.uuid if gpu.uuid in self._parents else None
+            return _instance(gpu.parents, int(gke[2]), None)
+        return None
+
+    def resolve_dra(self, device_name: str) -> str | None:
+        """Return the parent id behind a device of NVIDIA's DRA driver, or None where the node has no such device."""
+        whole = _DRA_GPU.match(device_name)
+        if whole:
+            gpu = self._by_minor.get(int(whole[1]))
+            return gpu.uuid if gpu is not None and gpu.uuid in self._parents else None
+        mig = _DRA_MIG.match(device_name)
+        gpu = self._by_minor.get(int(mig[1])) if mig else None
+        if mig is None or gpu is None:
+            return None
+        for parent in gpu.parents:
+            written = parent.profile.replace(".", "").replace("+", "-")
+            if written == mig[2] and parent.start == int(mig[4]):
+                return parent.parent_id
+        return None
+
+
+def _instance(parents: Iterable[ParentInfo], gi: int, ci: int | None) -> str | None:
+    for parent in parents:
+        if parent.gi_id == gi and ci in (None, parent.ci_id):
+            return parent.parent_id
+    return None

@@ -1,0 +1,1 @@
+"""The kubelet's messages, generated from `proto/kubelet/podresources.proto`."""

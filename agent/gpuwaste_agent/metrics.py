@@ -1,0 +1,184 @@
+"""`/metrics`: the windows' figures as counters, and how the agent itself is doing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gpuwaste_agent import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from prometheus_client.core import Metric
+
+    from gpuwaste_agent.journal import Journal
+    from gpuwaste_agent.wire.usage_pb2 import Device, Figures, Record, Usage
+
+__all__ = ["METRICS", "MetricSpec", "Metrics", "markdown_table"]
+
+_NS = 1_000_000_000
+_MILLI = 1000
+_DEVICE = ("gpu", "parent", "profile")
+_CONTAINER = ("gpu", "parent", "slice", "namespace", "pod", "container")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """One metric: its name without `_total`, kind, labels and what it says."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def exposed(self) -> str:
+        """The name as Prometheus sees it."""
+        return self.name + ("_total" if self.kind == "counter" else "")
+
+
+# Figure of the usage message, name in a metric, what divides it to the base unit, what it says.
+_FIGURES = (
+    ("duty_ns", "duty_seconds", _NS, "time with any kernel resident"),
+    ("sm_ns", "sm_seconds", _NS, "SM activity times time"),
+    ("tensor_ns", "tensor_seconds", _NS, "tensor core activity times time"),
+    ("dram_ns", "dram_seconds", _NS, "memory bandwidth use times time"),
+    ("enc_ns", "encoder_seconds", _NS, "encoder use times time"),
+    ("dec_ns", "decoder_seconds", _NS, "decoder use times time"),
+    ("memory_byte_s", "memory_byte_seconds", 1, "memory in use times time"),
+    ("energy_mj", "energy_joules", _MILLI, "energy"),
+)
+
+
+def _specs() -> tuple[MetricSpec, ...]:
+    specs = []
+    for part, labels, whose in (
+        ("device", _DEVICE, "of a GPU or MIG instance"),
+        ("unattributed", _DEVICE, "of a GPU or MIG instance that no known process explains"),
+        ("container", _CONTAINER, "of a container on one slice"),
+    ):
+        for _, name, _, text in _FIGURES:
+            help_text = f"{text[0].upper()}{text[1:]}, {whose}; absent where unmeasured."
+            specs.append(MetricSpec(name=f"gpuwaste_{part}_{name}", kind="counter", labels=labels, help=help_text))
+    single = (
+        ("gpuwaste_container_held_seconds", "counter", _CONTAINER, "Time a slice was in the hands of a container."),
+        ("gpuwaste_device_allocatable_seconds", "counter", _DEVICE, "Time the kubelet could hand the device out."),
+        ("gpuwaste_device_unhealthy_seconds", "counter", _DEVICE, "Time the GPU was lost or had a hardware XID."),
+        ("gpuwaste_agent_ticks", "counter", (), "Readings of all devices."),
+        ("gpuwaste_agent_tick_seconds", "counter", (), "Time spent in readings and accounting."),
+        ("gpuwaste_agent_records", "counter", (), "Records written to the journal since the agent started."),
+        ("gpuwaste_agent_missed_processes", "counter", (), "Processes that ended before their last use was read."),
+        ("gpuwaste_agent_journal_dropped_records", "counter", (), "Records dropped for want of space."),
+        ("gpuwaste_agent_journal_bytes", "gauge", (), "Size of the journal."),
+        ("gpuwaste_agent_journal_newest_window_timestamp_seconds", "gauge", (), "End of the newest window."),
+        ("gpuwaste_agent_info", "gauge", ("version", "journal"), "Always 1; what this agent is."),
+    )
+    specs += [MetricSpec(name=name, kind=kind, labels=labels, help=text) for name, kind, labels, text in single]
+    return tuple(specs)
+
+
+METRICS = _specs()
+_BY_NAME = {spec.name: spec for spec in METRICS}
+
+
+def markdown_table() -> str:
+    """The table of metrics in the docs."""
+    lines = ["| metric | kind | labels | says |", "| --- | --- | --- | --- |"]
+    for spec in sorted(METRICS, key=lambda spec: spec.exposed):
+        labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
+        lines.append(f"| `{spec.exposed}` | {spec.kind} | {labels} | {spec.help} |")
+    return "\n".join(lines) + "\n"
+
+
+class Metrics(Collector):
+    """Sums of everything recorded since the agent started; series of containers that left are dropped."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._sums: dict[str, dict[tuple[str, ...], float]] = {spec.name: {} for spec in METRICS}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def tick(self, seconds: float) -> None:
+        """Count a reading that took so long."""
+        with self._lock:
+            self._bump("gpuwaste_agent_ticks", (), 1)
+            self._bump("gpuwaste_agent_tick_seconds", (), seconds)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Add a window's records."""
+        present: set[tuple[str, ...]] = set()
+        with self._lock:
+            for record in records:
+                body = record.WhichOneof("body")
+                if body == "device":
+                    self._add_device(record.device)
+                elif body == "usage" and record.usage.slice_id:
+                    present.add(self._add_usage(record.usage))
+                    self._bump("gpuwaste_agent_missed_processes", (), record.usage.missed_processes)
+            self._bump("gpuwaste_agent_records", (), len(records))
+            if any(record.WhichOneof("body") == "device" for record in records):
+                self._forget(present)
+
+    def _forget(self, present: set[tuple[str, ...]]) -> None:
+        for spec in METRICS:
+            if spec.labels == _CONTAINER:
+                series = self._sums[spec.name]
+                self._sums[spec.name] = {labels: value for labels, value in series.items() if labels in present}
+
+    def _bump(self, name: str, labels: tuple[str, ...], amount: float) -> None:
+        series = self._sums[name]
+        series[labels] = series.get(labels, 0.0) + amount
+
+    def _add_figures(self, part: str, labels: tuple[str, ...], figures: Figures) -> None:
+        for field, name, divisor, _ in _FIGURES:
+            if figures.HasField(field):
+                self._bump(f"gpuwaste_{part}_{name}", labels, getattr(figures, field) / divisor)
+
+    def _add_device(self, device: Device) -> None:
+        labels = (device.gpu_uuid, device.parent_id, device.mig_profile)
+        self._add_figures("device", labels, device.figures)
+        self._add_figures("unattributed", labels, device.unattributed)
+        self._bump("gpuwaste_device_allocatable_seconds", labels, device.allocatable_ns / _NS)
+        self._bump("gpuwaste_device_unhealthy_seconds", labels, device.unhealthy_ns / _NS)
+
+    def _add_usage(self, usage: Usage) -> tuple[str, ...]:
+        labels = (usage.gpu_uuid, usage.parent_id, usage.slice_id, usage.namespace, usage.pod, usage.container)
+        self._add_figures("container", labels, usage.figures)
+        self._bump("gpuwaste_container_held_seconds", labels, usage.held_ns / _NS)
+        return labels
+
+    def _current(self) -> Iterator[tuple[str, dict[tuple[str, ...], float]]]:
+        with self._lock:
+            sums = {name: dict(series) for name, series in self._sums.items()}
+        journal = self._journal
+        sums["gpuwaste_agent_journal_bytes"] = {(): float(journal.size_bytes)}
+        sums["gpuwaste_agent_journal_dropped_records"] = {(): float(journal.dropped_records)}
+        sums["gpuwaste_agent_info"] = {(__version__, journal.journal_id): 1.0}
+        newest = journal.newest_window_end_ns
+        if newest is not None:
+            sums["gpuwaste_agent_journal_newest_window_timestamp_seconds"] = {(): newest / _NS}
+        yield from sums.items()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family; called by the registry."""
+        for name, series in self._current():
+            spec = _BY_NAME[name]
+            family = GaugeMetricFamily if spec.kind == "gauge" else CounterMetricFamily
+            metric = family(spec.name, spec.help, labels=list(spec.labels))
+            for labels, value in series.items():
+                metric.add_metric(list(labels), value)
+            yield metric
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text for an Accept header: OpenMetrics where asked for, else Prometheus text."""
+        encoder, content_type = choose_encoder(accept)
+        return content_type, encoder(self._registry)

@@ -1,0 +1,416 @@
+"""The real driver, through NVIDIA's own Python bindings (nvidia-ml-py, module `pynvml`).
+
+Activity comes from GPM on products that have it (Hopper and newer, also under MIG); else duty comes from the samples
+of device utilization kept by the driver since the last reading. Process utilization is the driver's average since
+the last reading. Under MIG there is neither process nor device utilization. A call that the product, the driver or
+our privilege refuses is not asked again until the GPUs are listed anew; `refusals` says which.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+
+from gpuwaste_agent.gpm import GpmReader
+from gpuwaste_agent.products import find_product
+from gpuwaste_agent.telemetry import (
+    APPLICATION_XIDS,
+    Activity,
+    DriverFacts,
+    GpuInfo,
+    GpuReading,
+    NvmlUnavailableError,
+    ParentInfo,
+    ParentReading,
+    ProcessSample,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+__all__ = ["RealNvml"]
+
+_PERCENT = 100.0
+_MOST_XIDS = 64
+_MIG_NAME = re.compile(r"MIG (\S+)$")
+_REFUSED = (
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_NO_PERMISSION,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+)
+_LOST = (
+    pynvml.NVML_ERROR_GPU_IS_LOST,
+    pynvml.NVML_ERROR_RESET_REQUIRED,
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+    pynvml.NVML_ERROR_UNINITIALIZED,
+)
+
+
+class _LostError(Exception):
+    """The GPU does not answer any more."""
+
+
+@dataclass(slots=True)
+class _Parent:
+    info: ParentInfo
+    handle: Any
+    gpm: GpmReader | None
+    processes_since_us: int = 0
+
+
+@dataclass(slots=True)
+class _Gpu:
+    info: GpuInfo
+    handle: Any
+    parents: list[_Parent]
+    device_since_us: int = 0
+    hardware_xid: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class RealNvml:
+    """NVML of this node. One thread uses it."""
+
+    mode = "nvml"
+
+    def __init__(self, *, library: Path | None, list_processes: bool) -> None:
+        """Load and initialise the driver's library.
+
+        Args:
+            library: Path of libnvidia-ml.so.1; None leaves the search to the loader.
+            list_processes: Ask for process lists and utilization.
+
+        Raises:
+            NvmlUnavailableError: There is no library or no driver; the message says what to do.
+        """
+        self._list_processes = list_processes
+        self._gpus: dict[str, _Gpu] = {}
+        self._events: Any = None
+        self._open = False
+        try:
+            if library is not None:
+                # Loaded under its own name first, so that the bindings' search finds this very copy.
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            pynvml.nvmlInit()
+        except (OSError, pynvml.NVMLError) as error:
+            raise NvmlUnavailableError(
+                f"NVML cannot be used ({error}): is the driver loaded? If libnvidia-ml.so.1 lies where the loader "
+                "does not look, name it with --nvml-library"
+            ) from error
+        self._open = True
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    def _ask(self, gpu: _Gpu, figure: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Call NVML; None where it is refused, and then not asked again.
+
+        Raises:
+            _LostError: The GPU is gone.
+        """
+        if figure in gpu.refused:
+            return None
+        try:
+            return call(*args)
+        except pynvml.NVMLError as error:
+            if error.value in _LOST:
+                raise _LostError(str(error)) from error
+            if error.value in _REFUSED:
+                gpu.refused[figure] = str(error)
+            return None
+
+    def refusals(self) -> dict[str, dict[str, str]]:
+        """What was refused and why, by GPU and figure."""
+        return {uuid: dict(gpu.refused) for uuid, gpu in self._gpus.items()}
+
+    # --- listing ----------------------------------------------------------------------------------------------
+
+    def driver(self) -> DriverFacts:
+        """Return versions and how the GPUs are connected."""
+        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        links = {}
+        for uuid, gpu in self._gpus.items():
+            active = 0
+            for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+                state = self._ask(gpu, "nvlink", pynvml.nvmlDeviceGetNvLinkState, gpu.handle, link)
+                if state is None:
+                    break
+                active += state == pynvml.NVML_FEATURE_ENABLED
+            generation = self._ask(gpu, "pcie generation", pynvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu.handle)
+            width = self._ask(gpu, "pcie width", pynvml.nvmlDeviceGetMaxPcieLinkWidth, gpu.handle)
+            links[uuid] = {"nvlinks": active, "pcie_generation": generation, "pcie_width": width}
+        return DriverFacts(
+            driver_version=_text(pynvml.nvmlSystemGetDriverVersion()),
+            cuda_version=f"{version // 1000}.{version % 1000 // 10}",
+            nvml_version=_text(pynvml.nvmlSystemGetNVMLVersion()),
+            topology_json=json.dumps(links, sort_keys=True),
+        )
+
+    def gpus(self) -> Sequence[GpuInfo]:
+        """List the GPUs and their instances anew."""
+        self._list()
+        return self.listed()
+
+    def listed(self) -> Sequence[GpuInfo]:
+        """Return the GPUs as they were listed last."""
+        return tuple(gpu.info for gpu in self._gpus.values())
+
+    def _list(self) -> None:
+        self._release()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = self._describe(index, handle)
+            self._gpus[gpu.info.uuid] = gpu
+        self._watch_xids()
+
+    def _describe(self, index: int, handle: Any) -> _Gpu:
+        model = _text(pynvml.nvmlDeviceGetName(handle))
+        uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+        product = find_product(model)
+        mig = False
+        refused: dict[str, str] = {}
+        try:
+            mig = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+        except pynvml.NVMLError as error:
+            refused["mig"] = str(error)
+        gpm = self._has_gpm(handle)
+        parents = self._instances(handle, model, gpm=gpm) if mig else []
+        if not mig:
+            reader = GpmReader(handle, None) if gpm else None
+            parents = [_Parent(ParentInfo(parent_id=uuid), handle, reader)]
+        info = GpuInfo(
+            uuid=uuid,
+            index=index,
+            minor=pynvml.nvmlDeviceGetMinorNumber(handle),
+            model=model,
+            product=product.name if product else "",
+            memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+            pci_bus_id=_text(pynvml.nvmlDeviceGetPciInfo(handle).busId),
+            architecture=product.architecture if product else "",
+            mig_enabled=mig,
+            idle_watts=product.idle_watts if product else 0,
+            parents=tuple(parent.info for parent in parents),
+        )
+        return _Gpu(info, handle, parents, refused=refused)
+
+    @staticmethod
+    def _has_gpm(handle: Any) -> bool:
+        try:
+            return bool(pynvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice)
+        except pynvml.NVMLError:
+            return False
+
+    def _instances(self, handle: Any, model: str, *, gpm: bool) -> list[_Parent]:
+        """MIG instances of a GPU; one that vanishes while it is asked is left out."""
+        found = []
+        product = find_product(model)
+        for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            try:
+                mig = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+                gi_id = pynvml.nvmlDeviceGetGpuInstanceId(mig)
+                ci_id = pynvml.nvmlDeviceGetComputeInstanceId(mig)
+                named = _MIG_NAME.search(_text(pynvml.nvmlDeviceGetName(mig)))
+                profile = named[1] if named else ""
+                start, size, axis = self._placement(handle, gi_id)
+            except pynvml.NVMLError:
+                continue
+            info = ParentInfo(
+                parent_id=_text(pynvml.nvmlDeviceGetUUID(mig)),
+                weight_num=size,
+                weight_den=product.axis_units if product and product.mig_capable else axis,
+                profile=profile,
+                start=start,
+                gi_id=gi_id,
+                ci_id=ci_id,
+            )
+            found.append(_Parent(info, mig, GpmReader(handle, gi_id) if gpm else None))
+        return found
+
+    @staticmethod
+    def _placement(handle: Any, gi_id: int) -> tuple[int, int, int]:
+        """Start and size of an instance on the memory axis, and the axis' length: that of the largest placement."""
+        instance = pynvml.nvmlDeviceGetGpuInstanceById(handle, gi_id)
+        placement = pynvml.nvmlGpuInstanceGetInfo(instance).placement
+        axis = placement.start + placement.size
+        for number in range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT):
+            try:
+                profile = pynvml.nvmlDeviceGetGpuInstanceProfileInfo(handle, number)
+                count = ctypes.c_uint(0)
+                pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile.id, None, ctypes.byref(count))
+                places = (pynvml.c_nvmlGpuInstancePlacement_t * count.value)()
+                pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile.id, places, ctypes.byref(count))
+            except pynvml.NVMLError:
+                continue
+            axis = max([axis, *(place.start + place.size for place in places)])
+        return placement.start, placement.size, axis
+
+    # --- XIDs -------------------------------------------------------------------------------------------------
+
+    def _watch_xids(self) -> None:
+        try:
+            self._events = pynvml.nvmlEventSetCreate()
+        except pynvml.NVMLError:
+            return
+        for gpu in self._gpus.values():
+            self._ask(
+                gpu,
+                "xid",
+                pynvml.nvmlDeviceRegisterEvents,
+                gpu.handle,
+                pynvml.nvmlEventTypeXidCriticalError,
+                self._events,
+            )
+
+    def _free_events(self) -> None:
+        if self._events is not None:
+            pynvml.nvmlEventSetFree(self._events)
+            self._events = None
+
+    def _xids(self) -> dict[str, list[int]]:
+        """XIDs since the last call, by GPU."""
+        found: dict[str, list[int]] = {}
+        for _ in range(_MOST_XIDS):
+            if self._events is None:
+                break
+            try:
+                event = pynvml.nvmlEventSetWait_v2(self._events, 0)
+            except pynvml.NVMLError:
+                break
+            uuid = _text(pynvml.nvmlDeviceGetUUID(event.device))
+            found.setdefault(uuid, []).append(int(event.eventData))
+        for uuid, xids in found.items():
+            gpu = self._gpus.get(uuid)
+            if gpu is not None and any(xid not in APPLICATION_XIDS for xid in xids):
+                gpu.hardware_xid = True
+        return found
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def read(self, gpu_uuid: str) -> GpuReading:
+        """Read one GPU and its parents."""
+        gpu = self._gpus[gpu_uuid]
+        xids = tuple(self._xids().get(gpu_uuid, ()))
+        try:
+            energy = self._ask(gpu, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)
+            parents = [self._read_parent(gpu, parent) for parent in gpu.parents]
+        except _LostError:
+            return GpuReading(unhealthy=True, xids=xids, energy_mj=None, parents=())
+        return GpuReading(unhealthy=gpu.hardware_xid, xids=xids, energy_mj=energy, parents=parents)
+
+    def _read_parent(self, gpu: _Gpu, parent: _Parent) -> ParentReading:
+        mig = gpu.info.mig_enabled
+        memory = self._ask(gpu, "memory", pynvml.nvmlDeviceGetMemoryInfo, parent.handle)
+        processes = self._processes(gpu, parent, mig=mig) if self._list_processes else None
+        activity = Activity()
+        if parent.gpm is not None:
+            activity = self._ask(gpu, "gpm", parent.gpm.read) or activity
+        if not mig:
+            encoder = self._ask(gpu, "encoder", pynvml.nvmlDeviceGetEncoderUtilization, gpu.handle)
+            decoder = self._ask(gpu, "decoder", pynvml.nvmlDeviceGetDecoderUtilization, gpu.handle)
+            activity = activity._replace(
+                enc=None if encoder is None else encoder[0] / _PERCENT,
+                dec=None if decoder is None else decoder[0] / _PERCENT,
+            )
+            if parent.gpm is None:
+                activity = activity._replace(duty=self._device_duty(gpu))
+        return ParentReading(
+            parent_id=parent.info.parent_id,
+            activity=activity,
+            profiled=parent.gpm is not None,
+            memory_bytes=None if memory is None else memory.used,
+            processes=processes,
+        )
+
+    def _device_duty(self, gpu: _Gpu) -> float | None:
+        """Average of the utilization samples the driver kept since the last reading; else its newest value."""
+        answer = self._ask(
+            gpu,
+            "device samples",
+            pynvml.nvmlDeviceGetSamples,
+            gpu.handle,
+            pynvml.NVML_GPU_UTILIZATION_SAMPLES,
+            gpu.device_since_us,
+        )
+        if answer is not None and answer[1]:
+            samples = answer[1]
+            gpu.device_since_us = max(sample.timeStamp for sample in samples)
+            return float(sum(sample.sampleValue.uiVal for sample in samples)) / len(samples) / _PERCENT
+        rates = self._ask(gpu, "device utilization", pynvml.nvmlDeviceGetUtilizationRates, gpu.handle)
+        return None if rates is None else float(rates.gpu) / _PERCENT
+
+    def _processes(self, gpu: _Gpu, parent: _Parent, *, mig: bool) -> list[ProcessSample] | None:
+        running = self._ask(gpu, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, parent.handle)
+        if running is None:
+            return None
+        listed = list(running)
+        for figure, call in (
+            ("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
+            ("mps processes", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
+        ):
+            listed += self._ask(gpu, figure, call, parent.handle) or []
+        memory: dict[int, int | None] = {}
+        for process in listed:
+            known = memory.get(process.pid)
+            used = process.usedGpuMemory
+            memory[process.pid] = used if known is None else max(known, used or 0)
+        rates = None if mig else self._process_rates(gpu, parent)
+        if rates is None:
+            return [ProcessSample(pid, None, None, None, used) for pid, used in memory.items()]
+        idle = (0.0, 0.0, 0.0)
+        return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()]
+
+    def _process_rates(self, gpu: _Gpu, parent: _Parent) -> dict[int, tuple[float, float, float]] | None:
+        """Duty, encoder and decoder by PID since the last reading; None where the driver refuses.
+
+        NOT_FOUND says that no process did anything since then.
+        """
+        figure = "process utilization"
+        if figure in gpu.refused:
+            return None
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(parent.handle, parent.processes_since_us)
+        except pynvml.NVMLError as error:
+            if error.value in _LOST:
+                raise _LostError(str(error)) from error
+            if error.value == pynvml.NVML_ERROR_NOT_FOUND:
+                return {}
+            if error.value in _REFUSED:
+                gpu.refused[figure] = str(error)
+            return None
+        newest = parent.processes_since_us
+        rates = {}
+        for sample in samples:
+            if sample.timeStamp <= parent.processes_since_us:
+                continue
+            newest = max(newest, sample.timeStamp)
+            rates[sample.pid] = (sample.smUtil / _PERCENT, sample.encUtil / _PERCENT, sample.decUtil / _PERCENT)
+        parent.processes_since_us = newest
+        return rates
+
+    def close(self) -> None:
+        """Free every sample and event set, and let the driver go."""
+        if not self._open:
+            return
+        self._open = False
+        self._release()
+        pynvml.nvmlShutdown()
+
+    def _release(self) -> None:
+        """Free what the last listing took."""
+        for gpu in self._gpus.values():
+            for parent in gpu.parents:
+                if parent.gpm is not None:
+                    parent.gpm.close()
+        self._gpus = {}
+        self._free_events()

@@ -1,0 +1,218 @@
+"""Who holds which slice, from the kubelet's PodResources v1 API on its unix socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from gpuwaste_agent.device_ids import ParentIndex
+from gpuwaste_agent.holdings import ContainerKey, Holding, HoldingsSnapshot, Join, Sharing
+from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from gpuwaste_agent.clock import Clock
+    from gpuwaste_agent.telemetry import GpuInfo
+
+__all__ = ["KubeletClient", "KubeletHoldings", "PodUids", "snapshot_of"]
+
+_SERVICE = "/v1.PodResourcesLister/"
+_DRA_DRIVER = "gpu.nvidia.com"
+_SECOND = 1_000_000_000
+_TIMEOUT_SECONDS = 2.0
+_MESSAGE_BYTES = 16 << 20
+
+
+class KubeletClient:
+    """The two questions the agent asks the kubelet."""
+
+    def __init__(self, socket: Path) -> None:
+        """Take the socket's path; nothing is opened before the first question."""
+        options = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.enable_http_proxy", 0)]
+        self._channel = grpc.insecure_channel(f"unix://{socket}", options=options)
+        self._list = self._channel.unary_unary(
+            _SERVICE + "List",
+            request_serializer=kubelet.ListRequest.SerializeToString,
+            response_deserializer=bytes,
+        )
+        self._allocatable = self._channel.unary_unary(
+            _SERVICE + "GetAllocatableResources",
+            request_serializer=kubelet.AllocatableRequest.SerializeToString,
+            response_deserializer=bytes,
+        )
+
+    def ask(self) -> tuple[bytes, bytes]:
+        """Return both answers as they came.
+
+        Raises:
+            grpc.RpcError: The kubelet does not answer within two seconds, or refuses.
+        """
+        listed: bytes = self._list(kubelet.ListRequest(), timeout=_TIMEOUT_SECONDS)
+        allocatable: bytes = self._allocatable(kubelet.AllocatableRequest(), timeout=_TIMEOUT_SECONDS)
+        return listed, allocatable
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+
+class PodUids:
+    """UIDs of pods by name, from the directories of `/var/log/pods`: `<namespace>_<name>_<uid>/<container>`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stamp = -1
+        self._uids: dict[tuple[str, str], list[str]] = {}
+
+    def refresh(self) -> None:
+        """Read the directory again where it changed."""
+        try:
+            stamp = self._directory.stat().st_mtime_ns
+            if stamp == self._stamp:
+                return
+            names = [entry.name for entry in self._directory.iterdir()]
+        except FileNotFoundError:
+            self._stamp, self._uids = -1, {}
+            return
+        self._stamp = stamp
+        self._uids = {}
+        for name in names:
+            namespace, _, rest = name.partition("_")
+            pod, _, uid = rest.rpartition("_")
+            if namespace and pod and uid:
+                self._uids.setdefault((namespace, pod), []).append(uid)
+
+    def uid(self, namespace: str, pod: str) -> str:
+        """Return the pod's UID, or an empty string where it is unknown or several pods had that name.
+
+        A re-created pod of the same name leaves the old directory behind for a while: then the newer one is right.
+        """
+        found = self._uids.get((namespace, pod), [])
+        if len(found) > 1:
+            found = [max(found, key=lambda uid: self._age_key(namespace, pod, uid))]
+        return found[0] if found else ""
+
+    def _age_key(self, namespace: str, pod: str, uid: str) -> float:
+        try:
+            return (self._directory / f"{namespace}_{pod}_{uid}").stat().st_ctime
+        except FileNotFoundError:
+            return 0.0
+
+
+def _holdings(listed: kubelet.ListResponse, index: ParentIndex, uid: Callable[[str, str], str]) -> Iterator[Holding]:
+    for pod in listed.pods:
+        for container in pod.containers:
+            given = [
+                (devices.resource_name, device_id, index.resolve(device_id), "")
+                for devices in container.devices
+                for device_id in devices.device_ids
+            ]
+            given += [
+                (
+                    "",
+                    resource.device_name,
+                    index.resolve_dra(resource.device_name),
+                    f"{d.claim_namespace}/{d.claim_name}",
+                )
+                for d in container.dynamic_resources
+                for resource in d.claim_resources
+                if resource.driver_name == _DRA_DRIVER
+            ]
+            for resource_name, slice_id, parent_id, claim in given:
+                if parent_id is None:
+                    continue
+                pod_uid = uid(pod.namespace, pod.name)
+                yield Holding(
+                    container=ContainerKey(pod.namespace, pod.name, pod_uid, container.name),
+                    parent_id=parent_id,
+                    slice_id=slice_id,
+                    resource_name=resource_name,
+                    claim=claim,
+                    join=Join.LOG_DIR if pod_uid else Join.NAME,
+                )
+
+
+def snapshot_of(
+    listed: kubelet.ListResponse,
+    allocatable: kubelet.AllocatableResponse,
+    gpus: Sequence[GpuInfo],
+    uid: Callable[[str, str], str],
+    mps_parents: frozenset[str] = frozenset(),
+) -> HoldingsSnapshot:
+    """Turn the kubelet's answers into who holds what.
+
+    Args:
+        listed: Answer of List.
+        allocatable: Answer of GetAllocatableResources.
+        gpus: The node's GPUs, to resolve device ids.
+        uid: UID of a pod by namespace and name; empty where unknown.
+        mps_parents: Parents on which an MPS server runs: device ids do not tell MPS from time-slicing.
+    """
+    index = ParentIndex(gpus)
+    replicas: dict[str, int] = {}
+    sharing: dict[str, Sharing] = {}
+    seen: set[str] = set()
+    for devices in allocatable.devices:
+        for device_id in devices.device_ids:
+            parent_id = index.resolve(device_id)
+            if parent_id is None or device_id in seen:
+                continue
+            seen.add(device_id)
+            replicas[parent_id] = replicas.get(parent_id, 0) + 1
+            if "::" in device_id or "/vgpu" in device_id:
+                sharing[parent_id] = Sharing.MPS if parent_id in mps_parents else Sharing.TIME_SLICING
+    holdings = tuple(_holdings(listed, index, uid))
+    return HoldingsSnapshot(holdings=holdings, replicas=replicas, sharing=sharing)
+
+
+class KubeletHoldings:
+    """Asks the kubelet every few seconds; an unchanged answer gives the same snapshot object again."""
+
+    def __init__(
+        self,
+        *,
+        socket: Path,
+        pod_logs: Path,
+        gpus: Callable[[], Sequence[GpuInfo]],
+        clock: Clock,
+        every_seconds: float,
+    ) -> None:
+        """Take the kubelet's socket, the log directory, how to list GPUs, and how often to ask."""
+        self._client = KubeletClient(socket)
+        self._uids = PodUids(pod_logs)
+        self._gpus = gpus
+        self._clock = clock
+        self._every_ns = round(every_seconds * _SECOND)
+        self._asked_ns: int | None = None
+        self._snapshot: HoldingsSnapshot | None = None
+        self.problem = ""
+
+    def poll(self) -> HoldingsSnapshot | None:
+        """Return who holds what; None after the kubelet could not be asked for the first time."""
+        now = self._clock.monotonic_ns()
+        if self._asked_ns is not None and now - self._asked_ns < self._every_ns:
+            return self._snapshot
+        self._asked_ns = now
+        try:
+            listed, allocatable = self._client.ask()
+        except grpc.RpcError as error:
+            self.problem = f"the kubelet's PodResources do not answer: {error.code().name}"
+            return self._snapshot
+        self.problem = ""
+        self._uids.refresh()
+        snapshot = snapshot_of(
+            kubelet.ListResponse.FromString(listed),
+            kubelet.AllocatableResponse.FromString(allocatable),
+            self._gpus(),
+            self._uids.uid,
+        )
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+        return self._snapshot
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._client.close()

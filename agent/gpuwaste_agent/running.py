@@ -1,0 +1,181 @@
+"""The agent's process: loop, servers and signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpuwaste_agent.clock import SteppedClock, SystemClock
+from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.metrics import Metrics
+from gpuwaste_agent.node_agent import NodeAgent
+from gpuwaste_agent.pacing import RealPacer, SimulatedPacer
+from gpuwaste_agent.server import Identity, PlainServer, WindowsServer
+
+if TYPE_CHECKING:
+    from gpuwaste_agent.holdings import HoldingSource, ProcessOwners
+    from gpuwaste_agent.pacing import Pacer
+    from gpuwaste_agent.settings import AgentSettings
+    from gpuwaste_agent.telemetry import Nvml
+
+__all__ = ["run"]
+
+_SECOND = 1_000_000_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SYNC_SECONDS = 0.25
+_LATE_INTERVALS = 10
+_LATE_SECONDS = 60
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the loop works with."""
+
+    agent: NodeAgent
+    nvml: Nvml
+    pacer: Pacer
+
+
+def _boot_id(node: str) -> str:
+    """The kernel's boot id, so that a reader can tell a restart of the agent from one of the node."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else str(uuid.uuid5(uuid.NAMESPACE_DNS, node))
+
+
+def _simulated(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts:
+    from gpuwaste_agent.simulate.kubelet import SimulatedHoldings, SimulatedOwners  # noqa: PLC0415 - not on a real node
+    from gpuwaste_agent.simulate.nvml import SimulatedNvml  # noqa: PLC0415
+    from gpuwaste_agent.simulate.scenario_file import load_scenario  # noqa: PLC0415
+
+    simulation = settings.simulation
+    if simulation is None:
+        raise ValueError("no simulation is set")
+    node = load_scenario(simulation.scenario).node(settings.node)
+    start_ns = simulation.start_unix_ns
+    clock = SteppedClock(max(start_ns, journal.newest_window_end_ns or 0))
+    nvml = SimulatedNvml(node, clock, start_ns)
+    owners = SimulatedOwners(node)
+    holdings = SimulatedHoldings(node, clock, start_ns)
+    pacer = SimulatedPacer(clock, SystemClock(), interval_ns=settings.interval_ns, speed=simulation.speed)
+    agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
+    return _Parts(agent, nvml, pacer)
+
+
+def _node_agent(
+    settings: AgentSettings,
+    journal: Journal,
+    metrics: Metrics,
+    sources: tuple[Nvml, HoldingSource, ProcessOwners, SystemClock | SteppedClock],
+) -> NodeAgent:
+    nvml, holdings, owners, clock = sources
+    return NodeAgent(
+        nvml=nvml,
+        holdings=holdings,
+        owners=owners,
+        clock=clock,
+        journal=journal,
+        interval_ns=settings.interval_ns,
+        window_ns=settings.window_ns,
+        boot_id=_boot_id(settings.node),
+        told=metrics.add,
+    )
+
+
+def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts:
+    from gpuwaste_agent.cgroups import CgroupOwners, NoOwners  # noqa: PLC0415 - not in a simulation
+    from gpuwaste_agent.nvml import RealNvml  # noqa: PLC0415
+    from gpuwaste_agent.podresources import KubeletHoldings  # noqa: PLC0415
+
+    sources = settings.sources
+    clock = SystemClock()
+    nvml = RealNvml(library=sources.nvml_library, list_processes=sources.processes)
+    owners: ProcessOwners = CgroupOwners(sources.proc) if sources.processes else NoOwners()
+    holdings = KubeletHoldings(
+        socket=sources.pod_resources,
+        pod_logs=sources.pod_logs,
+        gpus=nvml.listed,
+        clock=clock,
+        every_seconds=sources.kubelet_seconds,
+    )
+    agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
+    return _Parts(agent, nvml, RealPacer(clock, settings.interval_ns))
+
+
+class _Health:
+    """Whether the loop still turns; read by the probes."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._limit = max(_LATE_SECONDS, _LATE_INTERVALS * settings.interval_seconds)
+        self._ticked = time.monotonic()
+        self.ready = False
+
+    def tick(self) -> None:
+        self._ticked = time.monotonic()
+        self.ready = True
+
+    def healthy(self) -> str:
+        late = time.monotonic() - self._ticked
+        return f"no reading for {late:.0f} s (limit {self._limit:.0f} s)" if late > self._limit else ""
+
+    def readiness(self) -> str:
+        return "" if self.ready else "no reading yet"
+
+
+def run(settings: AgentSettings) -> int:
+    """Sample and serve until SIGTERM or SIGINT; then close the open window as it is and let the driver go.
+
+    Raises:
+        ServerError, JournalError, NvmlUnavailableError, ScenarioError: Something needed does not work.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    journal = Journal(
+        settings.journal, retention_hours=settings.retention_hours, limit_bytes=settings.journal_limit_bytes
+    )
+    metrics = Metrics(journal)
+    health = _Health(settings)
+    identity = Identity(node=settings.node, node_uid=settings.node_uid, cluster=settings.cluster)
+    parts = (_simulated if settings.simulation else _real)(settings, journal, metrics)
+    try:
+        windows = WindowsServer(settings.listen, journal=journal, identity=identity, tls=settings.tls)
+        plain = PlainServer(
+            settings.metrics_listen, metrics=metrics.render, healthy=health.healthy, ready=health.readiness
+        )
+    except BaseException:
+        parts.nvml.close()
+        raise
+    windows.start("windows")
+    plain.start("metrics")
+    sys.stderr.write(f"gpuwaste-agent: {settings.node}: windows on port {windows.port}, metrics on port {plain.port}\n")
+    sys.stderr.flush()
+    try:
+        _loop(parts, journal, health, metrics, stop)
+    finally:
+        parts.nvml.close()
+        parts.agent.flush()
+        journal.close()
+        windows.stop()
+        plain.stop()
+    return 0
+
+
+def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, stop: threading.Event) -> None:
+    """Tick when due; make new windows durable at once, in a fast simulation a few times a second."""
+    unsynced = 0
+    synced = 0.0
+    while True:
+        began = time.monotonic()
+        unsynced += parts.agent.tick()
+        if unsynced and began - synced >= _SYNC_SECONDS:
+            journal.sync()
+            unsynced, synced = 0, began
+        health.tick()
+        metrics.tick(time.monotonic() - began)
+        if not parts.pacer.wait(stop.wait):
+            return
