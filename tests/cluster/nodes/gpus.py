@@ -25,6 +25,7 @@ __all__ = ["GpuNodes", "a_gpu", "an_instance"]
 
 CONFIG_MAP = ("gpu-operator", "device-plugin-config")
 
+_DAEMONS = ("device-plugin", "gpu-feature-discovery", "dcgm-exporter", "dcgm")
 _ROOT = Path(__file__).parents[3]
 _READY_SECONDS = 30.0
 
@@ -47,9 +48,12 @@ class GpuNodes:
         cluster: the running cluster.
         scenario: the GPUs; its nodes bear the cluster's names.
         configs: what the device plugin's ConfigMap holds, by key; `default` holds without a label.
+        mig_config: mig-parted's configuration file; without it mig-manager makes one up.
     """
 
-    def __init__(self, cluster: NodeCluster, scenario: Scenario, configs: Mapping[str, str]) -> None:
+    def __init__(
+        self, cluster: NodeCluster, scenario: Scenario, configs: Mapping[str, str], *, mig_config: str | None = None
+    ) -> None:
         self._cluster = cluster
         self._children: dict[str, Child] = {}
         self.scenario = cluster.access.folder / "scenario.json"
@@ -64,11 +68,19 @@ class GpuNodes:
                 "data": {"default": "version: v1\nflags: {migStrategy: mixed}\n", **configs},
             },
         )
+        if mig_config is not None:
+            metadata = {"name": "mig-parted-config", "namespace": namespace}
+            data = {"config.yaml": mig_config}
+            cluster.access.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def start(self) -> None:
-        """Start a device plugin for each node, and return when every node offers GPUs."""
+        """Start a device plugin and a mig-manager for each node, and return when every node offers GPUs."""
         for node in self._cluster.nodes:
+            # As NVIDIA's operator labels a GPU node; mig-manager pauses daemons by these.
+            deployed = [f"nvidia.com/gpu.deploy.{daemon}=true" for daemon in _DAEMONS]
+            self._cluster.access.kubectl("label", "node", node.name, "--overwrite", *deployed)
             self.start_plugin(node)
+            self.start_mig_manager(node)
         wait_until(
             lambda: all(self.allocatable(node.name) for node in self._cluster.nodes),
             what="every node offering GPUs",
@@ -80,9 +92,16 @@ class GpuNodes:
         """Start the device plugin of one node."""
         self._start("deviceplugin", node, "--kubelet-folder", node.kubelet_folder, "--default-config", "default")
 
-    def stop_plugin(self, node: Node) -> None:
-        """End the device plugin of one node."""
-        self._cluster.supervisor.stop_one(self._children.pop(f"deviceplugin-{node.name}"))
+    def start_mig_manager(self, node: Node, *, wait_seconds: float = 300.0, with_reboot: bool = False) -> None:
+        """Start the mig-manager of one node; daemons have `wait_seconds` to go before it gives up."""
+        more = ["--with-reboot"] if with_reboot else []
+        self._start(
+            "migmanager", node, "--kubelet-folder", node.kubelet_folder, "--wait-seconds", str(wait_seconds), *more
+        )
+
+    def stop(self, program: str, node: Node) -> None:
+        """End the `deviceplugin` or the `migmanager` of one node."""
+        self._cluster.supervisor.stop_one(self._children.pop(f"{program}-{node.name}"))
 
     def allocatable(self, node: str) -> dict[str, int]:
         """What a node offers of NVIDIA's resources, as far as it offers any."""

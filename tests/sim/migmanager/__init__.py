@@ -1,0 +1,1 @@
+"""Stand-in for NVIDIA's mig-manager: obeys the node label `nvidia.com/mig.config`, with the real one's failings."""
