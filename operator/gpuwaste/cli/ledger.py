@@ -43,7 +43,7 @@ def _hours(ns: int) -> str:
 
 
 @ledger.command("ls")
-@click.argument("url")
+@click.option("--ledger", "url", required=True, metavar="URL", help="Folder or object store of the ledger.")
 @output_option
 def list_hours(*, url: str, output: str) -> None:
     """List the clusters of a ledger: hours, size and holes."""
@@ -75,7 +75,7 @@ def list_hours(*, url: str, output: str) -> None:
 
 
 @ledger.command("show")
-@click.argument("url")
+@click.option("--ledger", "url", required=True, metavar="URL", help="Folder or object store of the ledger.")
 @click.option("--from", "first", type=Day(), help="First day, in UTC.")
 @click.option("--to", "last", type=Day(), help="Last day, included.")
 @click.option("--cluster", help="This cluster alone.")
@@ -117,7 +117,7 @@ def show(
 
 
 @ledger.command("verify")
-@click.argument("url")
+@click.option("--ledger", "url", required=True, metavar="URL", help="Folder or object store of the ledger.")
 @click.option("--inputs", metavar="URL", help="Check as well that the ledger was computed from these inputs.")
 @click.option("--cluster", help="This cluster alone.")
 @output_option

@@ -44,7 +44,7 @@ COMMANDS: tuple[CommandSource, ...] = (
     CommandSource("scan", "Look", "Waste by team and workload from a kubeconfig and a Prometheus."),
     CommandSource("top", "Look", "Workloads whose waste is dearest, first."),
     CommandSource("report", "Look", "What was paid, used and wasted, as a table or one HTML page."),
-    CommandSource("pack", "Plan", "Place pods of a CSV file on the cheapest nodes, with a proven bound."),
+    CommandSource("pack", "Plan", "Place the pods of a CSV file on nodes, with a proven bound."),
     CommandSource("plan", "Plan", "The plan of a cluster: actions, saving, bound and gap."),
     CommandSource("mig", "Plan", "Fewest GPUs whose MIG layouts meet a demand."),
     CommandSource("share", "Plan", "Groups of pods that can share a GPU within a promise."),
@@ -91,11 +91,11 @@ class CommandGroup(click.Group):
         """Names in the order of the help."""
         return list(self.sources)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of a command; the attribute named like the command is it."""
         source = self.sources.get(cmd_name)
         if source is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         command: click.Command = getattr(importlib.import_module(f"gpuwaste.cli.{source.name}"), cmd_name)
         return command
 

@@ -39,7 +39,10 @@ class _FolderStore(Store):
 
 def _open(url: str, kind: str) -> Store:
     store = open_store(url)
-    if clusters_in(store, kind):
+    parent, _, name = store.root.rpartition("/")
+    if name == kind and parent:
+        return Store(store.filesystem, parent)
+    if any(clusters_in(store, one) for one in ("inputs", "ledger")):
         return store
     return _FolderStore(store.filesystem, store.root, kind)
 
@@ -63,7 +66,8 @@ def open_ledger(url: str, *, create: bool = False) -> Store:
 
     Args:
         url: folder or object store.
-        create: whether an empty place is fine; the ledger is then written right below it.
+        create: whether an empty place is fine; the ledger is then written right below it, or
+            into its folder `ledger` where it holds a folder `inputs`.
 
     Raises:
         InputError: there is no ledger, and `create` is false.
