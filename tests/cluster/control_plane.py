@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from tests.cluster import ports
 from tests.cluster.access import ControlPlane, kubeconfig
-from tests.cluster.binaries import Binaries, find_binaries
 from tests.cluster.certificates import Authority, KeyPair
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import owned_folder
 from tests.cluster.processes import Supervisor, wait_until
+from tests.cluster.programs import Binaries, find_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster import ports
-from tests.cluster.binaries import KUBERNETES_VERSION, find_binaries
 from tests.cluster.control_plane import running_control_plane
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import sweep
+from tests.cluster.programs import KUBERNETES_VERSION, find_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,7 +33,7 @@ class NodeApi:
 
     def node_object(self) -> dict[str, Any]:
         """The node."""
-        return self._get(f"/api/v1/nodes/{self.node}") or {}
+        return self.get(f"/api/v1/nodes/{self.node}") or {}
 
     def labels(self) -> dict[str, str]:
         """The node's labels."""
@@ -45,24 +45,25 @@ class NodeApi:
 
     def config_map(self, namespace: str, name: str) -> dict[str, str] | None:
         """Data of a ConfigMap, or None if there is none."""
-        found = self._get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+        found = self.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
         return None if found is None else dict(found.get("data") or {})
 
     def pods(self) -> list[dict[str, Any]]:
         """The node's pods."""
-        found = self._get("/api/v1/pods", [("fieldSelector", f"spec.nodeName={self.node}")]) or {}
+        found = self.get("/api/v1/pods", [("fieldSelector", f"spec.nodeName={self.node}")]) or {}
         return list(found.get("items", ()))
 
     def claim(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A ResourceClaim, or None if there is none."""
-        return self._get(f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}")
+        return self.get(f"/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}")
 
     def apply(self, path: str, content: dict[str, Any], *, manager: str) -> None:
         """Create or change the object at `path` by server-side apply."""
         query = [("fieldManager", manager), ("force", "true")]
         self._call("PATCH", path, query, content, "application/apply-patch+yaml")
 
-    def _get(self, path: str, query: list[tuple[str, str]] | None = None) -> dict[str, Any] | None:
+    def get(self, path: str, query: list[tuple[str, str]] | None = None) -> dict[str, Any] | None:
+        """The object at a path, or None if there is none."""
         return self._call("GET", path, query or [], None, "application/json")
 
     def _call(

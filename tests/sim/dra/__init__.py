@@ -1,0 +1,1 @@
+"""Stand-in for NVIDIA's DRA driver: publishes ResourceSlices and prepares ResourceClaims for the kubelet."""

@@ -1,0 +1,50 @@
+"""Run the DRA stand-in of one node until it is asked to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kubernetes.client.exceptions import ApiException
+from tests.sim.dra.driver import DraDriver
+from tests.sim.hardware import Hardware
+from tests.sim.node_api import NodeApi
+from urllib3.exceptions import HTTPError
+
+_STEP_SECONDS = 0.3
+
+
+def main(argv: list[str]) -> int:
+    """Parse the flags and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.dra", description=__doc__)
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--kubeconfig", type=Path, required=True)
+    parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
+    parser.add_argument("--scenario", type=Path, required=True, help="the file that says which GPUs there are")
+    flags = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    driver = DraDriver(
+        api=NodeApi(flags.kubeconfig, flags.node),
+        hardware=Hardware(flags.scenario, flags.node, now=lambda: datetime.now(UTC)),
+        kubelet_folder=flags.kubelet_folder,
+    )
+    ending = threading.Event()
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, lambda *_: ending.set())
+    driver.start()
+    while not ending.wait(_STEP_SECONDS):
+        try:
+            driver.step()
+        except (ApiException, HTTPError) as error:
+            logging.getLogger("dra").warning("the API server does not answer: %s", error)
+    driver.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
