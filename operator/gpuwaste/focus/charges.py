@@ -11,15 +11,15 @@ price × quantity, exactly. Both roundings fix what the charge is; nothing after
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuwaste.focus.grouping import group_numbers, group_rows, sum_by
 from gpuwaste.focus.options import ExportOptions, Finding
+from gpuwaste.focus.parts import Parts, due_weights, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.model.units import NS_PER_HOUR
@@ -27,13 +27,33 @@ from gpuwaste.model.units import NS_PER_HOUR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gpuwaste.focus.methods import Method
+    Int64s = NDArray[np.int64]
 
-__all__ = ["Charges", "impute", "query", "weigh"]
+__all__ = ["Charges", "carriers", "impute"]
 
 _QUANTITY_DECIMALS: Final = 6
 _PRICE_DECIMALS: Final = 12
 _PRICES: Final = ("list", "contracted", "billed", "effective")
+_STAND_INS: Final = {
+    "list": ("list", "contracted", "effective"),
+    "contracted": ("contracted", "list", "effective"),
+    "billed": ("billed", "effective", "contracted", "list"),
+    "effective": ("effective", "contracted", "list"),
+}
+"""A price that is not known is the next one known: what no invoice says is billed as it is effective."""
+
+_KEY: Final = (
+    "period",
+    "cluster",
+    "node_uid",
+    "gpu_model",
+    "unprovisioned",
+    *(f"{kind}_unit_cost" for kind in _PRICES),
+    "currency",
+    "price_source",
+    "price_date",
+)
+_LABELS: Final = ("node", "provider_id", "pool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,18 +61,22 @@ class Charges:
     """Origin charges and their parts.
 
     Attributes:
-        charges: one row a charge: its key and labels, `gpus` int64, `quantity` decimal128(38,6), and for each of
-            list, contracted, billed and effective a `<kind>_price` decimal128(38,12) and a `<kind>_cost`
-            decimal128(38,28).
-        parts: one row a receiver or remainder, sorted by `charge` (row of `charges`), remainder reason and receiver;
-            `weight`, `held`, `duty`, `effective`, `borrowed` and `unmeasured` in int64 nanoseconds of GPU, and
-            `smeared`, the part of the weight that nobody held, where the method smears.
+        charges: one row a charge, in the order of its key: the key, labels, `gpus` int64, `quantity` decimal128(38,6),
+            and for each of list, contracted, billed and effective a `<kind>_price` decimal128(38,12) and a
+            `<kind>_cost` decimal128(38,28).
+        parts: of the charges, by their position.
         findings: what was left out, by name.
     """
 
     charges: pa.Table
-    parts: pa.Table
+    parts: Parts
     findings: tuple[Finding, ...]
+
+
+def carriers(ledger: pa.Table) -> pa.Table:
+    """The rows that can carry a GPU's cost, or explain who used it."""
+    uses = pc.or_(pc.greater(ledger["owned"], 0), pc.equal(ledger["row_kind"], "unattributed"))
+    return ledger.filter(pc.and_(pc.equal(ledger["resource"], "gpu"), uses))
 
 
 def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
@@ -60,71 +84,60 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
 
     Args:
         ledger: rows of the ledger's schema, of any number of hours; days are whole where the grain is a day.
-        options: grain, grouping and currency.
+        options: grain, grouping, method and currency.
 
     Raises:
         InputError: the ledger is in several currencies and none was chosen.
-        InvariantError: a free row's categories do not add up to what is owned.
+        InvariantError: the parts of a charge do not add up to what is owned.
     """
-    if "hour" in ledger.column_names:
-        # DuckDB truncates a time with a zone only by its ICU extension; the ledger's times are UTC without it.
-        plain = ledger["hour"].cast(pa.timestamp("us"))
-        ledger = ledger.set_column(ledger.column_names.index("hour"), "hour", plain)
-    with duckdb.connect() as connection:
-        connection.register("ledger", ledger)
-        choices = {"grain": options.grain, "grouping": options.grouping}
-        connection.execute(query("owned_rows"), choices)
-        _one_currency(connection, options.currency)
-        connection.execute(query("charges"))
-        connection.execute(query("charged_rows"))
-        parts = weigh(connection, options.method)
-        charges = connection.sql("SELECT * FROM charges ORDER BY charge").to_arrow_table()
-        unpriced = connection.sql(query("unpriced")).to_arrow_table()
-    _check_whole(charges, parts, options.method)
-    return Charges(charges=_with_amounts(charges), parts=parts, findings=_unpriced(unpriced))
+    rows = _with_key(carriers(ledger), options)
+    priced = pc.is_valid(rows["effective_unit_cost"])
+    findings = _unpriced(rows.filter(pc.invert(priced)))
+    rows = _one_currency(rows.filter(priced), options.currency)
+    groups = group_rows([rows[name] for name in _KEY])
+    of, count = groups.of, len(groups.first)
+    owned = sum_by(of, rows["owned"].to_numpy(), count)
+    # Work that ran without a holder may stand under a key of its own only where nothing is owned.
+    if (owned == 0).any():
+        lost = rows.slice(int(groups.first[int(np.argmin(owned))]), 1).to_pylist()[0]
+        raise InvariantError(f"node {lost['node']} {lost['hour']:%Y-%m-%dT%H:%MZ}: rows of one GPU differ in price")
+    charges = rows.select([*_KEY, *_LABELS]).take(pa.array(groups.first)).combine_chunks()
+    gpu = group_numbers([of, group_rows([rows["gpu_uuid"]]).of])
+    gpus = np.bincount(of[gpu.first], minlength=count).astype(np.int64)
+    parts = weigh(rows, of, count, grouping=options.grouping, method=options.method)
+    _check_whole(charges, sum_by(parts.charge, parts.weight, count), due_weights(rows, of, count, options.method.basis))
+    return Charges(charges=_with_amounts(charges, owned, gpus), parts=parts, findings=findings)
 
 
-def weigh(connection: duckdb.DuckDBPyConnection, method: Method) -> pa.Table:
-    """The parts of the charges in the view `charged_rows`, as `Charges.parts`."""
-    parts = connection.sql(query("parts"), params={"basis": method.basis}).to_arrow_table()
-    if not method.smeared:
-        return parts
-    connection.register("parts", parts)
-    return connection.sql(query("smeared"), params={"kinds": list(method.smeared)}).to_arrow_table()
+def _with_key(rows: pa.Table, options: ExportOptions) -> pa.Table:
+    """The rows with the columns of the key: the period, and a price of each kind that any price is known of."""
+    known = {kind: rows[f"{kind}_unit_cost"] for kind in _PRICES}
+    columns = {name: rows[name] for name in rows.column_names}
+    columns["period"] = pc.floor_temporal(rows["hour"], unit=options.grain)
+    columns["unprovisioned"] = pc.equal(rows["row_kind"], "unprovisioned")
+    for kind, order in _STAND_INS.items():
+        columns[f"{kind}_unit_cost"] = pc.coalesce(*(known[other] for other in order))
+    for name in ("currency", "price_source", "price_date"):
+        columns[name] = pc.fill_null(rows[name], "")
+    return pa.table(columns)
 
 
-def query(name: str) -> str:
-    """The SQL of a file in `sql/`."""
-    return (files("gpuwaste.focus") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
-
-
-def _one_currency(connection: duckdb.DuckDBPyConnection, wanted: str) -> None:
-    found = [
-        currency
-        for (currency,) in connection.sql(
-            "SELECT DISTINCT currency FROM owned_rows WHERE effective_unit_cost IS NOT NULL ORDER BY currency"
-        ).fetchall()
-    ]
+def _one_currency(rows: pa.Table, wanted: str) -> pa.Table:
+    if wanted:
+        return rows.filter(pc.equal(rows["currency"], wanted))
+    found = sorted(pc.unique(rows["currency"]).to_pylist())
     if "" in found:
         raise InputError("prices without a currency", where="ledger", fix="give each price a currency and replay")
-    if wanted:
-        connection.execute(
-            "DELETE FROM owned_rows WHERE effective_unit_cost IS NOT NULL AND currency <> $wanted", {"wanted": wanted}
-        )
-    elif len(found) > 1:
+    if len(found) > 1:
         raise InputError(
             f"costs are in {', '.join(found)}; a sum over several currencies has no meaning",
             where="ledger",
             fix="export each by itself with --currency",
         )
+    return rows
 
 
-def _check_whole(charges: pa.Table, parts: pa.Table, method: Method) -> None:
-    given = np.zeros(len(charges), np.int64)
-    np.add.at(given, parts["charge"].to_numpy(), parts["weight"].to_numpy())
-    due = charges["owned"].to_numpy()
-    if method.basis == "larger":
-        due = due + charges["lent_by_holders"].to_numpy()
+def _check_whole(charges: pa.Table, given: Int64s, due: Int64s) -> None:
     if not np.array_equal(given, due):
         wrong = int(np.flatnonzero(given != due)[0])
         row = charges.slice(wrong, 1).to_pylist()[0]
@@ -134,14 +147,13 @@ def _check_whole(charges: pa.Table, parts: pa.Table, method: Method) -> None:
         )
 
 
-def _with_amounts(charges: pa.Table) -> pa.Table:
-    gpus = _gpus(charges)
+def _with_amounts(charges: pa.Table, owned: Int64s, gpus: Int64s) -> pa.Table:
+    # Capacity that is not there has no GPU to count, and is charged by the single GPU.
+    gpus = np.where(charges["unprovisioned"].to_numpy(), 1, gpus)
     quantity = scaled_decimal(
-        _divide_half_even(charges["owned"].to_numpy(), gpus * (NS_PER_HOUR // 10**_QUANTITY_DECIMALS)),
-        _QUANTITY_DECIMALS,
+        _divide_half_even(owned, gpus * (NS_PER_HOUR // 10**_QUANTITY_DECIMALS)), _QUANTITY_DECIMALS
     )
-    table = charges.set_column(charges.column_names.index("gpus"), "gpus", pa.array(gpus))
-    table = table.append_column("quantity", quantity)
+    table = charges.append_column("gpus", pa.array(gpus)).append_column("quantity", quantity)
     for kind in _PRICES:
         price = _node_price(charges[f"{kind}_unit_cost"].combine_chunks(), gpus)
         table = table.append_column(f"{kind}_price", price)
@@ -149,35 +161,33 @@ def _with_amounts(charges: pa.Table) -> pa.Table:
     return table
 
 
-def _gpus(charges: pa.Table) -> NDArray[np.int64]:
-    """GPUs of each charge; capacity that is not there has no GPU to count, and is charged by the single GPU."""
-    unprovisioned = charges["unprovisioned"].to_numpy()
-    gpus: NDArray[np.int64] = np.where(unprovisioned, 1, charges["gpus"].to_numpy())
-    return gpus
-
-
-def _divide_half_even(amount: NDArray[np.int64], divisor: NDArray[np.int64]) -> NDArray[np.int64]:
+def _divide_half_even(amount: Int64s, divisor: Int64s) -> Int64s:
     quotient, rest = np.divmod(amount, divisor)
     up = (2 * rest > divisor) | ((2 * rest == divisor) & (quotient % 2 == 1))
-    rounded: NDArray[np.int64] = quotient + up
+    rounded: Int64s = quotient + up
     return rounded
 
 
-def _node_price(unit_cost: pa.Array, gpus: NDArray[np.int64]) -> pa.Array:
+def _node_price(unit_cost: pa.Array, gpus: Int64s) -> pa.Array:
     wide = pc.multiply(unit_cost.cast(pa.decimal256(38, 18)), pa.array(gpus).cast(pa.decimal256(19, 0)))
     rounded = pc.round(wide, ndigits=_PRICE_DECIMALS, round_mode="half_to_even")
     return rounded.cast(pa.decimal128(38, _PRICE_DECIMALS))
 
 
 def _unpriced(rows: pa.Table) -> tuple[Finding, ...]:
+    left_out = (
+        rows.group_by(["cluster", "node", "gpu_model"])
+        .aggregate([("owned", "sum"), ("hour", "min")])
+        .sort_by([(name, "ascending") for name in ("cluster", "node", "gpu_model")])
+    )
     return tuple(
         Finding(
             where=f"node {row['node'] or '(none)'} ({row['gpu_model']})",
             what=(
-                f"no price for {row['owned'] / NS_PER_HOUR:.2f} GPU-hours from {row['first_period']:%Y-%m-%dT%H:%MZ} on"
+                f"no price for {row['owned_sum'] / NS_PER_HOUR:.2f} GPU-hours from {row['hour_min']:%Y-%m-%dT%H:%MZ} on"
                 "; left out of the export"
             ),
             fix="add the GPU model to the price list and replay the ledger",
         )
-        for row in rows.to_pylist()
+        for row in left_out.to_pylist()
     )

@@ -23,6 +23,7 @@ __all__ = [
     "VERSIONS",
     "Column",
     "Version",
+    "coded_schema",
     "columns_of",
     "schema_of",
 ]
@@ -239,3 +240,14 @@ def schema_of(version: Version) -> pa.Schema:
     """The Arrow schema of an exported file: the FOCUS columns by name, then this project's."""
     fields = [pa.field(column.name, column.type) for column in columns_of(version)]
     return pa.schema([*fields, *(pa.field(name, pa.string()) for name in CUSTOM_COLUMNS)])
+
+
+def coded_schema(version: Version) -> pa.Schema:
+    """`schema_of` with texts dictionary-encoded, as rows are kept in memory; the details differ from row to row."""
+    coded = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            field.with_type(coded) if field.type == pa.string() and field.name != "AllocatedMethodDetails" else field
+            for field in schema_of(version)
+        ]
+    )

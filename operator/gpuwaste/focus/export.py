@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from gpuwaste.focus.columns import schema_of
+from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
 from gpuwaste.focus.split import split_ledger
@@ -129,7 +129,7 @@ def _write_file(
     sectors: list[TimeSector] = []
     clusters: set[str] = set()
     with ExitStack() as stack:
-        sink: RowSink = stack.enter_context(open_sink(path, schema))
+        sink: RowSink = stack.enter_context(open_sink(path, coded_schema(options.version)))
         for day in days:
             split = split_ledger(day.table, options)
             sink.write(split.rows)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["RowSink", "metadata_path", "open_sink", "write_json"]
 
 _ROW_GROUP_ROWS = 131_072
+_UNIQUE = ("AllocatedMethodDetails",)
 
 
 class RowSink(Protocol):
@@ -52,7 +53,7 @@ def open_sink(path: Path, schema: pa.Schema) -> Iterator[RowSink]:
 class _ParquetSink:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         # Amounts are mostly all different, so a dictionary of them would only cost time.
-        texts = [field.name for field in schema if field.type != AMOUNT_TYPE]
+        texts = [name for name in schema.names if schema.field(name).type != AMOUNT_TYPE and name not in _UNIQUE]
         self._writer = pq.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=texts, version="2.6", store_schema=False
         )

@@ -21,6 +21,7 @@ __all__ = [
     "largest_remainder_units",
     "multiply_exact",
     "ratio_decimals",
+    "ratio_units",
     "scaled_decimal",
 ]
 
@@ -69,6 +70,14 @@ def largest_remainder_units(
     of = group[order]
     rank = np.arange(len(order)) - np.searchsorted(of, of, side="left")
     units[order] += rank < left[of]
+    return units
+
+
+def ratio_units(weight: NDArray[np.int64], group: NDArray[np.int64], decimals: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As `largest_remainder_units`, but all in units of 10⁻¹²; the digits behind a group's decimals are zeros."""
+    units: NDArray[np.int64] = largest_remainder_units(weight, group, decimals) * 10 ** (
+        MAX_RATIO_DECIMALS - decimals[group]
+    )
     return units
 
 

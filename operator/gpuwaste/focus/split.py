@@ -10,22 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import impute
-from gpuwaste.focus.columns import schema_of
+from gpuwaste.focus.columns import AMOUNT_TYPE, coded_schema
 from gpuwaste.focus.details import method_details
 from gpuwaste.focus.ratios import (
     MAX_RATIO_DECIMALS,
     decimals_used,
-    largest_remainder_units,
     multiply_exact,
     ratio_decimals,
+    ratio_units,
     scaled_decimal,
 )
 from gpuwaste.focus.texts import ascii_text, join, json_object, json_texts, map_distinct, uri_texts
 
 if TYPE_CHECKING:
+    from gpuwaste.focus.columns import Version
     from gpuwaste.focus.options import ExportOptions, Finding
 
-__all__ = ["TAG_PREFIX", "Split", "split_ledger"]
+__all__ = ["TAG_PREFIX", "Split", "focus_table", "split_ledger", "spread"]
 
 _COSTS: Final = ("list", "contracted", "billed", "effective")
 TAG_PREFIX: Final = "gpuwaste.dev/"
@@ -37,7 +38,7 @@ class Split:
     """FOCUS rows of a span of the ledger.
 
     Attributes:
-        rows: the columns of `schema_of(version)`, sorted by charge and receiver.
+        rows: the columns of `coded_schema(version)`, sorted by charge and receiver.
         charges: the number of origin charges.
         findings: what was left out, by name.
     """
@@ -63,29 +64,41 @@ def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
     """
     imputed = impute(ledger, options)
     charges, parts = imputed.charges, imputed.parts
-    of = parts["charge"].to_numpy()
     amounts = {kind: charges[f"{kind}_cost"].combine_chunks() for kind in _COSTS}
     amounts["quantity"] = charges["quantity"].combine_chunks()
     used = np.max([decimals_used(amount) for amount in amounts.values()], axis=0, initial=0)
-    decimals = ratio_decimals(used)
-    units = largest_remainder_units(parts["weight"].to_numpy(), of, decimals)
-    units *= 10 ** (MAX_RATIO_DECIMALS - decimals[of])
-    ratio = scaled_decimal(units, MAX_RATIO_DECIMALS)
-    index = pa.array(of)
-    values: dict[str, Any] = {name: column.take(index) for name, column in _charge_columns(charges, options).items()}
-    values |= _amount_columns(amounts, index, ratio)
-    values |= _receiver_columns(parts, options)
+    units = ratio_units(parts.weight, parts.charge, ratio_decimals(used))
+    of = pa.array(parts.charge.astype(np.int32))
+    values: dict[str, Any] = {name: spread(column, of) for name, column in _charge_columns(charges, options).items()}
+    values |= _amount_columns(amounts, of, scaled_decimal(units, MAX_RATIO_DECIMALS))
+    to = pa.array(parts.receiver.astype(np.int32))
+    values |= {name: spread(column, to) for name, column in _receiver_columns(parts.receivers, options).items()}
     values["AllocatedMethodDetails"] = method_details(parts, units, options.method)
-    rows = _table(values, len(parts), options)
+    rows = focus_table(values, len(units), options.version)
     return Split(rows=rows, charges=len(charges), findings=imputed.findings)
 
 
-def _table(values: dict[str, Any], rows: int, options: ExportOptions) -> pa.Table:
-    schema = schema_of(options.version)
-    columns = [
-        values[field.name].cast(field.type) if field.name in values else pa.nulls(rows, field.type) for field in schema
-    ]
+def focus_table(values: dict[str, Any], rows: int, version: Version) -> pa.Table:
+    """A table of the columns of a version; those without values are null throughout."""
+    nothing = pa.nulls(rows, pa.int32())
+    empty = pa.DictionaryArray.from_arrays(nothing, pa.array([], pa.string()))
+    schema = coded_schema(version)
+    columns = []
+    for field in schema:
+        value = values.get(field.name)
+        if value is None:
+            columns.append(empty if pa.types.is_dictionary(field.type) else pa.nulls(rows, field.type))
+        else:
+            columns.append(value if value.type == field.type else value.cast(field.type))
     return pa.table(columns, schema=schema)
+
+
+def spread(values: pa.Array, index: pa.Array) -> pa.Array:
+    """`values[index]`; texts as a dictionary, so that a million rows hold each text once."""
+    if not pa.types.is_string(values.type):
+        return values.take(index)
+    coded = pc.dictionary_encode(values)
+    return pa.DictionaryArray.from_arrays(coded.indices.take(index), coded.dictionary)
 
 
 def _amount_columns(amounts: dict[str, pa.Array], index: pa.Array, ratio: pa.Array) -> dict[str, pa.Array]:
@@ -110,8 +123,8 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
     rows = len(charges)
     texts = {name: charges[name].combine_chunks() for name in ("cluster", "node", "pool", "gpu_model", "node_uid")}
     names = {name: map_distinct(column, ascii_text) for name, column in texts.items()}
-    listed = charges["list_price"].combine_chunks()
-    contracted = charges["contracted_price"].combine_chunks()
+    listed = charges["list_price"].combine_chunks().cast(AMOUNT_TYPE)
+    contracted = charges["contracted_price"].combine_chunks().cast(AMOUNT_TYPE)
     currency = charges["currency"].combine_chunks()
     constants = {
         "ChargeCategory": "Usage",
@@ -149,7 +162,7 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
         "PricingCurrencyListUnitPrice": listed,
         "ContractedUnitPrice": contracted,
         "PricingCurrencyContractedUnitPrice": contracted,
-        "Tags": _tags({"cluster": texts["cluster"], "gpu-model": texts["gpu_model"], "pool": texts["pool"]}, rows),
+        "Tags": _tags({"cluster": texts["cluster"], "gpu_model": texts["gpu_model"], "pool": texts["pool"]}, rows),
         "x_ClusterName": names["cluster"],
         "x_NodeName": _or_null(names["node"]),
         "x_Pool": _or_null(names["pool"]),
@@ -160,7 +173,7 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
 
 
 def _periods(charges: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
-    start = charges["period"].to_numpy().astype("M8[us]")
+    start = charges["period"].cast(pa.timestamp("us")).to_numpy()
     month = start.astype("M8[M]")
     length = np.timedelta64(1, "h") if options.grain == "hour" else np.timedelta64(1, "D")
 
@@ -226,46 +239,36 @@ def _plain(prices: pa.Array) -> pa.Array:
     return pa.array([f"{price:f}" for price in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
 
 
-def _receiver_columns(parts: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
-    """Who receives each part; null for what nobody held."""
-    rows = len(parts)
-    text = {name: parts[name].combine_chunks() for name in ("cluster", "namespace", "workload_kind", "workload_name")}
-    team = parts["team"].combine_chunks()
-    reason = parts["reason"].combine_chunks()
-    held = pc.equal(reason, "")
+def _receiver_columns(receivers: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
+    """Who receives a part; null for what nobody held."""
+    text = {name: receivers[name].combine_chunks() for name in receivers.column_names}
+    held = pc.equal(text["reason"], "")
     nobody = pa.scalar(None, pa.string())
     root = join("k8s://", uri_texts(text["cluster"]))
     if options.grouping == "team":
-        identity, name = join(root, "/teams/", uri_texts(team)), team
+        identity, name = join(root, "/teams/", uri_texts(text["team"])), text["team"]
     elif options.grouping == "workload":
         path = [uri_texts(text[key]) for key in ("namespace", "workload_kind", "workload_name")]
         identity = join(root, "/namespaces/", path[0], "/", path[1], "/", path[2])
         name = join(text["namespace"], "/", text["workload_kind"], "/", text["workload_name"])
     else:
         identity, name = join(root, "/namespaces/", uri_texts(text["namespace"])), text["namespace"]
-    tags = _tags(
-        {
-            "namespace": text["namespace"],
-            "team": team,
-            "workload-kind": text["workload_kind"],
-            "workload-name": text["workload_name"],
-        },
-        rows,
-    )
+    tags = _tags({key: text[key] for key in ("namespace", "team", "workload_kind", "workload_name")}, len(receivers))
+    plain = {key: _or_null(map_distinct(values, ascii_text)) for key, values in text.items()}
     return {
         "AllocatedResourceId": pc.if_else(held, identity, nobody),
         "AllocatedResourceName": pc.if_else(held, map_distinct(name, ascii_text), nobody),
         "AllocatedTags": pc.if_else(held, tags, nobody),
-        "x_RemainderReason": _or_null(reason),
-        "x_Namespace": _or_null(map_distinct(text["namespace"], ascii_text)),
-        "x_Team": _or_null(map_distinct(team, ascii_text)),
-        "x_WorkloadKind": _or_null(map_distinct(text["workload_kind"], ascii_text)),
-        "x_WorkloadName": _or_null(map_distinct(text["workload_name"], ascii_text)),
+        "x_RemainderReason": plain["reason"],
+        "x_Namespace": plain["namespace"],
+        "x_Team": plain["team"],
+        "x_WorkloadKind": plain["workload_kind"],
+        "x_WorkloadName": plain["workload_name"],
     }
 
 
 def _tags(texts: dict[str, pa.Array], rows: int) -> pa.Array:
-    pairs = [(f"{TAG_PREFIX}{key}", _or_null(values)) for key, values in texts.items()]
+    pairs = [(f"{TAG_PREFIX}{key.replace('_', '-')}", _or_null(values)) for key, values in texts.items()]
     return json_object([(key, json_texts(values)) for key, values in pairs], rows=rows)
 
 

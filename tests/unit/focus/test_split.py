@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.focus.clusters import random_ledger
 from tests.unit.focus.ledgers import free, holder, ledger, unattributed, unprovisioned
 
-from gpuwaste.focus.columns import SUMMABLE, columns_of, schema_of
+from gpuwaste.focus.columns import SUMMABLE, coded_schema, columns_of
 from gpuwaste.focus.methods import METHODS, parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.split import split_ledger
@@ -155,9 +155,11 @@ def test_an_hour_of_a_shared_node():
     assert json.loads(rows[0]["AllocatedTags"]) == {"gpuwaste.dev/namespace": "team-a", "gpuwaste.dev/team": "team-a"}
 
 
-def test_what_was_not_measured_is_left_out_and_not_zero():
+def test_what_was_not_measured_is_null_and_not_zero():
     (row,) = rows_of(holder("a", 1))
-    assert "x_DutyGpuHours" not in row["AllocatedMethodDetails"]
+    (element,) = json.loads(row["AllocatedMethodDetails"])["Elements"]
+    assert element["x_DutyGpuHours"] is None
+    assert element["x_EffectiveGpuHours"] is None
 
 
 def test_a_day_is_one_charge_a_price():
@@ -234,7 +236,7 @@ def test_a_ledger_that_breaks_its_law_is_not_exported():
 @pytest.mark.parametrize("version", ["1.3", "1.4"])
 def test_columns_of_a_version(version):
     table = split_ledger(ledger(holder("a", 1)), ExportOptions(version=version)).rows
-    assert table.schema == schema_of(version)
+    assert table.schema == coded_schema(version)
     assert len(columns_of(version)) == 65
     assert ("ProviderName" in table.column_names) == (version == "1.3")
 
