@@ -217,23 +217,37 @@ def _usage_columns(usage: Sequence[Any]) -> dict[str, list[Any]]:
 
 def _figure_columns(figures: Sequence[Any]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    origin = wire.Origin.Name
+    origin = dict(zip(wire.Origin.values(), wire.Origin.keys(), strict=True)).__getitem__
     for name in FIGURES:
         columns[name] = [None if f is None or not f.HasField(name) else getattr(f, name) for f in figures]
     columns["histogram_ns"] = [None if f is None or not f.histogram_ns else list(f.histogram_ns) for f in figures]
     for prefix in QUALITY_OF.values():
-        field = f"{prefix}_quality"
-        quality = [getattr(f, field) if f is not None and f.HasField(field) else None for f in figures]
-        columns[f"{prefix}_origin"] = _each(quality, lambda q: origin(q.origin))
-        columns[f"{prefix}_coverage_ppm"] = _each(quality, lambda q: q.coverage_ppm)
-        columns[f"{prefix}_resolution_ms"] = _each(quality, lambda q: q.resolution_ms)
-        columns[f"{prefix}_low"] = _each(quality, lambda q: q.low if q.HasField("low") else None)
-        columns[f"{prefix}_high"] = _each(quality, lambda q: q.high if q.HasField("high") else None)
+        columns |= _quality_columns(prefix, figures, origin)
     return columns
 
 
-def _unattributed_columns(figures: Sequence[Any]) -> dict[str, list[Any]]:
+def _quality_columns(prefix: str, figures: Sequence[Any], origin: Callable[[int], str]) -> dict[str, list[Any]]:
+    field = f"{prefix}_quality"
+    quality = [getattr(f, field) if f is not None and f.HasField(field) else None for f in figures]
+    names = ("origin", "coverage_ppm", "resolution_ms", "low", "high")
+    if not any(q is not None for q in quality):  # most figures of most records have none
+        return {f"{prefix}_{name}": [None] * len(figures) for name in names}
     return {
-        f"unattributed_{name}": [None if f is None or not f.HasField(name) else getattr(f, name) for f in figures]
-        for name in FIGURES
+        f"{prefix}_origin": _each(quality, lambda q: origin(q.origin)),
+        f"{prefix}_coverage_ppm": [None if q is None else q.coverage_ppm for q in quality],
+        f"{prefix}_resolution_ms": [None if q is None else q.resolution_ms for q in quality],
+        f"{prefix}_low": [q.low if q is not None and q.HasField("low") else None for q in quality],
+        f"{prefix}_high": [q.high if q is not None and q.HasField("high") else None for q in quality],
     }
+
+
+def _unattributed_columns(figures: Sequence[Any]) -> dict[str, list[Any]]:
+    present = [(row, f) for row, f in enumerate(figures) if f is not None and f.ByteSize()]
+    columns: dict[str, list[Any]] = {}
+    for name in FIGURES:
+        column: list[Any] = [None] * len(figures)
+        for row, f in present:
+            if f.HasField(name):
+                column[row] = getattr(f, name)
+        columns[f"unattributed_{name}"] = column
+    return columns

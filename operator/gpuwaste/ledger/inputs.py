@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from gpuwaste.ledger.store import Store, hour_folder, parse_hour_folder
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.facts import Fact, merge_facts, parse_fact
 from gpuwaste.model.units import NS_PER_HOUR, from_unix_ns
-from gpuwaste.model.windows import IDENTITY, WINDOW_SCHEMA
+from gpuwaste.model.windows import WINDOW_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -85,15 +85,23 @@ class HourInputs:
 
 def deduplicate(windows: pa.Table) -> pa.Table:
     """One row an identity, in the order of identities: equal content gives an equal table."""
-    if not windows.num_rows:
+    windows = windows.combine_chunks()
+    if windows.num_rows <= 1:
         return windows
-    ordered = windows.sort_by([(name, "ascending") for name in IDENTITY])
-    journal = ordered["journal_id"].combine_chunks().dictionary_encode()
-    codes = np.asarray(journal.indices)
-    seq = ordered["seq"].to_numpy()
-    fresh = np.ones(len(seq), bool)
-    fresh[1:] = (codes[1:] != codes[:-1]) | (seq[1:] != seq[:-1])
-    return ordered.filter(pa.array(fresh)).combine_chunks()
+    journal = windows["journal_id"].combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(journal.dictionary.to_pylist())))
+    codes, seq = rank[np.asarray(journal.indices)], windows["seq"].to_numpy()
+    if _rises(codes, seq).all():  # what one agent sent, or one file holds: nothing to do
+        return windows
+    order = np.lexsort((seq, codes))
+    codes, seq = codes[order], seq[order]
+    return windows.take(pa.array(order[np.r_[True, _rises(codes, seq)]])).combine_chunks()
+
+
+def _rises(codes: np.ndarray[Any, Any], seq: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Whether each row's identity lies above that of the row before; bool[n − 1]."""
+    above: np.ndarray[Any, Any] = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (seq[1:] > seq[:-1]))
+    return above
 
 
 def window_ranges(windows: pa.Table) -> dict[str, list[Range]]:
@@ -194,6 +202,31 @@ class InputStore:
         lines = [] if data is None else data.decode().splitlines()
         where = f"{self.store.root}/{name}"
         return [parse_fact(line, where=f"{where}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+
+    def node_facts(self, hour: datetime) -> pa.Table:
+        """Only the rows in which agents describe their nodes, each identity once."""
+        folder = hour_folder("inputs", self.cluster, hour)
+        columns = ["journal_id", "seq", "kind", "node", "node_uid", "window_start_ns", "body_json"]
+        tables = [
+            self.store.read_table(name, columns=columns)
+            for name in self.store.files(folder)
+            if name.endswith(".parquet")
+        ]
+        described = [
+            table.filter(pc.equal(table["kind"], "node_facts")).replace_schema_metadata(None) for table in tables
+        ]
+        if not described:
+            return WINDOW_SCHEMA.empty_table().select(columns)
+        return deduplicate(pa.concat_tables(described))
+
+    def nodes(self, hour: datetime) -> set[str]:
+        """Names of the nodes whose agents sent windows of the hour."""
+        folder = hour_folder("inputs", self.cluster, hour)
+        found: set[str] = set()
+        for name in self.store.files(folder):
+            if name.endswith(".parquet"):
+                found.update(pc.unique(self.store.read_table(name, columns=["node"])["node"]).to_pylist())
+        return found
 
     def hours(self) -> list[datetime]:
         """All hours for which anything is stored, oldest first."""

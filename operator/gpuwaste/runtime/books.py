@@ -97,7 +97,7 @@ class Books:
             return
         end = hour + HOUR
         holding = [fact for fact in facts if fact.overlaps(hour, end) or fact.kind in ("owner", "namespace")]
-        described = gpu_facts(self.inputs.load(hour).windows)
+        described = gpu_facts(self.inputs.node_facts(hour))
         described += self._carried_gpus(hour, described)
         prices = [f for f in price_facts([*holding, *described], own=self.prices) if f.overlaps(hour, end)]
         carried = [fact for fact in described if fact.valid_from < hour]
@@ -114,16 +114,16 @@ class Books:
         if not later or not earlier:
             return []
         present = {fact.data.node for fact in described if isinstance(fact.data, GpuData)}
-        before = merge_facts(self.inputs.read_facts(earlier[-1]), gpu_facts(self.inputs.load(earlier[-1]).windows))
+        before = merge_facts(self.inputs.read_facts(earlier[-1]), gpu_facts(self.inputs.node_facts(earlier[-1])))
         newest: dict[str, Fact] = {}
         for fact in before:
             if isinstance(fact.data, GpuData) and fact.data.node not in present:
                 newest[fact.uid] = fact
         if not newest:
             return []
-        back = set(pc.unique(self.inputs.load(later[0]).windows["node"]).to_pylist())
         if len(later) > 1:
             return list(newest.values())
+        back = self.inputs.nodes(later[0])
         return [f for f in newest.values() if isinstance(f.data, GpuData) and f.data.node in back]
 
     def rows(self, *, through: datetime) -> pa.Table:

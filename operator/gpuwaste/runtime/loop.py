@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpuwaste.runtime.metrics import OperatorMetrics
     from gpuwaste.runtime.planning import Planner
     from gpuwaste.runtime.puller import Puller
-    from gpuwaste.runtime.writer import ObjectWriter, WriteResult
+    from gpuwaste.runtime.writer import ObjectWriter
     from gpuwaste.settings.operator import OperatorSettings
 
 __all__ = ["Operator", "cluster_name"]
@@ -34,6 +34,8 @@ __all__ = ["Operator", "cluster_name"]
 _log = logging.getLogger(__name__)
 _SYNC_POLL_SECONDS = 0.1
 _LATE_FACTOR = 5
+_SHOW_PERIOD = timedelta(seconds=30)
+"""While the ledger is catching up, objects are shown only so often."""
 
 
 async def cluster_name(api: ClusterApi, settings: OperatorSettings) -> str:
@@ -50,7 +52,13 @@ async def cluster_name(api: ClusterApi, settings: OperatorSettings) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Operator:
-    """Everything one operator holds; `run` goes on until it is cancelled."""
+    """Everything one operator holds; `run` goes on until it is cancelled.
+
+    Attributes:
+        last_success: end of the last pass without an error.
+        failing: agents that did not answer the last pull.
+        unwritten: objects that the API server refused in the last pass, and why.
+    """
 
     settings: OperatorSettings
     api: ClusterApi
@@ -65,8 +73,10 @@ class Operator:
     last_success: datetime | None = None
     _through: datetime | None = None
     _pulled: datetime | None = None
+    _shown: datetime | None = None
     _seen_generation: int = -1
-    _failing: frozenset[str] = field(default_factory=frozenset)
+    failing: frozenset[str] = field(default_factory=frozenset)
+    unwritten: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Follow the cluster and run a pass whenever one is due."""
@@ -119,9 +129,11 @@ class Operator:
         with self.metrics.pass_seconds.labels("ledger").time():
             left = await asyncio.to_thread(self.books.update, snapshot.facts(), now=now, through=self._through)
         self.metrics.dirty_hours.set(left)
-        if self._through is not None and (pulled.hours or left == 0):
-            await self._show(snapshot, complete=left == 0 and not pulled.more)
-        return pulled.more or left > 0
+        more = pulled.more or left > 0
+        if self._through is not None and (not more or self._shown is None or now - self._shown >= _SHOW_PERIOD):
+            await self._show(snapshot, complete=not more)
+            self._shown = now
+        return more
 
     async def _pull(self) -> PullResult:
         period = timedelta(seconds=self.settings.agents.pull_period_seconds)
@@ -143,11 +155,11 @@ class Operator:
 
     def _report_failures(self, result: PullResult) -> None:
         failing = frozenset(result.failed)
-        for endpoint in sorted(failing - self._failing):
+        for endpoint in sorted(failing - self.failing):
             _log.warning("agent does not answer: %s", result.failed[endpoint])
-        for endpoint in sorted(self._failing - failing):
+        for endpoint in sorted(self.failing - failing):
             _log.info("agent answers again: %s", endpoint)
-        self._failing = failing
+        self.failing = failing
 
     async def _show(self, snapshot: ClusterSnapshot, *, complete: bool) -> None:
         if self._through is None:
@@ -170,11 +182,11 @@ class Operator:
                 plan = await self.planner.make(self.books, rows, at=self._through, now=self.now())
                 await self._write([plan] if plan is not None else [], owns=("RightsizingPlan",))
 
-    async def _write(self, objects: Sequence[Resource], *, owns: Sequence[str]) -> WriteResult:
+    async def _write(self, objects: Sequence[Resource], *, owns: Sequence[str]) -> None:
         result = await self.writer.write(objects, owns=owns)
         counts = (("written", result.written), ("unchanged", result.unchanged), ("removed", result.removed))
         for label, count in (*counts, ("failed", len(result.failed))):
             self.metrics.writes.labels(label).inc(count)
-        for name, why in sorted(result.failed.items()):
-            _log.warning("object not written: %s: %s", name, why)
-        return result
+        self.unwritten = tuple(f"{name}: {why}" for name, why in sorted(result.failed.items()))
+        for line in self.unwritten:
+            _log.warning("object not written: %s", line)

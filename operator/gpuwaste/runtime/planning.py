@@ -56,11 +56,13 @@ class Planner:
         settings: when and how long.
         pool_label: a node label that names the pool before the well-known ones.
         solver: answers the packing question.
+        document: the last plan.
     """
 
     settings: PlanSettings
     pool_label: str
     solver: Solver = field(default=pack_in_child)
+    document: PlanDocument | None = None
     _made: datetime | None = None
 
     def due(self, now: datetime) -> bool:
@@ -92,6 +94,7 @@ class Planner:
         document = document.model_copy(update={"plan_url": f"{books.store.root}/{name}"})
         text = json.dumps(document.to_json(), indent=2, ensure_ascii=False)
         books.store.write(name, text.encode())
+        self.document = document
         return plan_object(document, now=now)
 
 

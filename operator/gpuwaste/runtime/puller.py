@@ -80,7 +80,8 @@ class Puller:
 
         tables = [table for found in await asyncio.gather(*map(one, endpoints)) for table in found]
         if tables:
-            windows = pa.concat_tables(tables)
+            # In the order of journals they are in the order of identities, and need no sorting later.
+            windows = pa.concat_tables(sorted(tables, key=lambda table: table["journal_id"][0].as_py()))
             result.hours = await asyncio.to_thread(self.inputs.append_windows, windows)
             result.records = windows.num_rows
         return result
