@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.grouping import group_numbers, group_rows, sum_by
+from gpuwaste.focus.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, due_weights, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
@@ -76,7 +76,7 @@ class Charges:
 def carriers(ledger: pa.Table) -> pa.Table:
     """The rows that can carry a GPU's cost, or explain who used it."""
     uses = pc.or_(pc.greater(ledger["owned"], 0), pc.equal(ledger["row_kind"], "unattributed"))
-    return ledger.filter(pc.and_(pc.equal(ledger["resource"], "gpu"), uses))
+    return only(ledger, pc.and_(pc.equal(ledger["resource"], "gpu"), uses))
 
 
 def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
@@ -92,8 +92,8 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
     """
     rows = _with_key(carriers(ledger), options)
     priced = pc.is_valid(rows["effective_unit_cost"])
-    findings = _unpriced(rows.filter(pc.invert(priced)))
-    rows = _one_currency(rows.filter(priced), options.currency)
+    findings = _unpriced(only(rows, pc.invert(priced)))
+    rows = _one_currency(only(rows, priced), options.currency)
     groups = group_rows([rows[name] for name in _KEY])
     of, count = groups.of, len(groups.first)
     owned = sum_by(of, rows["owned"].to_numpy(), count)
@@ -124,7 +124,7 @@ def _with_key(rows: pa.Table, options: ExportOptions) -> pa.Table:
 
 def _one_currency(rows: pa.Table, wanted: str) -> pa.Table:
     if wanted:
-        return rows.filter(pc.equal(rows["currency"], wanted))
+        return only(rows, pc.equal(rows["currency"], wanted))
     found = sorted(pc.unique(rows["currency"]).to_pylist())
     if "" in found:
         raise InputError("prices without a currency", where="ledger", fix="give each price a currency and replay")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +16,7 @@ import pyarrow as pa
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
-from gpuwaste.focus.split import split_ledger
+from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.store import parse_hour_folder
 from gpuwaste.model.errors import InputError
@@ -29,15 +31,27 @@ if TYPE_CHECKING:
 __all__ = ["ExportSummary", "LedgerDay", "export", "ledger_days"]
 
 _HOURS_PER_DAY: Final = 24
+_WORKERS: Final = 2
+"""Days computed at a time: Arrow and numpy release the interpreter's lock, and two days bound the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerDay:
     """The ledger of one UTC day; `complete` where every cluster in it has all 24 hours."""
 
+    store: Store
     day: date
-    table: pa.Table
+    clusters: tuple[str, ...]
+    names: tuple[str, ...]
     complete: bool
+
+    def read(self) -> pa.Table:
+        """All rows of the day.
+
+        Raises:
+            InputError: a file lacks a column of the ledger.
+        """
+        return pa.concat_tables([_read_hour(self.store, name) for name in self.names])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +65,12 @@ class ExportSummary:
 
 
 def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
-    """Read the ledger day by day, oldest first; days without any hour are skipped.
+    """Find the days of a ledger, oldest first; days without any hour are skipped.
 
     Args:
         store: the root of the ledger, or the folder above it.
         first: the first day.
         last: the last day, included.
-
-    Raises:
-        InputError: a file lacks a column of the ledger.
     """
     found = []
     for name in store.files(""):
@@ -69,10 +80,15 @@ def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
             found.append((place[1], place[0], name))
     for day, hours in groupby(sorted(found), key=lambda item: item[0].date()):
         of_day = list(hours)
-        clusters = {cluster for _, cluster, _ in of_day}
+        clusters = tuple(sorted({cluster for _, cluster, _ in of_day}))
         slots = {(hour, cluster) for hour, cluster, _ in of_day}
-        table = pa.concat_tables([_read_hour(store, name) for _, _, name in of_day])
-        yield LedgerDay(day=day, table=table, complete=len(slots) == _HOURS_PER_DAY * len(clusters))
+        yield LedgerDay(
+            store=store,
+            day=day,
+            clusters=clusters,
+            names=tuple(name for _, _, name in of_day),
+            complete=len(slots) == _HOURS_PER_DAY * len(clusters),
+        )
 
 
 def _read_hour(store: Store, name: str) -> pa.Table:
@@ -130,15 +146,14 @@ def _write_file(
     clusters: set[str] = set()
     with ExitStack() as stack:
         sink: RowSink = stack.enter_context(open_sink(path, coded_schema(options.version)))
-        for day in days:
-            split = split_ledger(day.table, options)
+        for day, split in _splits(days, options):
             sink.write(split.rows)
             rows += len(split.rows)
             charges += split.charges
             for finding in split.findings:
                 findings.setdefault(finding.where, finding)
             sectors.append(_sector(day))
-            clusters |= set(day.table["cluster"].unique().to_pylist())
+            clusters.update(day.clusters)
         if not sectors:
             raise InputError("no ledger hour lies in these days", where="--from, --to")
     facts = DataSetFacts(
@@ -152,6 +167,26 @@ def _write_file(
     )
     write_json(metadata_path(path), metadata_document(schema, facts))
     return ExportSummary(files=(path,), rows=rows, charges=charges, findings=tuple(findings.values()))
+
+
+def _splits(days: Iterator[LedgerDay], options: ExportOptions) -> Iterator[tuple[LedgerDay, Split]]:
+    """Split the days in order. While one is written the next are computed, a fixed number ahead."""
+
+    def split(day: LedgerDay) -> tuple[LedgerDay, Split]:
+        return day, split_ledger(day.read(), options)
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="focus-split") as pool:
+        waiting: deque[Future[tuple[LedgerDay, Split]]] = deque()
+        try:
+            for day in days:
+                waiting.append(pool.submit(split, day))
+                if len(waiting) > _WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _sector(day: LedgerDay) -> TimeSector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Groups", "group_numbers", "group_rows", "sum_by"]
+__all__ = ["Groups", "group_numbers", "group_rows", "only", "sum_by"]
+
+_MAX_COMBINED: Final = 1 << 62
+_DENSE: Final = 8
+"""Up to so many possible keys a row a table of all of them is quicker than sorting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class Groups:
 
     Attributes:
         of: int64[n], the group of each row.
-        first: int64[n_groups], one row of each group.
+        first: int64[n_groups], one row of each group, always the same one.
     """
 
     of: NDArray[np.int64]
@@ -37,15 +41,26 @@ def group_rows(columns: Sequence[pa.ChunkedArray | pa.Array]) -> Groups:
 
 def group_numbers(keys: Sequence[NDArray[np.int64]]) -> Groups:
     """Group by columns of non-negative numbers."""
-    of = np.zeros(len(keys[0]), np.int64)
-    first = np.zeros(min(len(of), 1), np.int64)
+    combined = np.zeros(len(keys[0]), np.int64)
+    width = 1
     for key in keys:
-        # Numbering anew after each key keeps the product of both below n²; a group never grows past the rows.
-        width = int(key.max(initial=0)) + 1
-        if width == 1:
-            continue
-        _, first, of = np.unique(of * width + key, return_index=True, return_inverse=True)
-    return Groups(of=of, first=first)
+        wide = int(key.max(initial=0)) + 1
+        if width * wide > _MAX_COMBINED:
+            groups = _number(combined, width)
+            combined, width = groups.of, len(groups.first)
+        combined, width = combined * wide + key, width * wide
+    return _number(combined, width)
+
+
+def _number(keys: NDArray[np.int64], width: int) -> Groups:
+    """Number the distinct keys, all below `width`, in their order."""
+    if width > _DENSE * len(keys):
+        _, first, of = np.unique(keys, return_index=True, return_inverse=True)
+        return Groups(of=of, first=first)
+    row = np.full(width, -1, np.int64)
+    row[keys] = np.arange(len(keys))
+    present = row >= 0
+    return Groups(of=(np.cumsum(present) - 1)[keys], first=row[present])
 
 
 def _ranks(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
@@ -65,3 +80,10 @@ def sum_by(group: NDArray[np.int64], values: NDArray[np.int64], count: int) -> N
     total = np.zeros(count, np.int64)
     np.add.at(total, group, values)
     return total
+
+
+def only(table: pa.Table, mask: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """The rows where the mask is true; the table itself, uncopied, where it is true everywhere."""
+    if pc.all(mask, min_count=0).as_py():
+        return table
+    return table.filter(mask)

@@ -55,7 +55,7 @@ def number_rows(pieces: Sequence[str | Number], *, rows: int) -> pa.Array:
             _write(field, piece)
         start += width
     offsets = np.arange(rows + 1, dtype=np.int64) * start
-    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text.tobytes())]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.large_string(), rows, buffers).cast(pa.string())
 
 
@@ -66,7 +66,9 @@ def _width(number: Number) -> int:
 
 def _write(field: NDArray[np.uint8], number: Number) -> None:
     width = field.shape[1]
-    rest = number.units
+    # Dividing 32 bits takes a third of the time.
+    small = int(number.units.max(initial=0)) < 1 << 32
+    rest = number.units.astype(np.uint32) if small else number.units
     for place in range(number.decimals):
         rest, digit = np.divmod(rest, 10)
         field[:, width - 1 - place] = digit + ord("0")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.grouping import group_numbers, group_rows, sum_by
+from gpuwaste.focus.grouping import Groups, group_numbers, group_rows, sum_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,9 +85,7 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
     inside = charge >= 0
     if not inside.all():
         rows, charge = rows.filter(pa.array(inside)), charge[inside]
-    is_holder = pc.equal(rows["row_kind"], "holder")
-    chosen = is_holder.to_numpy()
-    received = _received(rows.filter(is_holder), charge[chosen], grouping, method.basis)
+    received = _received(rows, charge, grouping, method.basis)
     parts = _with_remainders(received, _remainders(rows, charge, charges, method.basis))
     return _smear(parts, charges, method.smeared) if method.smeared else parts
 
@@ -110,42 +108,49 @@ def _of_kind(rows: pa.Table, kind: str) -> NDArray[np.bool_]:
     return mask
 
 
-def _received(holders: pa.Table, charge: Int64s, grouping: Grouping, basis: Basis) -> Parts:
-    who = group_rows([holders[name] for name in _RECEIVER[grouping]])
-    part = group_numbers([charge, who.of])
+def _received(rows: pa.Table, charge: Int64s, grouping: Grouping, basis: Basis) -> Parts:
+    holds = _of_kind(rows, "holder")
+    who = group_rows([rows[name] for name in _RECEIVER[grouping]])
+    receiver = who.of[holds]
+    charge = charge[holds]
+    part = group_numbers([charge, receiver])
     count = len(part.first)
+
+    def amount(name: str) -> Int64s:
+        return _amount(rows, name)[holds]
 
     def total(values: Int64s) -> Int64s:
         return sum_by(part.of, values, count)
 
-    owned, borrowed = _amount(holders, "owned"), _amount(holders, "borrowed")
-    effective, held = _amount(holders, "effective"), _amount(holders, "held")
+    owned, borrowed = amount("owned"), amount("borrowed")
+    effective, held = amount("effective"), amount("held")
     weight = {"held": owned, "effective": effective, "larger": owned + borrowed}[basis]
     return Parts(
         charge=charge[part.first],
-        receiver=who.of[part.first],
+        receiver=receiver[part.first],
         weight=total(weight),
         smeared=np.zeros(count, np.int64),
         held=total(held),
         borrowed=total(borrowed),
-        unmeasured=total(_amount(holders, "unmeasured")),
-        duty=total(np.minimum(_amount(holders, "duty"), held)),
+        unmeasured=total(amount("unmeasured")),
+        duty=total(np.minimum(amount("duty"), held)),
         effective=total(effective),
-        measured=total(pc.is_valid(holders["effective"]).to_numpy().astype(np.int64)) > 0,
-        receivers=_receivers(holders, who.of, who.first, grouping),
+        measured=total(pc.is_valid(rows["effective"]).to_numpy()[holds].astype(np.int64)) > 0,
+        receivers=_receivers(rows, who, holds, grouping),
     )
 
 
-def _receivers(holders: pa.Table, of: Int64s, first: Int64s, grouping: Grouping) -> pa.Table:
+def _receivers(rows: pa.Table, who: Groups, holds: NDArray[np.bool_], grouping: Grouping) -> pa.Table:
     """Names of the receivers; the team of a namespace or workload only where all its holders have the same."""
     key = _RECEIVER[grouping]
-    named = holders.select([*dict.fromkeys((*key, "team"))]).take(pa.array(first))
-    empty = pa.repeat("", len(first))
+    count = len(who.first)
+    named = rows.select([*dict.fromkeys((*key, "team"))]).take(pa.array(who.first))
+    empty = pa.repeat("", count)
     columns = {name: named[name].combine_chunks() if name in key else empty for name in _NAMES if name != "reason"}
     if grouping != "team":
-        teams = group_rows([holders["team"]]).of
+        of, teams = who.of[holds], group_rows([rows["team"]]).of[holds]
         pairs = group_numbers([of, teams])
-        single = np.bincount(of[pairs.first], minlength=len(first)) == 1
+        single = np.bincount(of[pairs.first], minlength=count) == 1
         columns["team"] = pc.if_else(pa.array(single), named["team"].combine_chunks(), "")
     unnamed = pc.equal(columns["team" if grouping == "team" else "namespace"], "")
     columns["reason"] = pc.if_else(unnamed, "Unidentified", "")

@@ -13,7 +13,9 @@ _MINUTE_NS = 60_000_000_000
 _MINUTES = 60
 
 
-def random_ledger(rng, *, nodes, gpus, hours, holders, namespaces, prices=("2",), measured=0.9, currency="USD"):
+def random_ledger(
+    rng, *, nodes, gpus, hours, holders, namespaces, prices=("2",), measured=0.9, currency="USD", first_hour=0
+):
     """Rows of `nodes` × `gpus` × `hours` parents, each with `holders` holders, a free part and unattributed work.
 
     Each hour is sixty equal minutes, so that the accounting of a window (at most 2³⁶ ns) serves for the hour.
@@ -40,7 +42,7 @@ def random_ledger(rng, *, nodes, gpus, hours, holders, namespaces, prices=("2",)
         ),
         holder,
     )
-    place = {"hours": hours, "gpus": gpus, "prices": prices, "currency": currency}
+    place = {"hours": hours, "gpus": gpus, "prices": prices, "currency": currency, "first_hour": first_hour}
     unknown = ~holder.measured
     held_rows = _table(
         "holder",
@@ -82,7 +84,7 @@ def _table(kind, parent, place, amounts, names=None):
     count = len(parent)
     gpu, hour = np.divmod(parent, place["hours"])
     node = gpu // place["gpus"]
-    times = np.datetime64(START.replace(tzinfo=None), "us") + hour.astype("m8[h]")
+    times = np.datetime64(START.replace(tzinfo=None), "us") + (hour + place["first_hour"]).astype("m8[h]")
     columns = dict.fromkeys((*KEY_COLUMNS, *LABEL_COLUMNS), pa.repeat("", count))
     columns |= {
         "hour": pa.array(times).cast(pa.timestamp("us", tz="UTC")),

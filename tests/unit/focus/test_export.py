@@ -29,7 +29,7 @@ def store(tmp_path):
 
 def test_days_are_read_one_by_one(store):
     days = list(ledger_days(store, DAY, date(2026, 11, 30)))
-    assert [(day.day.day, len(day.table), day.complete) for day in days] == [(1, 48, True), (2, 12, False)]
+    assert [(day.day.day, len(day.read()), day.complete) for day in days] == [(1, 48, True), (2, 12, False)]
 
 
 def test_one_file_with_its_metadata(store, tmp_path):
