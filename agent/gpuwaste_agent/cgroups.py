@@ -19,7 +19,7 @@ __all__ = ["CgroupOwners", "NoOwners", "parse_cgroup"]
 
 _UID = r"[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}"
 # Static pods of old kubelets have a hash of 32 digits for a UID.
-_POD = re.compile(rf"pod({_UID}|[0-9a-f]{{32}})(?:\.slice)?(?:/|$)")
+_POD = re.compile(rf"pod({_UID}|[0-9a-f]{{32}})(?:\.slice)?(?:[/:]|$)")
 _CONTAINER = re.compile(r"^(?:[a-z0-9-]+?[-:])?([0-9a-f]{64})(?:\.scope)?$")
 
 

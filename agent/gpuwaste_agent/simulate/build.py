@@ -46,7 +46,16 @@ _WORK = {
     "dev": (("notebook", 6), ("idle", 3), ("serving", 1)),
     "share": (("serving", 5), ("notebook", 3), ("idle", 2)),
 }
-_OWNERS = {"training": "Job", "batch": "Job", "serving": "Deployment", "idle": "Deployment", "notebook": "StatefulSet"}
+# What every cluster with such a pool has: a few busy GPUs, and on shared ones somebody who borrows.
+_ALWAYS = (("train", "training"), ("train", "training"), ("serve", "busy"), ("share", "busy"), ("mig", "busy"))
+_OWNERS = {
+    "training": "Job",
+    "busy": "Deployment",
+    "batch": "Job",
+    "serving": "Deployment",
+    "idle": "Deployment",
+    "notebook": "StatefulSet",
+}
 _FREE = 0.14  # part of the slices nobody holds
 _MINUTE = 60
 
@@ -120,6 +129,7 @@ class _Builder:
         self.containers: dict[int, list[ScenarioContainer]] = {}
         self.pids: dict[int, int] = {}
         self.workloads: list[PlannedWorkload] = []
+        self.begun = self.ended = False
 
     def uid(self) -> str:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
@@ -170,6 +180,10 @@ class _Builder:
         """Give slices to workloads until only the wanted part is free."""
         self.rng.shuffle(self.free)
         leave = round(len(self.free) * _FREE)
+        for first_word, work in _ALWAYS:
+            pool = next((kind.pool for kind in kinds if kind.pool.startswith(first_word + "-")), None)
+            if pool is not None and len(self.free) > leave:
+                self._workload(pool, work, kinds)
         while len(self.free) > leave:
             first = self.free[-1]
             pool = kinds[first.node].pool
@@ -227,9 +241,13 @@ class _Builder:
         draw = self.rng.random()
         minutes = self.length_s // _MINUTE
         start, end = -float(self.rng.randrange(2 * 3600, 20 * 86_400, _MINUTE)), FOREVER
-        if draw < 0.12 and minutes > 10:  # noqa: PLR2004 - one in eight begins in the day
+        late = draw < 0.12 or (work == "serving" and not self.begun)  # noqa: PLR2004 - one in eight begins in the day
+        if late and minutes > 10:  # noqa: PLR2004
+            self.begun = True
             start = float(self.rng.randrange(minutes // 6, minutes // 2) * _MINUTE)
-        if work in ("batch", "training") and self.rng.random() < 0.3 and minutes > 10:  # noqa: PLR2004 - and ends
+        jobs = work in ("batch", "training") and minutes > 10  # noqa: PLR2004 - and ends
+        if jobs and (self.rng.random() < 0.3 or not self.ended):  # noqa: PLR2004
+            self.ended = True
             end = float(self.rng.randrange(minutes * 6 // 10, minutes * 9 // 10) * _MINUTE)
         return start, end
 
@@ -296,15 +314,15 @@ class _Builder:
             shape = loads.serving if work == "serving" else loads.notebook
             load = shape(self.rng, int(begin), last, memory, self.day_s)
         else:
-            load = {"training": loads.training, "batch": loads.batch, "idle": loads.idle}[work](
-                self.rng, int(begin), last, memory
-            )
+            load = _SHAPES[work](self.rng, int(begin), last, memory)
         return ScenarioProcess(
             pid=pid, parent=free.slice_id.split("::", maxsplit=1)[0], load=load, from_s=begin, until_s=finish
         )
 
 
+_SHAPES = {"training": loads.training, "batch": loads.batch, "busy": loads.busy, "idle": loads.idle}
 _NAMES = {
+    "busy": ("llm-batch", "transcribe", "rank-live"),
     "training": ("finetune-llm", "pretrain-small", "train-ranker", "train-detector"),
     "batch": ("embed-backfill", "transcode", "score-catalog", "nightly-eval"),
     "serving": ("llm-chat", "reranker", "embedder", "image-tagger", "speech", "recommender"),

@@ -14,7 +14,7 @@ from gpuwaste_agent.simulate.scenario import ScenarioLoad
 if TYPE_CHECKING:
     import random
 
-__all__ = ["batch", "idle", "notebook", "serving", "training"]
+__all__ = ["batch", "busy", "idle", "notebook", "serving", "training"]
 
 _DAY = 86_400
 _HOUR = 3_600
@@ -64,6 +64,14 @@ def batch(rng: random.Random, from_s: int, until_s: int, memory_mib: int) -> tup
     """A job bound by its input: half the time it waits."""
     return tuple(
         ScenarioLoad(at, round(rng.uniform(0.3, 0.65), 2), 0.45, memory_mib, 0.15, 0.25)
+        for at in _steps(from_s, until_s)
+    )
+
+
+def busy(rng: random.Random, from_s: int, until_s: int, memory_mib: int) -> tuple[ScenarioLoad, ...]:
+    """A service that always has work."""
+    return tuple(
+        ScenarioLoad(at, round(rng.uniform(0.66, 0.84), 2), 0.55, memory_mib, 0.3, 0.4)
         for at in _steps(from_s, until_s)
     )
 

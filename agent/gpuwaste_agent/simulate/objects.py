@@ -20,7 +20,7 @@ __all__ = ["kubernetes_objects"]
 _NODE_AGE_S = 40 * 86_400
 _ZONES = ("us-east-1a", "us-east-1b")
 _FAMILIES = {"turing": "turing", "ampere": "ampere", "ada": "ada-lovelace", "hopper": "hopper"}
-_CPU_MILLI = {"training": 8000, "batch": 3000, "serving": 2000, "idle": 1000, "notebook": 1000}
+_CPU_MILLI = {"busy": 2000, "training": 8000, "batch": 3000, "serving": 2000, "idle": 1000, "notebook": 1000}
 
 
 def _time(cluster: Cluster, at_s: float) -> str:
