@@ -1,0 +1,172 @@
+"""The PodResources client against a grpc server on a unix socket, as the kubelet listens."""
+
+from __future__ import annotations
+
+from concurrent import futures
+
+import grpc
+import pytest
+
+from gpuwaste_agent.clock import SteppedClock
+from gpuwaste_agent.holdings import Join, Sharing
+from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
+from gpuwaste_agent.podresources import KubeletHoldings, PodUids
+from gpuwaste_agent.simulate.nvml import SimulatedNvml
+from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance, ScenarioNode
+
+SECOND = 1_000_000_000
+NODE = ScenarioNode(
+    name="n",
+    uid="u",
+    gpus=(
+        ScenarioGpu(uuid="GPU-a", product="T4-16GB"),
+        ScenarioGpu(
+            uuid="GPU-b", product="H100-80GB", mig=(ScenarioInstance(uuid="MIG-b", profile="3g.40gb", start=4),)
+        ),
+    ),
+)
+
+
+class Kubelet:
+    """Answers List and GetAllocatableResources; counts questions."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.pods: list[kubelet.Pod] = []
+        self.allocatable = {"nvidia.com/gpu": ["GPU-a::0", "GPU-a::1"], "nvidia.com/mig-3g.40gb": ["MIG-b"]}
+        self.asked = 0
+        handlers = {
+            "List": grpc.unary_unary_rpc_method_handler(self._list, kubelet.ListRequest.FromString, _encode),
+            "GetAllocatableResources": grpc.unary_unary_rpc_method_handler(
+                self._allocatable, kubelet.AllocatableRequest.FromString, _encode
+            ),
+        }
+        self.server = grpc.server(futures.ThreadPoolExecutor(2))
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("v1.PodResourcesLister", handlers),))
+        self.server.add_insecure_port(f"unix://{socket}")
+        self.server.start()
+
+    def _list(self, request, context):
+        self.asked += 1
+        return kubelet.ListResponse(pods=self.pods)
+
+    def _allocatable(self, request, context):
+        devices = [kubelet.Devices(resource_name=n, device_ids=ids) for n, ids in self.allocatable.items()]
+        return kubelet.AllocatableResponse(devices=devices)
+
+    def give(self, pod: str, resource: str, *ids: str, container="main"):
+        devices = [kubelet.Devices(resource_name=resource, device_ids=[device]) for device in ids]
+        self.pods.append(
+            kubelet.Pod(name=pod, namespace="ns", containers=[kubelet.Container(name=container, devices=devices)])
+        )
+
+
+def _encode(message) -> bytes:
+    return message.SerializeToString()
+
+
+@pytest.fixture
+def served(tmp_path):
+    server = Kubelet(tmp_path / "kubelet.sock")
+    yield server
+    server.server.stop(None).wait()
+
+
+@pytest.fixture
+def rig(served, tmp_path):
+    clock = SteppedClock(0)
+    logs = tmp_path / "pods"
+    logs.mkdir()
+    nvml = SimulatedNvml(NODE, clock, 0)
+    holdings = KubeletHoldings(socket=served.socket, pod_logs=logs, gpus=nvml.gpus, clock=clock, every_seconds=5)
+    yield served, holdings, clock, logs
+    holdings.close()
+
+
+def test_holders_are_found_with_names_and_uids(rig):
+    served, holdings, _, logs = rig
+    (logs / "ns_web_1234-uid").mkdir()
+    served.give("web", "nvidia.com/gpu", "GPU-a::1")
+    served.give("train", "nvidia.com/mig-3g.40gb", "MIG-b")
+    served.give("net", "rdma/hca", "mlx5_0")
+    snapshot = holdings.poll()
+    found = [(h.container.pod, h.container.pod_uid, h.parent_id, h.slice_id, h.join) for h in snapshot.holdings]
+    assert found == [
+        ("web", "1234-uid", "GPU-a", "GPU-a::1", Join.LOG_DIR),
+        ("train", "", "MIG-b", "MIG-b", Join.NAME),
+    ]
+    assert snapshot.replicas == {"GPU-a": 2, "MIG-b": 1}
+    assert snapshot.sharing == {"GPU-a": Sharing.TIME_SLICING}
+
+
+def test_dra_claims_are_resolved_without_the_api_server(rig):
+    served, holdings, _, _ = rig
+    claims = [
+        kubelet.ClaimResource(driver_name="gpu.nvidia.com", pool_name="n", device_name="gpu-1-mig-3g40gb-9-4"),
+        kubelet.ClaimResource(driver_name="other.example", pool_name="n", device_name="gpu-0"),
+    ]
+    dynamic = [kubelet.DynamicResource(claim_name="c", claim_namespace="ns", claim_resources=claims)]
+    served.pods.append(
+        kubelet.Pod(name="p", namespace="ns", containers=[kubelet.Container(name="m", dynamic_resources=dynamic)])
+    )
+    (holding,) = holdings.poll().holdings
+    assert (holding.parent_id, holding.claim, holding.resource_name) == ("MIG-b", "ns/c", "")
+
+
+def test_the_kubelet_is_asked_no_more_often_than_told_and_sameness_is_kept(rig):
+    served, holdings, clock, _ = rig
+    served.give("web", "nvidia.com/gpu", "GPU-a::0")
+    first = holdings.poll()
+    for _ in range(4):
+        clock.now_ns += SECOND
+        assert holdings.poll() is first
+    assert served.asked == 1
+    clock.now_ns += SECOND
+    assert holdings.poll() is first
+    assert served.asked == 2
+    served.pods.clear()
+    clock.now_ns += 5 * SECOND
+    assert holdings.poll().holdings == ()
+
+
+def test_an_unhealthy_device_is_not_allocatable(rig):
+    served, holdings, _clock, _ = rig
+    served.allocatable["nvidia.com/mig-3g.40gb"] = []
+    assert holdings.poll().replicas == {"GPU-a": 2}
+
+
+def test_a_silent_kubelet_keeps_what_was_known_and_says_so(rig):
+    served, holdings, clock, _ = rig
+    served.give("web", "nvidia.com/gpu", "GPU-a::0")
+    known = holdings.poll()
+    served.server.stop(None).wait()
+    clock.now_ns += 6 * SECOND
+    assert holdings.poll() is known
+    assert "PodResources do not answer: " in holdings.problem
+
+
+def test_nothing_is_known_where_there_is_no_kubelet(tmp_path):
+    clock = SteppedClock(0)
+    nvml = SimulatedNvml(NODE, clock, 0)
+    holdings = KubeletHoldings(
+        socket=tmp_path / "none.sock", pod_logs=tmp_path, gpus=nvml.gpus, clock=clock, every_seconds=5
+    )
+    assert holdings.poll() is None
+    assert "UNAVAILABLE" in holdings.problem
+    holdings.close()
+
+
+def test_a_recreated_pod_has_the_newer_uid(tmp_path):
+    import time
+
+    uids = PodUids(tmp_path)
+    (tmp_path / "ns_web_old").mkdir()
+    uids.refresh()
+    assert uids.uid("ns", "web") == "old"
+    deadline = time.monotonic() + 5
+    while tmp_path.stat().st_mtime_ns == uids._stamp and time.monotonic() < deadline:
+        (tmp_path / "ns_web_new").mkdir(exist_ok=True)
+    uids.refresh()
+    assert uids.uid("ns", "web") == "new"
+    assert uids.uid("ns", "other") == ""
+    assert PodUids(tmp_path / "none").uid("ns", "web") == ""
