@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from gpuwaste.packing.instance import Floats
+    from gpuwaste.packing.instance import Floats, Ints
     from gpuwaste.packing.shapes import Problem
 
-__all__ = ["Allowance", "lagrangian_bound", "next_attainable", "volume_bound"]
+__all__ = ["Allowance", "Relaxed", "lagrangian_bound", "next_attainable", "volume_bound"]
 
 _SAFETY = 1e-9
 """Relative slack given away to rounding in floating point."""
@@ -28,38 +28,63 @@ class Allowance:
     pods: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxed:
+    """What a linear or integer master minimises: cost of nodes and penalties of unplaced pods.
+
+    Attributes:
+        problem: shapes and types.
+        node_cost: float64[K] objective of one node.
+        penalty: float64[S] objective of one unplaced pod.
+        allowance: limit of what stays unplaced; None for no limit.
+    """
+
+    problem: Problem
+    node_cost: Floats
+    penalty: Floats
+    allowance: Allowance | None
+
+    @property
+    def unplaced_most(self) -> Ints:
+        """int64[S]: pods of each shape that may stay unplaced."""
+        if self.allowance is None:
+            return self.problem.demand
+        return np.minimum(self.problem.demand, self.allowance.pods)
+
+    @property
+    def caps(self) -> list[float]:
+        """Limits of unplaced GPU-milli and unplaced pods; infinite without an allowance."""
+        if self.allowance is None:
+            return [math.inf, math.inf]
+        return [float(self.allowance.milli), float(self.allowance.pods)]
+
+
 def lagrangian_bound(
-    problem: Problem,
-    *,
-    worth: Floats,
-    filling_bound: Floats,
-    allowance: Allowance,
-    milli_price: float = 0.0,
-    pod_price: float = 0.0,
+    task: Relaxed, *, worth: Floats, filling_bound: Floats, milli_price: float = 0.0, pod_price: float = 0.0
 ) -> float:
-    """Lower bound of the objective of every placement that leaves no more than the allowance unplaced.
+    """Lower bound of the task's objective over every placement within its allowance.
 
     The covering rows (every pod is placed or counted as unplaced) and the two rows of the allowance are
     relaxed with the multipliers given; what is left separates by node and by shape. Valid for any
     multipliers >= 0 (Geoffrion 1974, the bound of every round of column generation).
 
     Args:
-        problem: shapes and types.
+        task: what is minimised.
         worth: float64[S] multipliers of the covering rows, >= 0.
         filling_bound: float64[K], no filling of one node of the type is worth more.
-        allowance: what may stay unplaced.
-        milli_price: multiplier of the row of unplaced GPU-milli, >= 0.
-        pod_price: multiplier of the row of unplaced pods, >= 0.
+        milli_price: multiplier of the row of unplaced GPU-milli, >= 0; 0 without an allowance.
+        pod_price: multiplier of the row of unplaced pods, >= 0; 0 without an allowance.
     """
-    nodes = problem.supply @ np.minimum(problem.cost - filling_bound, 0.0)
-    unplaced, allowed = 0.0, 0.0
-    if allowance.pods:
-        most = np.minimum(problem.demand, allowance.pods)
-        unplaced = float(most @ np.minimum(milli_price * problem.total_milli + pod_price - worth, 0.0))
-        allowed = milli_price * allowance.milli + pod_price * allowance.pods
-    total = float(worth @ problem.demand + nodes + unplaced - allowed)
-    scale = float(worth @ problem.demand) + abs(float(nodes)) + abs(unplaced) + allowed
-    return max(total - _SAFETY * scale, 0.0)
+    problem = task.problem
+    covered = float(worth @ problem.demand)
+    nodes = float(problem.supply @ np.minimum(task.node_cost - filling_bound, 0.0))
+    price = task.penalty + milli_price * problem.total_milli + pod_price - worth
+    unplaced = float(task.unplaced_most @ np.minimum(price, 0.0))
+    allowed = 0.0
+    if task.allowance is not None:
+        allowed = milli_price * task.allowance.milli + pod_price * task.allowance.pods
+    slack = _SAFETY * (covered + abs(nodes) + abs(unplaced) + allowed)
+    return max(covered + nodes + unplaced - allowed - slack, 0.0)
 
 
 def volume_bound(problem: Problem, *, allowance: Allowance) -> float:

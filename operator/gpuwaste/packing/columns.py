@@ -64,5 +64,9 @@ class ColumnPool:
         for kind, pattern in zip(filling.kind.tolist(), filling.pattern, strict=True):
             self.add(kind, pattern)
 
+    def position(self, kind: int, pattern: Ints) -> int | None:
+        """Where a filling stands in the pool; None if it does not."""
+        return self._index.get((kind, pattern.tobytes()))
+
     def __len__(self) -> int:
         return len(self.kinds)

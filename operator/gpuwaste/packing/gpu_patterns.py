@@ -11,9 +11,9 @@ from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpuwaste.packing.instance import Ints
+    from gpuwaste.packing.instance import Floats, Ints
 
-__all__ = ["maximal_patterns", "pack_shares"]
+__all__ = ["maximal_patterns", "pack_shares", "share_weights"]
 
 _SEARCH_LIMIT = 20_000
 
@@ -139,3 +139,26 @@ def _fillings(sizes: list[int], left: tuple[int, ...], first: int) -> list[tuple
 
     fill(first, WHOLE_GPU_MILLI)
     return [taken for _, taken in sorted(found)]
+
+
+def share_weights(share: Ints, whole: Ints) -> list[Floats]:
+    """Dual feasible functions: weights of pods such that one GPU carries at most 1, however it is filled.
+
+    Volume, Martello and Toth's family (a share above 1 - e weighs 1 if shares below e weigh nothing) and the
+    rounding of (k + 1) x by Fekete and Schepers.
+
+    Args:
+        share: int64[n] milli of each pod's share, 0 for none.
+        whole: int64[n] whole GPUs of each pod; each weighs 1.
+    """
+    full = whole.astype(np.float64)
+    weights = [full + share / WHOLE_GPU_MILLI]
+    for edge in (100, 150, 200, 250, 300, 334, 400, 450, 500):
+        weight = np.where(share > WHOLE_GPU_MILLI - edge, 1.0, np.where(share < edge, 0.0, share / WHOLE_GPU_MILLI))
+        weights.append(full + weight)
+    weights.append(full + (2 * share > WHOLE_GPU_MILLI))
+    for parts in (2, 3, 4, 5):
+        scaled = (parts + 1) * share
+        exact = scaled % WHOLE_GPU_MILLI == 0
+        weights.append(full + np.where(exact, share / WHOLE_GPU_MILLI, (scaled // WHOLE_GPU_MILLI) / parts))
+    return weights

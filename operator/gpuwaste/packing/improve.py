@@ -1,4 +1,4 @@
-"""Makes an incumbent better: column generation, then the integer master. Loads OR-Tools."""
+"""Makes an incumbent better: column generation, then rounding by integer masters. Loads OR-Tools."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuwaste.packing.bound import Relaxed
+from gpuwaste.packing.columns import Filling
+from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
+from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 from gpuwaste.packing.master import choose_fillings
 from gpuwaste.packing.pricing import TypePricer
 
 if TYPE_CHECKING:
+    from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.master import Duals
     from gpuwaste.packing.state import SolveState
 
 __all__ = ["improve"]
 
-_METHOD = "column generation"
 _POD_PENALTY = 1e-4
 """Objective of an unplaced pod beside 1 for an unplaced GPU, while as little as possible is left out."""
 _COST_TIEBREAK = 1e-3
-_MASTER_GAP = 2e-4
+_CLOSE_ENOUGH = 5e-4
 # Parts of the time limit at which each step must have ended.
-_PLACE_COLUMNS_PART, _PLACE_MASTER_PART, _COLUMNS_PART, _MASTER_PART = 0.2, 0.35, 0.65, 0.95
+_PLACE_COLUMNS, _PLACE_ROUNDING, _COLUMNS, _REST, _ALL = 0.5, 0.7, 0.75, 0.8, 0.9
 
 
 def improve(state: SolveState) -> None:
@@ -35,66 +39,68 @@ def improve(state: SolveState) -> None:
 
 def _place_more(state: SolveState, pricers: list[TypePricer]) -> None:
     problem = state.problem
-    penalty = problem.total_milli / 1000 + _POD_PENALTY
-    node_cost = _COST_TIEBREAK * problem.cost / max(float(problem.cost.max()), 1e-9)
-    generate(
-        problem,
+    task = Relaxed(
+        problem=problem,
+        node_cost=_COST_TIEBREAK * problem.cost / max(float(problem.cost.max()), 1e-9),
+        penalty=problem.total_milli / WHOLE_GPU_MILLI + _POD_PENALTY,
+        allowance=None,
+    )
+    generated = generate(
+        task,
         state.pool,
         pricers,
-        node_cost=node_cost,
-        penalty=penalty,
-        allowance=None,
-        time_left=lambda: state.seconds_left(_PLACE_COLUMNS_PART),
+        time_left=lambda: state.seconds_left(_PLACE_COLUMNS),
         on_bound=lambda _: None,
     )
-    chosen = choose_fillings(
-        problem,
-        state.pool,
-        node_cost=node_cost,
-        penalty=penalty,
-        allowance=None,
-        seconds=state.seconds_left(_PLACE_MASTER_PART),
-        relative_gap=_MASTER_GAP,
-    )
-    if chosen is not None:
-        state.offer(chosen, method=_METHOD)
+    if generated.duals is None:
+        return
+    _round_by_diving(state, task, until=_PLACE_ROUNDING)
+    everything = np.arange(len(state.pool))
+    _round_all(state, task, everything, until=_PLACE_ROUNDING)
 
 
 def _minimise(state: SolveState, pricers: list[TypePricer]) -> None:
     problem, allowance = state.problem, state.best.allowance
-    no_penalty = np.zeros(len(problem.demand))
+    task = Relaxed(problem=problem, node_cost=problem.cost, penalty=np.zeros(len(problem.demand)), allowance=allowance)
     generated = generate(
-        problem,
+        task,
         state.pool,
         pricers,
-        node_cost=problem.cost,
-        penalty=no_penalty,
-        allowance=allowance,
-        time_left=lambda: state.seconds_left(_COLUMNS_PART),
+        time_left=lambda: state.seconds_left(_COLUMNS),
         on_bound=lambda bound: state.raise_bound(bound, allowance=allowance),
     )
-    seconds = state.seconds_left(_MASTER_PART)
-    if seconds <= 0 or generated.duals is None:
+    if generated.duals is None:
+        return
+    _round_by_diving(state, task, until=_REST)
+    if state.gap > _CLOSE_ENOUGH:
+        _round_all(state, task, _promising(state, generated.duals), until=_ALL)
+
+
+def _round_by_diving(state: SolveState, task: Relaxed, *, until: float) -> None:
+    copies = dive(task, state.pool, time_left=lambda: state.seconds_left(until))
+    state.offer(chosen_fillings(state.pool, copies), method="rounded column generation")
+
+
+def _round_all(state: SolveState, task: Relaxed, columns: Ints, *, until: float) -> None:
+    seconds = state.seconds_left(until)
+    if seconds <= 0:
         return
     chosen = choose_fillings(
-        problem,
+        task,
         state.pool,
-        node_cost=problem.cost,
-        penalty=no_penalty,
-        allowance=allowance,
+        columns=columns,
         seconds=seconds,
-        relative_gap=_MASTER_GAP,
-        columns=_promising(state, generated.duals),
+        relative_gap=_CLOSE_ENOUGH,
+        start=Filling.from_nodes(state.best.kind, state.best.nodes),
     )
     if chosen is not None:
-        state.offer(chosen, method=_METHOD)
+        state.offer(chosen, method="column generation")
 
 
-def _promising(state: SolveState, duals: Duals) -> list[int]:
+def _promising(state: SolveState, duals: Duals) -> Ints:
     """Columns whose reduced cost does not rule them out of a placement better than the best one."""
     problem = state.problem
     slack = float(problem.cost_unit * state.best.cost_units) - state.bound
     kind = np.array(state.pool.kinds, dtype=np.int64)
     reduced = problem.cost[kind] + duals.node_price[kind] - np.stack(state.pool.patterns) @ duals.worth
-    positions: list[int] = np.flatnonzero(reduced <= slack).tolist()
-    return positions
+    return np.flatnonzero(reduced <= slack)

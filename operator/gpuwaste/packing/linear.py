@@ -13,26 +13,34 @@ from ortools.math_opt.python import mathopt
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
 
-__all__ = ["IncrementalLp", "Mip", "MipResult", "Rows"]
+__all__ = ["IncrementalLp", "LpResult", "MipResult", "Program", "solve_mip"]
+
+_SHORTEST_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """A sparse constraint matrix with bounds: lower <= A x <= upper.
+class Program:
+    """Minimise cost x, row_lower <= A x <= row_upper, lower <= x <= upper; E entries, V variables, R rows.
 
     Attributes:
-        row: int64[E] row of each entry.
+        cost: float64[V].
+        lower: float64[V].
+        upper: float64[V].
+        row: int64[E] row of each entry of A.
         column: int64[E].
         value: float64[E].
-        lower: float64[R].
-        upper: float64[R].
+        row_lower: float64[R].
+        row_upper: float64[R].
     """
 
+    cost: Floats
+    lower: Floats
+    upper: Floats
     row: Ints
     column: Ints
     value: Floats
-    lower: Floats
-    upper: Floats
+    row_lower: Floats
+    row_upper: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,121 +49,128 @@ class MipResult:
 
     Attributes:
         values: float64[V], or None if no solution was found.
-        objective: of `values`; None without them.
-        bound: proven limit of the objective of every solution; None if none is known.
+        bound: proven lower limit of the objective of every solution; None if none is known.
     """
 
     values: Floats | None
-    objective: float | None
     bound: float | None
 
 
-class Mip:
-    """An integer programme whose objective may change between solves; one thread, fixed seed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LpResult:
+    """An optimum of a linear programme.
 
-    HiGHS is best for the master, SCIP twice as fast on the many small pricing programmes.
+    Attributes:
+        objective: of the optimum.
+        values: float64[V].
+        duals: float64[R]; the price of each row, >= 0 for a lower and <= 0 for an upper limit.
     """
 
-    def __init__(
-        self,
-        *,
-        cost: Floats,
-        lower: Floats,
-        upper: Floats,
-        integer: Bools,
-        rows: Rows,
-        maximise: bool = False,
-        small: bool = False,
-    ) -> None:
-        proto = model_pb2.ModelProto()
-        variables = proto.variables
-        variables.ids.extend(range(len(cost)))
-        variables.lower_bounds.extend(lower.tolist())
-        variables.upper_bounds.extend(upper.tolist())
-        variables.integers.extend(integer.tolist())
-        proto.linear_constraints.ids.extend(range(len(rows.lower)))
-        proto.linear_constraints.lower_bounds.extend(rows.lower.tolist())
-        proto.linear_constraints.upper_bounds.extend(rows.upper.tolist())
-        order = np.lexsort((rows.column, rows.row))
-        matrix = proto.linear_constraint_matrix
-        matrix.row_ids.extend(rows.row[order].tolist())
-        matrix.column_ids.extend(rows.column[order].tolist())
-        matrix.coefficients.extend(rows.value[order].tolist())
-        used = np.flatnonzero(cost)
-        proto.objective.linear_coefficients.ids.extend(used.tolist())
-        proto.objective.linear_coefficients.values.extend(cost[used].tolist())
-        proto.objective.maximize = maximise
-        self._model = mathopt.Model.from_model_proto(proto)
-        self._variables = list(self._model.variables())
-        self._cost = cost.copy()
-        self._solver = mathopt.SolverType.GSCIP if small else mathopt.SolverType.HIGHS
+    objective: float
+    values: Floats
+    duals: Floats
 
-    @property
-    def variables(self) -> int:
-        """How many variables there are."""
-        return len(self._variables)
 
-    def set_cost(self, cost: Floats) -> None:
-        """Replace the objective; float64[V]."""
-        for index in np.flatnonzero(cost != self._cost).tolist():
-            self._model.objective.set_linear_coefficient(self._variables[index], float(cost[index]))
-        self._cost = cost.copy()
+def _model(program: Program, integer: Bools | None) -> mathopt.Model:
+    proto = model_pb2.ModelProto()
+    count, rows = len(program.cost), len(program.row_lower)
+    proto.variables.ids.extend(range(count))
+    proto.variables.lower_bounds.extend(program.lower.tolist())
+    proto.variables.upper_bounds.extend(program.upper.tolist())
+    proto.variables.integers.extend([False] * count if integer is None else integer.tolist())
+    proto.linear_constraints.ids.extend(range(rows))
+    proto.linear_constraints.lower_bounds.extend(program.row_lower.tolist())
+    proto.linear_constraints.upper_bounds.extend(program.row_upper.tolist())
+    order = np.lexsort((program.column, program.row))
+    matrix = proto.linear_constraint_matrix
+    matrix.row_ids.extend(program.row[order].tolist())
+    matrix.column_ids.extend(program.column[order].tolist())
+    matrix.coefficients.extend(program.value[order].tolist())
+    used = np.flatnonzero(program.cost)
+    proto.objective.linear_coefficients.ids.extend(used.tolist())
+    proto.objective.linear_coefficients.values.extend(program.cost[used].tolist())
+    return mathopt.Model.from_model_proto(proto)
 
-    def solve(self, *, seconds: float, relative_gap: float = 0.0) -> MipResult:
-        """Solve within a time limit.
 
-        Args:
-            seconds: wall time at most.
-            relative_gap: stop when the solution is proven this close.
-        """
-        parameters = mathopt.SolveParameters(
-            time_limit=timedelta(seconds=max(seconds, 0.01)),
-            relative_gap_tolerance=relative_gap,
-            random_seed=1,
-        )
-        if self._solver == mathopt.SolverType.HIGHS:
-            parameters.highs.int_options["threads"] = 1
-        result = mathopt.solve(self._model, self._solver, params=parameters)
-        bound = result.termination.objective_bounds.dual_bound
-        known = bound if np.isfinite(bound) else None
-        if not result.has_primal_feasible_solution():
-            return MipResult(values=None, objective=None, bound=known)
-        values = np.array(result.variable_values(self._variables), dtype=np.float64)
-        return MipResult(values=values, objective=float(values @ self._cost), bound=known)
+def solve_mip(
+    program: Program,
+    *,
+    integer: Bools,
+    seconds: float,
+    relative_gap: float = 0.0,
+    small: bool = False,
+    start: Floats | None = None,
+) -> MipResult:
+    """Solve an integer programme; one thread, fixed seed.
+
+    Args:
+        program: what to minimise.
+        integer: bool[V].
+        seconds: wall time at most.
+        relative_gap: stop when the solution is proven this close.
+        small: SCIP, which is quicker at many small programmes; else HiGHS, best at the master.
+        start: float64[V], a solution to begin from; HiGHS only.
+    """
+    model = _model(program, integer)
+    parameters = mathopt.SolveParameters(
+        time_limit=timedelta(seconds=max(seconds, _SHORTEST_SECONDS)),
+        relative_gap_tolerance=relative_gap,
+        random_seed=1,
+    )
+    hints = mathopt.ModelSolveParameters()
+    solver = mathopt.SolverType.GSCIP
+    if not small:
+        solver = mathopt.SolverType.HIGHS
+        parameters.highs.int_options["threads"] = 1
+        # Presolve finds nothing in a covering programme and takes most of the time.
+        parameters.highs.string_options["presolve"] = "off"
+        if start is not None:
+            hint = dict(zip(model.variables(), start.tolist(), strict=True))
+            hints.solution_hints.append(mathopt.SolutionHint(variable_values=hint))
+    result = mathopt.solve(model, solver, params=parameters, model_params=hints)
+    bound = result.termination.objective_bounds.dual_bound
+    values = None
+    if result.has_primal_feasible_solution():
+        values = np.array(result.variable_values(list(model.variables())), dtype=np.float64)
+    return MipResult(values=values, bound=bound if np.isfinite(bound) else None)
 
 
 class IncrementalLp:
-    """A linear programme that grows by columns; GLOP keeps its basis between solves."""
+    """A linear programme whose columns and objective change between solves; GLOP keeps its basis."""
 
-    def __init__(self, *, lower: Floats, upper: Floats) -> None:
-        self._model = mathopt.Model()
-        self._rows = [
-            self._model.add_linear_constraint(lb=low, ub=high)
-            for low, high in zip(lower.tolist(), upper.tolist(), strict=True)
-        ]
-        self._columns: list[mathopt.Variable] = []
+    def __init__(self, program: Program) -> None:
+        self._model = _model(program, None)
+        self._cost = program.cost.copy()
+        self._columns = list(self._model.variables())
+        self._rows = list(self._model.linear_constraints())
         self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
 
-    def add_column(self, *, cost: float, rows: list[int], values: list[float], upper: float = np.inf) -> None:
-        """Add a variable from 0 to `upper` with its entries in the rows."""
-        variable = self._model.add_variable(lb=0.0, ub=upper)
+    def add_column(self, *, cost: float, rows: list[int], values: list[float]) -> None:
+        """Add a variable of 0 or more with its entries in the rows."""
+        variable = self._model.add_variable(lb=0.0)
         self._columns.append(variable)
         self._model.objective.set_linear_coefficient(variable, cost)
         for row, value in zip(rows, values, strict=True):
             self._rows[row].set_coefficient(variable, value)
 
-    def set_row_upper(self, row: int, upper: float) -> None:
-        """Change the upper bound of a row."""
-        self._rows[row].upper_bound = upper
+    def set_cost(self, cost: Floats) -> None:
+        """Replace the objective of the variables the programme began with; float64[V]."""
+        for index in np.flatnonzero(cost != self._cost).tolist():
+            self._model.objective.set_linear_coefficient(self._columns[index], float(cost[index]))
+        self._cost = cost.copy()
 
-    def solve(self, *, seconds: float) -> tuple[float, Floats, Floats] | None:
-        """Objective, column values and row duals; None if no optimum was reached in time."""
-        parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, 0.01)), threads=1)
+    def set_lower(self, column: int, lower: float) -> None:
+        """Change the lower bound of a variable."""
+        self._columns[column].lower_bound = lower
+
+    def solve(self, *, seconds: float) -> LpResult | None:
+        """The optimum, or None if it was not reached in time."""
+        parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, _SHORTEST_SECONDS)), threads=1)
         result = self._solver.solve(params=parameters)
         if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
             return None
-        return (
-            result.objective_value(),
-            np.array(result.variable_values(self._columns), dtype=np.float64),
-            np.array(result.dual_values(self._rows), dtype=np.float64),
+        return LpResult(
+            objective=result.objective_value(),
+            values=np.array(result.variable_values(self._columns), dtype=np.float64),
+            duals=np.array(result.dual_values(self._rows), dtype=np.float64),
         )

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.columns import Filling
-from gpuwaste.packing.linear import IncrementalLp, Mip, Rows
+from gpuwaste.packing.linear import IncrementalLp, Program, solve_mip
 
 if TYPE_CHECKING:
-    from gpuwaste.packing.bound import Allowance
+    from gpuwaste.packing.bound import Relaxed
     from gpuwaste.packing.columns import ColumnPool
-    from gpuwaste.packing.instance import Floats
-    from gpuwaste.packing.shapes import Problem
+    from gpuwaste.packing.instance import Floats, Ints
 
 __all__ = ["Duals", "LpMaster", "choose_fillings"]
 
@@ -29,6 +28,7 @@ class Duals:
         node_price: float64[K] what one more node of a type would save, >= 0.
         milli_price: price of one unplaced GPU-milli, >= 0.
         pod_price: price of one unplaced pod, >= 0.
+        copies: float64[columns taken over], how often each filling is used.
     """
 
     objective: float
@@ -36,37 +36,32 @@ class Duals:
     node_price: Floats
     milli_price: float
     pod_price: float
+    copies: Floats
 
 
 class LpMaster:
-    """The linear master; columns are added as they are found.
+    """The linear master of a task; columns are added as they are found."""
 
-    Args:
-        problem: shapes and types.
-        node_cost: float64[K] objective of one node.
-        penalty: float64[S] objective of one unplaced pod.
-        allowance: rows that limit what stays unplaced; None for no limit.
-    """
-
-    def __init__(self, problem: Problem, *, node_cost: Floats, penalty: Floats, allowance: Allowance | None) -> None:
+    def __init__(self, task: Relaxed) -> None:
+        problem = task.problem
         shapes, kinds = problem.fits.shape
         self._shapes = shapes
-        self._node_cost = node_cost
+        self._node_cost = task.node_cost
         self._taken = 0
-        caps = [np.inf, np.inf] if allowance is None else [float(allowance.milli), float(allowance.pods)]
+        unplaced = np.flatnonzero(task.unplaced_most)
+        count = self._unplaced = len(unplaced)
         self._lp = IncrementalLp(
-            lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
-            upper=np.concatenate([np.full(shapes, np.inf), problem.supply, caps]),
-        )
-        if caps[1] == 0:
-            return
-        for shape in range(shapes):
-            self._lp.add_column(
-                cost=float(penalty[shape]),
-                rows=[shape, shapes + kinds, shapes + kinds + 1],
-                values=[1.0, float(problem.total_milli[shape]), 1.0],
-                upper=float(problem.demand[shape]),
+            Program(
+                cost=task.penalty[unplaced],
+                lower=np.zeros(count),
+                upper=task.unplaced_most[unplaced].astype(np.float64),
+                row=np.concatenate([unplaced, np.repeat([shapes + kinds, shapes + kinds + 1], count)]),
+                column=np.tile(np.arange(count), 3),
+                value=np.concatenate([np.ones(count), problem.total_milli[unplaced], np.ones(count)]),
+                row_lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
+                row_upper=np.concatenate([np.full(shapes, np.inf), problem.supply, task.caps]),
             )
+        )
 
     def extend(self, pool: ColumnPool) -> None:
         """Take over what was added to the pool since the last call."""
@@ -80,78 +75,83 @@ class LpMaster:
             )
         self._taken = len(pool)
 
+    def at_least(self, column: int, copies: int) -> None:
+        """Use a filling of the pool at least so often from now on."""
+        self._lp.set_lower(self._unplaced + column, float(copies))
+
     def solve(self, *, seconds: float) -> Duals | None:
         """The optimum over the columns taken over, or None if time ran out."""
         solved = self._lp.solve(seconds=seconds)
         if solved is None:
             return None
-        objective, _, duals = solved
+        duals = solved.duals
         return Duals(
-            objective=objective,
+            objective=solved.objective,
             worth=np.maximum(duals[: self._shapes], 0.0),
             node_price=np.maximum(-duals[self._shapes : -2], 0.0),
             milli_price=max(-float(duals[-2]), 0.0),
             pod_price=max(-float(duals[-1]), 0.0),
+            copies=solved.values[self._unplaced :],
         )
 
 
 def choose_fillings(
-    problem: Problem,
+    task: Relaxed,
     pool: ColumnPool,
     *,
-    node_cost: Floats,
-    penalty: Floats,
-    allowance: Allowance | None,
+    columns: Ints,
     seconds: float,
     relative_gap: float,
-    columns: list[int] | None = None,
+    start: Filling,
 ) -> Filling | None:
     """Solve the master as an integer programme.
 
     Args:
-        problem: shapes and types.
-        pool: fillings to choose from.
-        node_cost: float64[K].
-        penalty: float64[S] objective of one unplaced pod.
-        allowance: limits of what stays unplaced; None for none.
+        task: what is minimised.
+        pool: fillings.
+        columns: int64, positions in the pool to choose from.
         seconds: wall time at most.
         relative_gap: how close to the best of the pool is close enough.
-        columns: positions in the pool to choose from; None for all.
+        start: a placement to begin from, whose fillings are in the pool.
 
     Returns:
         Fillings that cover the demand, some of it perhaps more than once; None if none was found.
     """
-    chosen = np.arange(len(pool)) if columns is None else np.array(columns, dtype=np.int64)
+    problem = task.problem
     shapes, kinds = problem.fits.shape
-    kind = np.array(pool.kinds, dtype=np.int64)[chosen]
-    pattern = np.stack([pool.patterns[index] for index in chosen.tolist()])
-    count = len(chosen)
+    started = [pool.position(k, row) for k, row in zip(start.kind.tolist(), start.pattern, strict=True)]
+    begun = np.array([index for index in started if index is not None], dtype=np.int64)
+    columns = np.union1d(columns, begun)
+    kind = np.array(pool.kinds, dtype=np.int64)[columns]
+    pattern = np.stack([pool.patterns[index] for index in columns.tolist()])
+    count = len(columns)
     position, shape = np.nonzero(pattern)
-    unplaced = count + np.arange(shapes)
-    every = np.arange(shapes)
-    caps = [np.inf, np.inf] if allowance is None else [float(allowance.milli), float(allowance.pods)]
-    rows = Rows(
-        row=np.concatenate(
-            [shape, every, shapes + kind, np.full(shapes, shapes + kinds), np.full(shapes, shapes + kinds + 1)]
-        ),
-        column=np.concatenate([position, unplaced, np.arange(count), unplaced, unplaced]),
+    unplaced = np.flatnonzero(task.unplaced_most)
+    left = len(unplaced)
+    left_at = count + np.arange(left)
+    program = Program(
+        cost=np.concatenate([task.node_cost[kind], task.penalty[unplaced]]),
+        lower=np.zeros(count + left),
+        upper=np.concatenate([problem.supply[kind], task.unplaced_most[unplaced]]).astype(np.float64),
+        row=np.concatenate([shape, unplaced, shapes + kind, np.repeat([shapes + kinds, shapes + kinds + 1], left)]),
+        column=np.concatenate([position, left_at, np.arange(count), left_at, left_at]),
         value=np.concatenate(
-            [pattern[position, shape], np.ones(shapes + count), problem.total_milli, np.ones(shapes)]
+            [pattern[position, shape], np.ones(left + count), problem.total_milli[unplaced], np.ones(left)]
         ).astype(np.float64),
-        lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
-        upper=np.concatenate([np.full(shapes, np.inf), problem.supply, caps]),
+        row_lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
+        row_upper=np.concatenate([np.full(shapes, np.inf), problem.supply, task.caps]),
     )
-    no_unplaced = allowance is not None and allowance.pods == 0
-    mip = Mip(
-        cost=np.concatenate([node_cost[kind], penalty]),
-        lower=np.zeros(count + shapes),
-        upper=np.concatenate([problem.supply[kind], np.zeros(shapes) if no_unplaced else problem.demand]).astype(
-            np.float64
-        ),
-        integer=np.ones(count + shapes, dtype=np.bool_),
-        rows=rows,
+    first = np.zeros(count + left)
+    if len(begun) == len(started):
+        np.add.at(first, np.searchsorted(columns, begun), start.copies)
+        first[count:] = (problem.demand - start.placed)[unplaced]
+    result = solve_mip(
+        program,
+        integer=np.ones(count + left, dtype=np.bool_),
+        seconds=seconds,
+        relative_gap=relative_gap,
+        start=first if len(begun) == len(started) else None,
     )
-    result = mip.solve(seconds=seconds, relative_gap=relative_gap)
     if result.values is None:
         return None
     copies = np.rint(result.values[:count]).astype(np.int64)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuwaste.packing.gpu_patterns import maximal_patterns, pack_shares
+from gpuwaste.packing.gpu_patterns import maximal_patterns, pack_shares, share_weights
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
-from gpuwaste.packing.linear import Mip, Rows
+from gpuwaste.packing.linear import IncrementalLp, Program, solve_mip
 
 if TYPE_CHECKING:
-    from gpuwaste.packing.instance import Floats, Ints
+    from gpuwaste.packing.instance import Bools, Floats, Ints
     from gpuwaste.packing.shapes import Problem
 
 __all__ = ["Priced", "TypePricer"]
@@ -28,19 +28,18 @@ class Priced:
     Attributes:
         bound: no filling of the type is worth more than this.
         pattern: int64[S], a filling that can really be placed; None if none was found.
-        value: what the pattern is worth.
     """
 
     bound: float
     pattern: Ints | None
-    value: float
 
 
 class TypePricer:
     """Knapsack of one node type: CPU, memory, and GPUs by exact share patterns.
 
-    The share patterns are continuous in the programme, so its bound is a bound of the true knapsack; a
-    filling is handed out only after its shares were packed on whole GPUs exactly.
+    Its linear relaxation is solved first. What it proves to be useless in any filling better than one that is
+    known is left out of the integer programme, which is small then: a pod of a shape, or a GPU pattern, whose
+    reduced cost is more than the distance to the known filling (patterns are whole in every real filling).
     """
 
     def __init__(self, problem: Problem, kind: int) -> None:
@@ -48,107 +47,128 @@ class TypePricer:
         self.kind = kind
         self._gpus = int(problem.type_gpus[kind])
         self._items = np.flatnonzero(problem.fits[:, kind] & (problem.demand > 0))
-        self._most = _most_per_node(problem, kind, self._items)
-        self._mip = self._build()
+        self._program = _knapsack(problem, kind, self._items)
+        self._lp = IncrementalLp(self._program)
 
-    def _build(self) -> Mip:
-        problem, items = self._problem, self._items
-        share = problem.share[items]
-        sizes = np.unique(share[share > 0])
-        patterns = maximal_patterns(sizes.tolist(), limit=_MOST_PATTERNS) if len(sizes) else None
-        count = len(items)
-        rows: list[Ints] = []
-        columns: list[Ints] = []
-        values: list[Floats] = []
-        upper: list[float] = []
-
-        def add(column: Ints, value: Floats, limit: float) -> None:
-            rows.append(np.full(len(column), len(upper), dtype=np.int64))
-            columns.append(column.astype(np.int64))
-            values.append(value.astype(np.float64))
-            upper.append(limit)
-
-        every = np.arange(count)
-        for need, have in (
-            (problem.cpu[items], problem.type_cpu[self.kind]),
-            (problem.memory[items], problem.type_memory[self.kind]),
-        ):
-            add(every, need / max(float(have), 1.0), 1.0)
-        whole = problem.whole[items]
-        if patterns is None:
-            extra = 0
-            for limit, weights in _share_cuts(share, whole):
-                add(every, weights, limit * self._gpus)
-        else:
-            extra = len(patterns)
-            pattern_columns = count + np.arange(extra)
-            add(
-                np.concatenate([every, pattern_columns]),
-                np.concatenate([whole.astype(np.float64), np.ones(extra)]),
-                float(self._gpus),
-            )
-            for position, size in enumerate(sizes.tolist()):
-                having = np.flatnonzero(patterns[:, position])
-                users = np.flatnonzero(share == size)
-                add(
-                    np.concatenate([users, pattern_columns[having]]),
-                    np.concatenate([np.ones(len(users)), -patterns[having, position].astype(np.float64)]),
-                    0.0,
-                )
-        total = count + extra
-        return Mip(
-            cost=np.zeros(total),
-            lower=np.zeros(total),
-            upper=np.concatenate([self._most.astype(np.float64), np.full(extra, float(self._gpus))]),
-            integer=np.arange(total) < count,
-            rows=Rows(
-                row=np.concatenate(rows),
-                column=np.concatenate(columns),
-                value=np.concatenate(values),
-                lower=np.full(len(upper), -np.inf),
-                upper=np.array(upper),
-            ),
-            maximise=True,
-            small=True,
-        )
-
-    def price(self, worth: Floats, *, seconds: float, relative_gap: float = 1e-4) -> Priced:
+    def price(self, worth: Floats, *, known: float, seconds: float, relative_gap: float) -> Priced:
         """Fill one node.
 
         Args:
             worth: float64[S], what one pod of each shape is worth, >= 0.
-            seconds: wall time at most.
+            known: only fillings worth more than this are of interest.
+            seconds: wall time at most for each of the two programmes.
             relative_gap: how close to the best is close enough.
         """
-        problem, items = self._problem, self._items
-        if not len(items):
-            return Priced(bound=0.0, pattern=np.zeros(len(problem.demand), dtype=np.int64), value=0.0)
-        cost = np.zeros(self._mip.variables)
-        cost[: len(items)] = np.maximum(worth[items], 0.0)
-        self._mip.set_cost(cost)
-        result = self._mip.solve(seconds=seconds, relative_gap=relative_gap)
-        bound = float(cost[: len(items)] @ self._most) if result.bound is None else result.bound
+        if not len(self._items):
+            return Priced(bound=0.0, pattern=None)
+        cost = np.zeros(len(self._program.cost))
+        cost[: len(self._items)] = -np.maximum(worth[self._items], 0.0)
+        self._lp.set_cost(cost)
+        relaxed = self._lp.solve(seconds=seconds)
+        duals = np.zeros(len(self._program.row_upper)) if relaxed is None else np.maximum(-relaxed.duals, 0.0)
+        gain = self._gain(cost, duals)
+        # Valid for any duals >= 0, so no tolerance of the solver gets into the bound.
+        bound = float(duals @ self._program.row_upper + self._program.upper @ np.maximum(gain, 0.0))
+        bound += _EPSILON * abs(bound)
+        if bound <= known * (1 + relative_gap) + _EPSILON:
+            return Priced(bound=bound, pattern=None)
+        return self._integer(cost, gain, bound=bound, known=known, seconds=seconds, relative_gap=relative_gap)
+
+    def _gain(self, cost: Floats, duals: Floats) -> Floats:
+        """float64[V]: what one unit of each variable adds beyond the price of what it takes."""
+        program = self._program
+        taken = np.bincount(program.column, weights=program.value * duals[program.row], minlength=len(program.cost))
+        return -cost - taken
+
+    def _integer(
+        self, cost: Floats, gain: Floats, *, bound: float, known: float, seconds: float, relative_gap: float
+    ) -> Priced:
+        program, count = self._program, len(self._items)
+        slack = bound - known
+        loss = np.maximum(-gain, 0.0)
+        most = np.minimum(program.upper, np.floor(slack / np.maximum(loss, 1e-12) + _EPSILON))
+        keep = np.flatnonzero(most > 0)
+        small = _restricted(replace(program, cost=cost, upper=most), keep)
+        result = solve_mip(small, integer=keep < count, seconds=seconds, relative_gap=relative_gap, small=True)
+        if result.bound is not None:
+            bound = min(bound, max(-result.bound * (1 - _EPSILON), known))
         if result.values is None:
-            return Priced(bound=bound, pattern=None, value=0.0)
-        counts = np.rint(result.values[: len(items)]).astype(np.int64)
-        counts = self._make_placeable(counts, worth[items])
-        pattern = np.zeros(len(problem.demand), dtype=np.int64)
-        pattern[items] = counts
-        return Priced(bound=bound + _EPSILON * abs(bound), pattern=pattern, value=float(worth @ pattern))
+            return Priced(bound=bound, pattern=None)
+        counts = np.zeros(count, dtype=np.int64)
+        chosen = keep < count
+        counts[keep[chosen]] = np.rint(result.values[chosen]).astype(np.int64)
+        pattern = np.zeros(len(self._problem.demand), dtype=np.int64)
+        pattern[self._items] = self._make_placeable(counts, -cost[:count])
+        return Priced(bound=bound, pattern=pattern)
 
     def _make_placeable(self, counts: Ints, worth: Floats) -> Ints:
-        """Take out the least worthy shares until the rest packs on the GPUs."""
+        """Take out the least worthy GPU pods until the rest packs on the GPUs."""
         problem, items = self._problem, self._items
-        counts = counts.copy()
+        milli = problem.total_milli[items]
         while True:
             bins = self._gpus - int(problem.whole[items] @ counts)
             shares = np.repeat(problem.share[items], counts)
-            shares = shares[shares > 0]
-            if bins >= 0 and pack_shares(shares.tolist(), bins) is not None:
+            if bins >= 0 and pack_shares(shares[shares > 0].tolist(), bins) is not None:
                 return counts
-            taken = np.flatnonzero((counts > 0) & ((problem.share[items] > 0) | (problem.whole[items] > 0)))
-            milli = np.maximum(problem.total_milli[items][taken], 1)
-            counts[taken[np.argmin(worth[taken] / milli)]] -= 1
+            taken = np.flatnonzero((counts > 0) & (milli > 0))
+            counts[taken[np.argmin(worth[taken] / milli[taken])]] -= 1
+
+
+def _restricted(program: Program, keep: Ints) -> Program:
+    """The programme of some of its variables."""
+    position = np.full(len(program.cost), -1, dtype=np.int64)
+    position[keep] = np.arange(len(keep))
+    entry: Bools = position[program.column] >= 0
+    return replace(
+        program,
+        cost=program.cost[keep],
+        lower=program.lower[keep],
+        upper=program.upper[keep],
+        row=program.row[entry],
+        column=position[program.column[entry]],
+        value=program.value[entry],
+    )
+
+
+def _knapsack(problem: Problem, kind: int, items: Ints) -> Program:
+    """Pods of each shape (whole) and GPUs by pattern: rows CPU, memory, GPUs, then one for each share size."""
+    share, whole = problem.share[items], problem.whole[items]
+    gpus = float(problem.type_gpus[kind])
+    sizes = np.unique(share[share > 0])
+    patterns = maximal_patterns(sizes.tolist(), limit=_MOST_PATTERNS) if len(sizes) else None
+    needs = [
+        problem.cpu[items] / max(float(problem.type_cpu[kind]), 1.0),
+        problem.memory[items] / max(float(problem.type_memory[kind]), 1.0),
+    ]
+    if patterns is None:
+        needs += [weight / max(gpus, 1.0) for weight in share_weights(share, whole)]
+        matrix = np.stack(needs)
+        limits = np.ones(len(needs))
+        if gpus == 0:
+            limits[2:] = 0.0
+    else:
+        of_size = np.where(share == sizes[:, None], 1.0, 0.0)
+        matrix = np.block(
+            [
+                [np.stack(needs), np.zeros((2, len(patterns)))],
+                [whole[None, :].astype(np.float64), np.ones((1, len(patterns)))],
+                [of_size, -patterns.T.astype(np.float64)],
+            ]
+        )
+        limits = np.concatenate([np.ones(2), [gpus], np.zeros(len(sizes))])
+    row, column = np.nonzero(matrix)
+    extra = matrix.shape[1] - len(items)
+    most = _most_per_node(problem, kind, items).astype(np.float64)
+    return Program(
+        cost=np.zeros(matrix.shape[1]),
+        lower=np.zeros(matrix.shape[1]),
+        upper=np.concatenate([most, np.full(extra, gpus)]),
+        row=row,
+        column=column,
+        value=matrix[row, column],
+        row_lower=np.full(len(limits), -np.inf),
+        row_upper=limits,
+    )
 
 
 def _most_per_node(problem: Problem, kind: int, items: Ints) -> Ints:
@@ -165,25 +185,3 @@ def _most_per_node(problem: Problem, kind: int, items: Ints) -> Ints:
     shared = share > 0
     most[shared] = np.minimum(most[shared], problem.type_gpus[kind] * (WHOLE_GPU_MILLI // share[shared]))
     return most
-
-
-def _share_cuts(share: Ints, whole: Ints) -> list[tuple[float, Floats]]:
-    """Dual feasible functions of one GPU: (limit of one GPU, weight of each item).
-
-    Volume, and Martello and Toth's family: a share above 1000 - e weighs a whole GPU if shares below e
-    weigh nothing. Each is valid, so the programme stays a relaxation.
-    """
-    full = WHOLE_GPU_MILLI * whole.astype(np.float64)
-    cuts = [(float(WHOLE_GPU_MILLI), full + share)]
-    for edge in (100, 150, 200, 250, 300, 334, 400, 450, 501):
-        weight = np.where(share > WHOLE_GPU_MILLI - edge, WHOLE_GPU_MILLI, np.where(share < edge, 0, share))
-        if edge > WHOLE_GPU_MILLI // 2:
-            weight = np.where(share > WHOLE_GPU_MILLI // 2, WHOLE_GPU_MILLI, 0)
-        cuts.append((float(WHOLE_GPU_MILLI), full + weight))
-    for parts in (2, 3, 4, 5):
-        # floor((parts + 1) x) / parts, with x = share / 1000; the exact multiples keep their own value.
-        scaled = (parts + 1) * share
-        exact = scaled % WHOLE_GPU_MILLI == 0
-        weight = np.where(exact, share * parts, (scaled // WHOLE_GPU_MILLI) * WHOLE_GPU_MILLI)
-        cuts.append((float(WHOLE_GPU_MILLI * parts), full * parts + weight))
-    return cuts

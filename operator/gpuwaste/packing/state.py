@@ -121,3 +121,9 @@ class SolveState:
         if noted.milli >= allowance.milli and noted.pods >= allowance.pods:
             return max(first, self._bound)
         return first
+
+    @property
+    def gap(self) -> float:
+        """Distance of the best placement's objective to the bound, as a part of the bound."""
+        cost = float(self.problem.cost_unit * self.best.cost_units)
+        return (cost - self.bound) / max(self.bound, 1e-9)
