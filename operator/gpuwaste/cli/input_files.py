@@ -2,7 +2,7 @@
 
 A fact holds in every hour that it overlaps. Where the stored inputs knew it in other hours than that (it was
 learned late, or its end was not yet known), its line names them in `hours`, so that a replay computes every hour
-from exactly what that hour was computed from.
+from exactly what that hour was computed from. Each line names the `cluster` as well: agents need not know theirs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
@@ -23,10 +23,8 @@ from gpuwaste.model.facts import Fact, merge_facts, parse_fact
 from gpuwaste.model.units import HOUR, NS_PER_HOUR, format_time, from_unix_ns, hours_between, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
     from gpuwaste.ledger.inputs import InputStore
 
@@ -35,10 +33,11 @@ __all__ = ["read_inputs", "write_facts", "write_windows"]
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """A fact, and in which hours it was known; None for all that it overlaps."""
+    """A fact, in which hours it was known (None: all that it overlaps), and of which cluster (None: not said)."""
 
     fact: Fact
     hours: frozenset[datetime] | None
+    cluster: str | None
 
     def holds(self, hour: datetime) -> bool:
         return self.fact.overlaps(hour, hour + HOUR) if self.hours is None else hour in self.hours
@@ -53,16 +52,19 @@ def _lines(path: Path) -> list[str]:
 
 def _stated(line: str, where: str) -> _Stated:
     fact = parse_fact(line, where=where)
-    named = json.loads(line).get("hours")
+    raw = json.loads(line)
+    named, cluster = raw.get("hours"), raw.get("cluster")
+    if cluster is not None and not isinstance(cluster, str):
+        raise InputError("field `cluster` must be text", where=where)
     if named is None:
-        return _Stated(fact, None)
+        return _Stated(fact, None, cluster)
     try:
         hours = frozenset(parse_time(hour) for hour in named)
     except (TypeError, ValueError) as error:
         raise InputError(f"field `hours` must be a list of times: {error}", where=where) from None
     if any(hour.minute or hour.second or hour.microsecond for hour in hours):
         raise InputError("field `hours` must hold full hours", where=where)
-    return _Stated(fact, hours)
+    return _Stated(fact, hours, cluster)
 
 
 def read_inputs(windows: Path, facts: Path, *, cluster: str | None) -> list[HourInputs]:
@@ -71,7 +73,7 @@ def read_inputs(windows: Path, facts: Path, *, cluster: str | None) -> list[Hour
     Args:
         windows: `Record` or `Batch` messages as JSON lines.
         facts: lines as in `facts.jsonl`.
-        cluster: whose they are; None takes the one that the windows name, `default` where they name none.
+        cluster: whose they are; None takes the one that the facts name, else the windows, else `default`.
 
     Returns:
         One `HourInputs` an hour from the first to the last for which there is anything, oldest first.
@@ -83,7 +85,8 @@ def read_inputs(windows: Path, facts: Path, *, cluster: str | None) -> list[Hour
     stated = [
         _stated(line, f"{facts}, line {number}") for number, line in enumerate(_lines(facts), start=1) if line.strip()
     ]
-    name = cluster or _cluster_of(table, windows)
+    in_facts = {s.cluster for s in stated if s.cluster}
+    name = cluster or _only(in_facts, facts) or _only(pc.unique(table["cluster"]).to_pylist(), windows) or "default"
     numbers = pc.floor(pc.divide(table["window_start_ns"], NS_PER_HOUR))
     present = sorted(pc.unique(numbers).to_pylist())
     hours: set[datetime] = set().union(*(s.hours for s in stated if s.hours is not None))
@@ -106,15 +109,15 @@ def _hour_number(hour: datetime) -> int:
     return int((hour - datetime(1970, 1, 1, tzinfo=UTC)) // HOUR)
 
 
-def _cluster_of(table: pa.Table, path: Path) -> str:
-    named = [name for name in sorted(pc.unique(table["cluster"]).to_pylist()) if name]
+def _only(clusters: Iterable[str], path: Path) -> str | None:
+    named = [name for name in sorted(clusters) if name]
     if len(named) > 1:
         raise InputError(
             f"field `cluster` names several clusters ({', '.join(named)})",
             where=str(path),
             fix="say with --cluster whose windows these are, or replay each by itself",
         )
-    return named[0] if named else "default"
+    return named[0] if named else None
 
 
 def write_windows(inputs: InputStore, hours: Sequence[datetime]) -> Iterator[str]:
@@ -139,8 +142,7 @@ def write_facts(inputs: InputStore, hours: Sequence[datetime]) -> Iterator[str]:
     implied = hours_between(with_windows[0], with_windows[-1] + HOUR) if with_windows else []
     for line in sorted(by_line):
         fact, mine = by_line[line], known[line]
-        if mine == {hour for hour in implied if fact.overlaps(hour, hour + HOUR)}:
-            yield f"{line}\n"
-        else:
-            named = json.dumps({"hours": [format_time(hour) for hour in sorted(mine)]}, separators=(",", ":"))
-            yield f"{line[:-1]},{named[1:]}\n"
+        more: dict[str, Any] = {"cluster": inputs.cluster}
+        if mine != {hour for hour in implied if fact.overlaps(hour, hour + HOUR)}:
+            more["hours"] = [format_time(hour) for hour in sorted(mine)]
+        yield f"{line[:-1]},{json.dumps(more, separators=(',', ':'), ensure_ascii=False)[1:]}\n"

@@ -181,6 +181,4 @@ def export_inputs(
         windows.writelines(write_windows(source, hours))
         facts.writelines(write_facts(source, hours))
     click.echo(f"{len(hours)} hours written; to compute the ledger from them:")
-    click.echo(
-        f"  gpuwaste replay --windows {out}/windows.jsonl --facts {out}/facts.jsonl --cluster {name} --ledger DIR"
-    )
+    click.echo(f"  gpuwaste replay --windows {out}/windows.jsonl --facts {out}/facts.jsonl --ledger DIR")

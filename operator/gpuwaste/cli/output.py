@@ -17,7 +17,7 @@ import yaml
 from gpuwaste.model.units import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["Column", "OutputFormat", "echo_table", "output_option", "plain_value", "render_table"]
 
@@ -76,13 +76,16 @@ def _machine_rows(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) 
     return [{column.key: plain_value(row[column.key]) for column in columns} for row in rows]
 
 
-def _csv(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv_line(values: Iterable[Any]) -> str:
+    """One row that ends in a newline; written with the default ending, for only then is a lone CR quoted."""
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([column.key for column in columns])
-    for row in _machine_rows(columns, rows):
-        writer.writerow(["" if value is None else value for value in row.values()])
-    return sink.getvalue()
+    csv.writer(sink).writerow(["" if value is None else value for value in values])
+    return sink.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _csv(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [[column.key for column in columns], *(row.values() for row in _machine_rows(columns, rows))]
+    return "".join(_csv_line(line) for line in lines)
 
 
 def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

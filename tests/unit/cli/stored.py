@@ -12,10 +12,10 @@ from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.store import open_store
 
 
-def store_inputs(folder, *, cluster="test", node="node-a"):
+def store_inputs(folder, *, cluster="test", node="node-a", agents_know_it=True):
     """Four hours with a hole in between; a price learned late, a pod whose end was learned later."""
     inputs = InputStore(open_store(str(folder)), cluster)
-    journal = Journal(node, cluster=cluster)
+    journal = Journal(node, cluster=cluster if agents_know_it else "")
     for hour in (0, 1, 3):
         for minute in (0, 1, 30, 59):
             at = HOUR + timedelta(hours=hour, minutes=minute)

@@ -38,6 +38,13 @@ def test_exported_inputs_give_the_same_ledger(tmp_path, inputs, exported):
     assert replayed(tmp_path, "second", *given) == first
 
 
+def test_the_cluster_survives_agents_that_do_not_know_it(tmp_path):
+    inputs = store_inputs(tmp_path / "data", agents_know_it=False)
+    run("ledger", "export-inputs", "--inputs", inputs, "--out", tmp_path / "out")
+    given = ("--windows", tmp_path / "out" / "windows.jsonl", "--facts", tmp_path / "out" / "facts.jsonl")
+    assert replayed(tmp_path, "second", *given) == replayed(tmp_path, "first", "--inputs", inputs)
+
+
 def test_the_order_of_lines_changes_nothing(tmp_path, exported):
     given = ("--windows", exported / "windows.jsonl", "--facts", exported / "facts.jsonl")
     first = replayed(tmp_path, "first", *given)
@@ -176,6 +183,8 @@ def test_no_inputs_there(tmp_path):
 
 def test_windows_of_several_clusters_need_a_name(tmp_path, exported):
     spoil(exported / "windows.jsonl", 0, setting(cluster="elsewhere"))
+    facts = [without("cluster")(line) for line in (exported / "facts.jsonl").read_text().splitlines()]
+    (exported / "facts.jsonl").write_text("\n".join(facts))
     given = ("--windows", exported / "windows.jsonl", "--facts", exported / "facts.jsonl", "--ledger", tmp_path / "l")
     assert "elsewhere, test" in run("replay", *given).stderr
     assert run("replay", *given, "--cluster", "test").exit_code == 0
