@@ -133,7 +133,7 @@ def render_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], o
     if output == "json":
         return json.dumps(_machine_rows(columns, rows), indent=2, ensure_ascii=False) + "\n"
     if output == "yaml":
-        text: str = yaml.safe_dump(_machine_rows(columns, rows), sort_keys=False, allow_unicode=True)
+        text: str = yaml.safe_dump(_machine_rows(columns, rows), sort_keys=False)
         return text
     if output == "csv":
         return _csv(columns, rows)

@@ -54,7 +54,7 @@ values = st.none() | st.text(max_size=8) | st.integers() | st.decimals(allow_nan
 def test_yaml_csv_and_json_say_the_same(rows):
     plain = [Column("name", "NAME"), Column("cost", "COST"), Column("at", "AT")]
     said = json.loads(render_table(plain, rows, "json"))
-    assert [{**row, "cost": row["cost"]} for row in yaml.safe_load(render_table(plain, rows, "yaml"))] == said
+    assert yaml.safe_load(render_table(plain, rows, "yaml")) == said
     read = list(csv.reader(io.StringIO(render_table(plain, rows, "csv"), newline="")))
     assert read[1:] == [["" if value is None else str(value) for value in row.values()] for row in said]
 
