@@ -1,7 +1,7 @@
 """Divide charges: what every receiver weighs in each, and what nobody received, by kind.
 
-Weights are nanoseconds of GPU. In every charge they add up to what is owned; on the basis `larger` also to what
-holders lent, because lent time is claimed twice: by who asked for it and by who used it.
+Weights are nanoseconds of GPU, and those of a charge add up to what is owned in it. On the basis `larger` what holders
+lent is claimed twice, by who asked for it and by who used it; there all claims of a charge are scaled in proportion.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.grouping import Groups, group_numbers, group_rows, sum_by
+from gpuwaste.model.errors import InvariantError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["Parts", "due_weights", "weigh"]
+__all__ = ["Parts", "gather", "weigh"]
 
 _RECEIVER: Final = {
     "namespace": ("cluster", "namespace"),
     "workload": ("cluster", "namespace", "workload_kind", "workload_name"),
     "team": ("cluster", "team"),
 }
+_SUMS: Final = ("weight", "smeared", "held", "borrowed", "unmeasured", "duty", "effective")
+_COLUMNS: Final = ("charge", "receiver", *_SUMS, "measured")
 _NAMES: Final = ("cluster", "reason", "namespace", "workload_kind", "workload_name", "team")
 
 # Kind of remainder -> (row kind, amount), of which the last is counted only on the basis named.
@@ -77,25 +80,37 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
 
     Args:
         rows: rows of the ledger's schema.
-        charge: int64[n_rows], the charge that each row is a part of, or −1.
+        charge: int64[n_rows], the charge (at most an hour of a node) that each row is a part of, or −1.
         charges: the number of charges.
         grouping: who receives.
         method: what a receiver weighs, and which remainders it carries.
+
+    Raises:
+        InvariantError: the rows of a charge break the law of the accounting.
     """
     inside = charge >= 0
     if not inside.all():
         rows, charge = rows.filter(pa.array(inside)), charge[inside]
     received = _received(rows, charge, grouping, method.basis)
     parts = _with_remainders(received, _remainders(rows, charge, charges, method.basis))
+    owned = sum_by(charge, _amount(rows, "owned"), charges)
+    claimed = sum_by(parts.charge, parts.weight, charges)
+    if method.basis == "larger":
+        lent = sum_by(charge, np.where(_of_kind(rows, "holder"), _amount(rows, "lent"), 0), charges)
+        _check_whole(claimed, owned + lent)
+        parts = replace(parts, weight=_shares(owned, parts.weight, parts.charge))
+    else:
+        _check_whole(claimed, owned)
     return _smear(parts, charges, method.smeared) if method.smeared else parts
 
 
-def due_weights(rows: pa.Table, charge: Int64s, charges: int, basis: Basis) -> Int64s:
-    """int64[charges], what the weights of each charge must add up to."""
-    due = sum_by(charge, _amount(rows, "owned"), charges)
-    if basis == "larger":
-        due += sum_by(charge, np.where(_of_kind(rows, "holder"), _amount(rows, "lent"), 0), charges)
-    return due
+def _check_whole(claimed: Int64s, due: Int64s) -> None:
+    if not np.array_equal(claimed, due):
+        wrong = int(np.flatnonzero(claimed != due)[0])
+        raise InvariantError(
+            f"a node's hour in the ledger has parts of {claimed[wrong]} ns and must have {due[wrong]} ns; the ledger"
+            " breaks the law of the accounting, and nothing was written"
+        )
 
 
 def _amount(rows: pa.Table, name: str) -> Int64s:
@@ -189,7 +204,7 @@ def _with_remainders(parts: Parts, remainders: dict[str, Int64s]) -> Parts:
     order = np.lexsort((np.concatenate([parts.receiver, added["receiver"]]), np.concatenate([parts.charge, charge])))
     columns = {
         name: np.concatenate([getattr(parts, name), added.get(name, blank)])[order]
-        for name in ("charge", "receiver", "weight", "smeared", "held", "borrowed", "unmeasured", "duty", "effective")
+        for name in ("charge", "receiver", *_SUMS)
     }
     measured = np.concatenate([parts.measured, np.ones(count, bool)])[order]
     return Parts(**columns, measured=measured, receivers=pa.concat_tables([parts.receivers, nobody]).combine_chunks())
@@ -198,8 +213,7 @@ def _with_remainders(parts: Parts, remainders: dict[str, Int64s]) -> Parts:
 def _smear(parts: Parts, charges: int, kinds: tuple[str, ...]) -> Parts:
     """Give some kinds of remainder to the receivers in proportion to their weights, to the nanosecond.
 
-    Quotas are floored and what is left goes to the largest remainders. A charge in which no receiver weighs anything
-    keeps its remainders.
+    A charge in which no receiver weighs anything keeps its remainders.
     """
     reason = parts.receivers["reason"]
     receives = pc.equal(reason, "").to_numpy()[parts.receiver]
@@ -208,20 +222,57 @@ def _smear(parts: Parts, charges: int, kinds: tuple[str, ...]) -> Parts:
     spread &= base[parts.charge] > 0
     given = sum_by(parts.charge[spread], parts.weight[spread], charges)
     at = np.flatnonzero(receives & (base[parts.charge] > 0))
-    of = parts.charge[at]
-    # Products of two such counts need a hundred bits: Python's integers have them.
-    product = given[of].astype(object) * parts.weight[at]
-    quota = (product // base[of]).astype(np.int64)
-    rest = (product % base[of]).astype(np.int64)
-    left = given - sum_by(of, quota, charges)
-    order = np.lexsort((-rest, of))
-    rank = np.arange(len(of)) - np.searchsorted(of[order], of[order], side="left")
-    quota[order] += rank < left[of[order]]
     smeared = np.zeros(len(parts.weight), np.int64)
-    smeared[at] = quota
-    keep = ~spread
-    columns = {
-        name: getattr(parts, name)[keep]
-        for name in ("charge", "receiver", "held", "borrowed", "unmeasured", "duty", "effective", "measured")
-    }
-    return replace(parts, **columns, weight=(parts.weight + smeared)[keep], smeared=smeared[keep])
+    smeared[at] = _shares(given, parts.weight[at], parts.charge[at])
+    return _where(replace(parts, weight=parts.weight + smeared, smeared=smeared), ~spread)
+
+
+def _shares(amount: Int64s, weight: Int64s, group: Int64s) -> Int64s:
+    """Divide each group's amount in proportion to the weights: floors, and what is left to the largest remainders.
+
+    As `gpuwaste.model.apportion.apportion_groups`, but for amounts of any size: the products of two sums over a day
+    need a hundred bits, which Python's integers have.
+    """
+    count = len(amount)
+    total = sum_by(group, weight, count)[group]
+    product = amount[group].astype(object) * weight
+    quota = (product // total).astype(np.int64)
+    rest = (product % total).astype(np.int64)
+    left = amount - sum_by(group, quota, count)
+    order = np.lexsort((-rest, group))
+    of = group[order]
+    rank = np.arange(len(of)) - np.searchsorted(of, of, side="left")
+    quota[order] += rank < left[of]
+    return quota
+
+
+def _where(parts: Parts, keep: NDArray[np.bool_]) -> Parts:
+    columns = {name: getattr(parts, name)[keep] for name in _COLUMNS}
+    return replace(parts, **columns)
+
+
+def gather(parts: Parts, cell: Int64s, charge: Int64s) -> Parts:
+    """Sum the parts of cells to the parts of the charges that they belong to.
+
+    Because the parts of a cell weigh what is owned in it, the ratio of a charge that follows is the mean of its
+    cells' ratios, each weighted by what its cell cost: Σ cost × ratio / Σ cost, for one price.
+
+    Args:
+        parts: of cells (hours of a node), as `weigh` answers, sorted by cell in `charge`.
+        cell: int64[m], cells that belong to a charge; one cell may belong to several.
+        charge: int64[m], the charge of each.
+    """
+    first = np.searchsorted(parts.charge, cell, side="left")
+    size = np.searchsorted(parts.charge, cell, side="right") - first
+    start = np.cumsum(size) - size
+    row = np.repeat(first - start, size) + np.arange(int(size.sum()))
+    groups = group_numbers([np.repeat(charge, size), parts.receiver[row]])
+    count = len(groups.first)
+    sums = {name: sum_by(groups.of, getattr(parts, name)[row], count) for name in _SUMS}
+    return Parts(
+        charge=np.repeat(charge, size)[groups.first],
+        receiver=parts.receiver[row][groups.first],
+        measured=sum_by(groups.of, parts.measured[row].astype(np.int64), count) > 0,
+        receivers=parts.receivers,
+        **sums,
+    )
