@@ -73,6 +73,12 @@ def _specs() -> tuple[MetricSpec, ...]:
         ("gpuwaste_device_unhealthy_seconds", "counter", _DEVICE, "Time the GPU was lost or had a hardware XID."),
         ("gpuwaste_agent_ticks", "counter", (), "Readings of all devices."),
         ("gpuwaste_agent_tick_seconds", "counter", (), "Time spent in readings and accounting."),
+        (
+            "gpuwaste_agent_driver_cpu_seconds",
+            "counter",
+            (),
+            "CPU time inside the driver's calls, part of the readings.",
+        ),
         ("gpuwaste_agent_records", "counter", (), "Records written to the journal since the agent started."),
         ("gpuwaste_agent_missed_processes", "counter", (), "Processes that ended before their last use was read."),
         ("gpuwaste_agent_journal_dropped_records", "counter", (), "Records dropped for want of space."),
@@ -107,11 +113,12 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def tick(self, seconds: float) -> None:
-        """Count a reading that took so long."""
+    def tick(self, seconds: float, driver_cpu_ns: int) -> None:
+        """Count a reading that took so long; `driver_cpu_ns` is the driver's part of all readings so far."""
         with self._lock:
             self._bump("gpuwaste_agent_ticks", (), 1)
             self._bump("gpuwaste_agent_tick_seconds", (), seconds)
+            self._sums["gpuwaste_agent_driver_cpu_seconds"][()] = driver_cpu_ns / _NS
 
     def add(self, records: Sequence[Record]) -> None:
         """Add a window's records."""

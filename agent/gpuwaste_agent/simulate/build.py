@@ -179,6 +179,10 @@ class _Builder:
     def fill(self, kinds: list[NodeKind]) -> None:
         """Give slices to workloads until only the wanted part is free."""
         self.rng.shuffle(self.free)
+        for number, kind in enumerate(kinds):
+            own = [free for free in self.free if free.node == number]
+            kept = own[: round(kind.spare * len(own))]
+            self.free = [free for free in self.free if free not in kept]
         leave = round(len(self.free) * _FREE)
         for first_word, work in _ALWAYS:
             pool = next((kind.pool for kind in kinds if kind.pool.startswith(first_word + "-")), None)

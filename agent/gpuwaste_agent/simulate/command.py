@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuwaste_agent.simulate.build import Cluster
+    from gpuwaste_agent.simulate.scenario import ScenarioNode
 
 __all__ = ["serve_journals", "simulate"]
 
@@ -52,8 +55,8 @@ def simulate(
 ) -> Cluster:
     """Make up a cluster and sample it into one journal a node; the same bytes for the same arguments.
 
-    Writes `scenario.json`, `objects.jsonl` and `<node>/` into `directory`. `progress` is called with the windows
-    done and their total number.
+    Writes `scenario.json`, `objects.jsonl` and `<node>/` into `directory`. `progress` is called with the nodes
+    done and their total number. Nodes run side by side, one process a core.
     """
     length_s = until_unix_s - start_unix_s
     cluster = build_cluster(nodes=nodes, start_unix_s=start_unix_s, length_s=length_s, seed=seed)
@@ -61,25 +64,42 @@ def simulate(
     _write(directory / "scenario.json", dump_scenario(cluster.scenario))
     objects = [json.dumps(value, separators=(",", ":")) + "\n" for value in kubernetes_objects(cluster)]
     _write(directory / "objects.jsonl", "".join(objects))
-    per_node = length_s // window_s
-    total = nodes * per_node
-    for number, node in enumerate(cluster.scenario.nodes):
-        run_node(
-            node,
-            directory / node.name,
-            journal_id=journal_identity(seed, node.uid),
-            start_ns=start_unix_s * _SECOND,
-            until_ns=until_unix_s * _SECOND,
-            interval_ns=round(interval_s * _SECOND),
-            window_ns=window_s * _SECOND,
-            progress=partial(_step, progress, number * per_node, total),
-        )
-    progress(total, total)
+    run = partial(
+        _run_node,
+        directory=directory,
+        seed=seed,
+        start_ns=start_unix_s * _SECOND,
+        until_ns=until_unix_s * _SECOND,
+        interval_ns=round(interval_s * _SECOND),
+        window_ns=window_s * _SECOND,
+    )
+    workers = min(nodes, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+        for done, _ in enumerate(pool.map(run, cluster.scenario.nodes), start=1):
+            progress(done, nodes)
     return cluster
 
 
-def _step(progress: Callable[[int, int], None], done: int, total: int, windows: int) -> None:
-    progress(done + windows, total)
+def _run_node(
+    node: ScenarioNode,
+    *,
+    directory: Path,
+    seed: int,
+    start_ns: int,
+    until_ns: int,
+    interval_ns: int,
+    window_ns: int,
+) -> str:
+    return run_node(
+        node,
+        directory / node.name,
+        journal_id=journal_identity(seed, node.uid),
+        start_ns=start_ns,
+        until_ns=until_ns,
+        interval_ns=interval_ns,
+        window_ns=window_ns,
+        progress=lambda _: None,
+    )
 
 
 def serve_journals(cluster: Cluster, directory: Path) -> int:

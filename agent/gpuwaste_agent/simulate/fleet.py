@@ -28,7 +28,10 @@ class GpuKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeKind:
-    """A machine: its size, where it stands, and its GPUs (all of one product)."""
+    """A machine: its size, where it stands, and its GPUs (all of one product).
+
+    `spare` is the part of its slices that nobody takes, whatever the rest of the cluster does.
+    """
 
     name: str
     product: str
@@ -39,6 +42,7 @@ class NodeKind:
     memory_gib: int
     gpus: tuple[GpuKind, ...]
     onprem: bool = False
+    spare: float = 0.0
 
 
 _SEVEN_SMALL = tuple(("1g.10gb", start) for start in range(7))
@@ -85,6 +89,7 @@ NODE_KINDS = (
         cpus=48,
         memory_gib=192,
         gpus=(GpuKind(count=4),),
+        spare=0.5,
     ),
     NodeKind(
         name="serve-l4",
@@ -118,14 +123,15 @@ NODE_KINDS = (
         gpus=(GpuKind(count=4),),
     ),
     NodeKind(
-        name="dev-t4",
+        name="batch-t4",
         product="T4-16GB",
         model="Tesla T4",
         instance_type="g4dn.12xlarge",
-        pool="dev-t4",
+        pool="batch-t4",
         cpus=48,
         memory_gib=192,
-        gpus=(GpuKind(count=4, strategy="time-slicing", replicas=4),),
+        gpus=(GpuKind(count=4),),
+        spare=0.5,
     ),
     NodeKind(
         name="serve-a10-whole",
