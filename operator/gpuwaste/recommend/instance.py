@@ -29,7 +29,7 @@ class PlanInstance:
         instance: the question. A "GPU" of it is one unit that the scheduler counts (a whole GPU, or one
             replica of a shared one), so that it holds exactly what the scheduler holds, for any number of replicas.
         scale: the objective is money an hour times this whole number, which makes unit prices exact.
-        fixed: money an hour of pinned nodes, which are in the question at no price.
+        fixed: money an hour of nodes that stay whatever the answer, which are in the question at no price.
     """
 
     nodes: tuple[int, ...]
@@ -58,11 +58,15 @@ def build_instance(scope: Scope, group: str) -> PlanInstance:
     nodes = [scope.nodes[index] for index in places]
     pods = [pod for pod in scope.pods if pod.node in local]
     scale = lcm(*(_odd_part(node.units) for node in nodes))
-    keys = [_model(index, node) for index, node in zip(places, nodes, strict=True)]
+    # A node alone in its group has nowhere to send its pods: it stays like a pinned one, and nothing is asked.
+    alone = len(nodes) == 1 and bool(pods)
+    stays = [node.pinned or alone for node in nodes]
+    keys = [_model(index, node, stays=fixed) for index, node, fixed in zip(places, nodes, stays, strict=True)]
     models = sorted(set(keys))
     number = {key: place for place, key in enumerate(models)}
     prices = {
-        key: Decimal(0) if node.pinned else _unit_price(node, scale) for key, node in zip(keys, nodes, strict=True)
+        key: Decimal(0) if fixed else _unit_price(node, scale)
+        for key, node, fixed in zip(keys, nodes, stays, strict=True)
     }
     pinned = sorted({local[pod.node] for pod in pods if pod.pinned})
     own = {place: row for row, place in enumerate(pinned, start=1)}
@@ -84,15 +88,15 @@ def build_instance(scope: Scope, group: str) -> PlanInstance:
         prices=tuple(prices[key] for key in models),
         current_node=_ints(local[pod.node] for pod in pods),
     )
-    fixed = sum((node.hourly for node in nodes if node.pinned), Decimal(0))
-    return PlanInstance(nodes=places, instance=instance, scale=scale, fixed=fixed)
+    hourly = sum((node.hourly for node, fixed in zip(nodes, stays, strict=True) if fixed), Decimal(0))
+    return PlanInstance(nodes=places, instance=instance, scale=scale, fixed=hourly)
 
 
 _Key = tuple[str, str]
 
 
-def _model(index: int, node: PlanNode) -> _Key:
-    if node.pinned:
+def _model(index: int, node: PlanNode, *, stays: bool) -> _Key:
+    if stays:
         return ("pinned", str(index))
     return ("free", f"{node.hourly.normalize():f}/{node.units}")
 

@@ -105,9 +105,9 @@ def plan_for(
 
 
 def _solve(question: PlanInstance, solver: Solver, *, pods: int, time_limit_seconds: float) -> Answer | None:
-    """The answer to one question; None where there is nothing to ask: no pods, one node, or only pinned nodes."""
+    """The answer to one question; None where there is nothing to ask: no pods, or only nodes that stay."""
     own = len(question.instance.pod_names)
-    if not own or len(question.instance.node_names) <= 1 or not any(question.instance.prices):
+    if not own or not any(question.instance.prices):
         return None
     part = time_limit_seconds * own / pods
     return solver(question.instance, time_limit_seconds=min(max(part, _LEAST_SECONDS), time_limit_seconds))
