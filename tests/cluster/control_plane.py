@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http
 import os
 import secrets
 import signal
-import ssl
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,13 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["SERVICE_ADDRESS", "running_control_plane"]
+__all__ = ["SERVICE_ADDRESS", "running_control_plane", "wait_for_controllers"]
 
 SERVICE_ADDRESS = "10.96.0.1"  # of the service `kubernetes`: the first address of _SERVICE_RANGE
 
 _SERVICE_RANGE = "10.96.0.0/16"
 _READY_SECONDS = 60.0
-_REQUEST_SECONDS = 5.0
 _PORT_ATTEMPTS = 5
 _ISSUER = "https://kubernetes.default.svc.cluster.local"
 # All they know is thrown away, so there is nothing to finish; asked kindly, an API server waits for its clients.
@@ -42,7 +37,11 @@ _PORT_TAKEN = "address already in use"
 
 @contextmanager
 def running_control_plane(
-    *, controllers: bool, address: str = "127.0.0.1", report: Callable[[str], None] = print
+    *,
+    controllers: bool,
+    address: str = "127.0.0.1",
+    await_controllers: bool = True,
+    report: Callable[[str], None] = print,
 ) -> Iterator[ControlPlane]:
     """A control plane of its own, ready to answer, gone without a trace at the end.
 
@@ -53,6 +52,7 @@ def running_control_plane(
             sooner, pods need no service account, a namespace that is deleted stays `Terminating`, and nothing
             marks nodes without a kubelet as gone.
         address: the local address at which the API server listens.
+        await_controllers: be ready only when the controllers are; else call `wait_for_controllers` later.
         report: is given a line where something takes long.
 
     Raises:
@@ -63,9 +63,22 @@ def running_control_plane(
     with owned_folder() as folder:
         supervisor = Supervisor(logs=_made(folder / "logs"))
         try:
-            yield _started(folder, supervisor, binaries, address=address, controllers=controllers)
+            access = _started(folder, supervisor, binaries, address=address, controllers=controllers)
+            if controllers and await_controllers:
+                wait_for_controllers(access, meanwhile=supervisor.check_alive)
+            yield access
         finally:
             supervisor.stop()
+
+
+def wait_for_controllers(access: ControlPlane, *, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Wait until pods can be made: until the controller-manager has made the first service account."""
+    wait_until(
+        partial(access.api().answers, "/api/v1/namespaces/default/serviceaccounts/default"),
+        what="the controller-manager making the service account default/default",
+        deadline_seconds=_READY_SECONDS,
+        meanwhile=meanwhile,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +104,10 @@ def _started(
     _made(folder / "home")
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder / "home")}
     supervisor.start("etcd", [binaries.etcd, *_etcd_flags(plan)], environment=environment, folder=folder, end_by=_END)
-    server = _start_apiserver(plan, supervisor, binaries, environment)
-    access = ControlPlane(
-        folder=folder,
-        kubeconfig=folder / "kubeconfig",
-        server=server,
-        token=plan.token,
-        authority=plan.authority,
-        kubectl_program=binaries.kubectl,
-        helm_program=binaries.helm,
-    )
+    access = _start_apiserver(plan, supervisor, binaries, environment)
     _write_private(
         access.kubeconfig,
-        kubeconfig(server=server, certificate_authority=access.certificate_authority, token=plan.token),
+        kubeconfig(server=access.server, certificate_authority=access.certificate_authority, token=access.token),
     )
     if controllers:
         _start_controllers(plan, supervisor, binaries, environment, access)
@@ -146,11 +150,21 @@ def _etcd_flags(plan: _Plan) -> list[str]:
     ]
 
 
-def _start_apiserver(plan: _Plan, supervisor: Supervisor, binaries: Binaries, environment: dict[str, str]) -> str:
-    """Start the API server on a free port, wait until it is ready, and return its URL."""
+def _start_apiserver(
+    plan: _Plan, supervisor: Supervisor, binaries: Binaries, environment: dict[str, str]
+) -> ControlPlane:
+    """Start the API server on a free port, wait until it is ready, and return the access to it."""
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         port = ports.free_port(plan.address)
-        server = f"https://{plan.address}:{port}"
+        access = ControlPlane(
+            folder=plan.folder,
+            kubeconfig=plan.folder / "kubeconfig",
+            server=f"https://{plan.address}:{port}",
+            token=plan.token,
+            authority=plan.authority,
+            kubectl_program=binaries.kubectl,
+            helm_program=binaries.helm,
+        )
         child = supervisor.start(
             "kube-apiserver",
             [binaries.kube_apiserver, *_apiserver_flags(plan, port)],
@@ -160,8 +174,8 @@ def _start_apiserver(plan: _Plan, supervisor: Supervisor, binaries: Binaries, en
         )
         try:
             wait_until(
-                partial(_answers, plan, f"{server}/readyz"),
-                what=f"the API server at {server} getting ready (logs in {plan.folder}/logs)",
+                partial(access.api().answers, "/readyz"),
+                what=f"the API server at {access.server} getting ready (logs in {plan.folder}/logs)",
                 deadline_seconds=_READY_SECONDS,
                 meanwhile=supervisor.check_alive,
             )
@@ -171,7 +185,7 @@ def _start_apiserver(plan: _Plan, supervisor: Supervisor, binaries: Binaries, en
                 raise
             supervisor.forget(child)
         else:
-            return server
+            return access
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -226,27 +240,6 @@ def _start_controllers(
         common += ["--leader-elect=false", "--secure-port=0"]
         argv: list[str | Path] = [program, *common, *more]
         supervisor.start(name, argv, environment=environment, folder=plan.folder, end_by=_END)
-    account = f"{access.server}/api/v1/namespaces/default/serviceaccounts/default"
-    wait_until(
-        partial(_answers, plan, account),
-        what="the controller-manager making the service account default/default",
-        deadline_seconds=_READY_SECONDS,
-        meanwhile=supervisor.check_alive,
-    )
-
-
-def _answers(plan: _Plan, url: str) -> bool:
-    """Whether a GET with the admin's token is answered by 200."""
-    context = ssl.create_default_context(cafile=str(plan.authority.certificate))
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {plan.token}"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS, context=context) as response:  # noqa: S310
-            return bool(response.status == http.HTTPStatus.OK)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return False
-    except OSError:
-        return False
 
 
 def _made(folder: Path) -> Path:

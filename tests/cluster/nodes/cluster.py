@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.control_plane import SERVICE_ADDRESS, running_control_plane
+from tests.cluster.control_plane import SERVICE_ADDRESS, running_control_plane, wait_for_controllers
 from tests.cluster.errors import ClusterError, MissingToolsError
 from tests.cluster.nodes.cgroups import remove_cgroups
 from tests.cluster.nodes.commands import command
@@ -77,7 +77,9 @@ def running_nodes(
     archives = [pause_archive(os.environ)]
     with _alone():
         make_bridge()
-        with running_control_plane(controllers=True, address=HOST_ADDRESS, report=report) as access:
+        with running_control_plane(
+            controllers=True, address=HOST_ADDRESS, await_controllers=False, report=report
+        ) as access:
             supervisor = Supervisor(logs=access.folder / "logs")
             try:
                 nodes = []
@@ -96,6 +98,7 @@ def running_nodes(
                     nodes.append(node)
                 cluster = NodeCluster(access=access, nodes=tuple(nodes), supervisor=supervisor)
                 _wait_ready(cluster)
+                wait_for_controllers(access)
                 yield cluster
             finally:
                 supervisor.stop()
@@ -156,7 +159,7 @@ def _remove() -> None:
 
 def _wait_ready(cluster: NodeCluster) -> None:
     def ready() -> bool:
-        found = cluster.access.get("nodes")["items"]
+        found = cluster.access.api().get("/api/v1/nodes")["items"]
         conditions = [c for node in found for c in node["status"].get("conditions", ()) if c["type"] == "Ready"]
         return bool(sum(condition["status"] == "True" for condition in conditions) == len(cluster.nodes))
 
@@ -175,7 +178,7 @@ def _reasons(cluster: NodeCluster) -> str:
     """The ends of the logs of the daemons, for when nodes do not come up."""
     logs = [node.folder / name for node in cluster.nodes for name in ("containerd.log", "kubelet.log")]
     ends = [f"{log}:\n{_end(log)}" for log in logs if log.exists()]
-    conditions = [node["status"].get("conditions") for node in cluster.access.get("nodes")["items"]]
+    conditions = [node["status"].get("conditions") for node in cluster.access.api().get("/api/v1/nodes")["items"]]
     return "\n".join([*ends, json.dumps(conditions)])
 
 

@@ -56,6 +56,7 @@ class GpuNodes:
         self, cluster: NodeCluster, scenario: Scenario, configs: Mapping[str, str], *, mig_config: str | None = None
     ) -> None:
         self._cluster = cluster
+        self._api = cluster.access.api()
         self._children: dict[str, Child] = {}
         self.scenario = cluster.access.folder / "scenario.json"
         self.scenario.write_text(dump_scenario(scenario))
@@ -77,11 +78,11 @@ class GpuNodes:
     def start(self) -> None:
         """Start a device plugin and a mig-manager for each node, and return when every node offers GPUs."""
         for node in self._cluster.nodes:
-            # As NVIDIA's operator labels a GPU node; mig-manager pauses daemons by these.
-            deployed = [f"nvidia.com/gpu.deploy.{daemon}=true" for daemon in _DAEMONS]
-            self._cluster.access.kubectl("label", "node", node.name, "--overwrite", *deployed)
             self.start_plugin(node)
             self.start_mig_manager(node)
+        # As NVIDIA's operator labels GPU nodes; mig-manager pauses daemons by these.
+        deployed = [f"nvidia.com/gpu.deploy.{daemon}=true" for daemon in _DAEMONS]
+        self._cluster.access.kubectl("label", "nodes", "--all", "--overwrite", *deployed)
         wait_until(
             lambda: all(self.allocatable(node.name) for node in self._cluster.nodes),
             what="every node offering GPUs",
@@ -111,7 +112,7 @@ class GpuNodes:
 
     def allocatable(self, node: str) -> dict[str, int]:
         """What a node offers of NVIDIA's resources, as far as it offers any."""
-        found = self._cluster.access.get("node", node)["status"]["allocatable"]
+        found = self._api.get(f"/api/v1/nodes/{node}")["status"]["allocatable"]
         return {name: int(count) for name, count in found.items() if name.startswith("nvidia.com/") and int(count)}
 
     def _start(self, program: str, node: Node, *flags: str | Path) -> None:

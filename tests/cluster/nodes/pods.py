@@ -62,9 +62,10 @@ def wait_for_pod(
     Raises:
         ClusterError: it was not in time; the message holds its status.
     """
+    api = access.api()
     deadline = time.monotonic() + deadline_seconds
     while True:
-        found: dict[str, Any] = access.get("pod", name, "-n", namespace)
+        found: dict[str, Any] = api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
         status = found["status"]
         ready = all(container.get("ready") for container in status.get("containerStatuses", [{}]))
         if status.get("phase") == phase and (ready or phase != "Running"):

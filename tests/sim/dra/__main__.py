@@ -10,11 +10,10 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kubernetes.client.exceptions import ApiException
+from tests.cluster.errors import ClusterError
 from tests.sim.dra.driver import DraDriver
 from tests.sim.hardware import Hardware
 from tests.sim.node_api import NodeApi
-from urllib3.exceptions import HTTPError
 
 _STEP_SECONDS = 0.3
 
@@ -40,8 +39,8 @@ def main(argv: list[str]) -> int:
     while not ending.wait(_STEP_SECONDS):
         try:
             driver.step()
-        except (ApiException, HTTPError) as error:
-            logging.getLogger("dra").warning("the API server does not answer: %s", error)
+        except ClusterError as error:
+            logging.getLogger("dra").warning("%s", error)
     driver.stop()
     return 0
 

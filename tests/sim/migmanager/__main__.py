@@ -11,11 +11,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kubernetes.client.exceptions import ApiException
+from tests.cluster.errors import ClusterError
 from tests.sim.hardware import Hardware
 from tests.sim.migmanager.manager import MigManager
 from tests.sim.node_api import NodeApi
-from urllib3.exceptions import HTTPError
 
 _STEP_SECONDS = 0.3
 
@@ -64,8 +63,8 @@ def main(argv: list[str]) -> int:
     while not ending.wait(_STEP_SECONDS):
         try:
             manager.step()
-        except (ApiException, HTTPError) as error:
-            logging.getLogger("migmanager").warning("the API server does not answer: %s", error)
+        except ClusterError as error:
+            logging.getLogger("migmanager").warning("%s", error)
     return 0
 
 
