@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpuwaste_agent.telemetry import Origin
+
 if TYPE_CHECKING:
     from gpuwaste_agent.holdings import ContainerKey, Holding
     from gpuwaste_agent.telemetry import Activity, ParentReading
@@ -92,7 +94,7 @@ class Epoch:
         ns: Length.
         listed_ns: Time for which the process list was readable.
         process_ns: Time for which every listed process's utilization was readable.
-        profiled: The parent's activity came from GPM or DCGM profiling.
+        origin: Where the parent's activity came from.
         values: Integrals by the order of ACTIVITY_FIGURES.
         known_ns: For how long each was measured.
         owners: Sums by process utilization.
@@ -107,10 +109,10 @@ class Epoch:
         "listed_ns",
         "ns",
         "nvlink",
+        "origin",
         "owners",
         "pcie",
         "process_ns",
-        "profiled",
         "users",
         "values",
     )
@@ -121,7 +123,7 @@ class Epoch:
         self.ns = 0
         self.listed_ns = 0
         self.process_ns = 0
-        self.profiled = False
+        self.origin = Origin.DEVICE
         self.values = [0] * len(ACTIVITY_FIGURES)
         self.known_ns = [0] * len(ACTIVITY_FIGURES)
         self.owners: dict[ContainerKey | None, OwnerSums] = {}
@@ -178,6 +180,7 @@ class ParentWindow:
     Attributes:
         covered_ns: Time that readings cover.
         readings: Number of readings that covered it.
+        source_resolution_ns: Distance between the source's own readings where that is more than ours.
         held: Slices in somebody's hands, by (container, slice id).
         memory: The parent's memory in use.
         owner_memory: Memory of each owner's processes.
@@ -195,6 +198,7 @@ class ParentWindow:
         "missed",
         "owner_memory",
         "readings",
+        "source_resolution_ns",
         "uncertain",
         "unhealthy_ns",
         "xids",
@@ -203,6 +207,7 @@ class ParentWindow:
     def __init__(self) -> None:
         self.covered_ns = 0
         self.readings = 0
+        self.source_resolution_ns = 0
         self.allocatable_ns = 0
         self.unhealthy_ns = 0
         self.xids: list[int] = []
@@ -227,5 +232,6 @@ class ParentWindow:
         """Add a reading's activity between two offsets of its span to the epoch it belongs to."""
         self.covered_ns += until_ns - from_ns
         self.readings += 1
-        epoch.profiled = reading.profiled
+        epoch.origin = reading.origin
+        self.source_resolution_ns = max(self.source_resolution_ns, reading.resolution_ns)
         epoch.add_activity(reading.activity, from_ns, until_ns, span_ns)

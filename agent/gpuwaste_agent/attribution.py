@@ -9,10 +9,10 @@ uncertain and both ends are min(S, d). Nothing here ever adds up to more than th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpuwaste_agent.accumulate import ACTIVITY_FIGURES, BUCKETS
+from gpuwaste_agent.telemetry import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,19 +20,9 @@ if TYPE_CHECKING:
     from gpuwaste_agent.accumulate import Epoch
     from gpuwaste_agent.holdings import ContainerKey
 
-__all__ = ["Attribution", "Figure", "Origin", "OwnerFigures", "attribute"]
+__all__ = ["Attribution", "Figure", "OwnerFigures", "attribute"]
 
 _DUTY, _SM, _ENC, _DEC = (ACTIVITY_FIGURES.index(name) for name in ("duty", "sm", "enc", "dec"))
-
-
-class Origin(IntEnum):
-    """Where a figure comes from; the numbers are those of the usage message."""
-
-    GPM = 1
-    DCGM_PROF = 2
-    PROCESS = 3
-    DEVICE = 4
-    APPORTIONED = 5
 
 
 class Figure(NamedTuple):
@@ -104,10 +94,6 @@ class OwnerFigures:
         self.uncertain = self.uncertain or other.uncertain
 
 
-def _origin(epoch: Epoch) -> Origin:
-    return Origin.GPM if epoch.profiled else Origin.DEVICE
-
-
 class Attribution(NamedTuple):
     """A parent's figures in a window: its own, and those of every holder and user.
 
@@ -118,9 +104,13 @@ class Attribution(NamedTuple):
     owners: dict[ContainerKey | None, OwnerFigures]
 
 
+def _profiled(epoch: Epoch) -> bool:
+    return epoch.origin in (Origin.GPM, Origin.DCGM_PROF)
+
+
 def _whole(epoch: Epoch) -> OwnerFigures:
     """The parent's own figures in an epoch: what it did, whoever it was."""
-    origin = _origin(epoch)
+    origin = epoch.origin
     values, known = epoch.values, epoch.known_ns
     found = OwnerFigures()
     figures = found.figures
@@ -169,7 +159,7 @@ def _attribute_epoch(
     owners: set[ContainerKey | None] = {*epoch.holders, *epoch.users}
     owners.discard(None)
     sole = users[0] if len(users) == 1 else None
-    if sole is not None and (epoch.profiled or epoch.process_ns < epoch.ns):
+    if sole is not None and (_profiled(epoch) or epoch.process_ns < epoch.ns):
         return _sole(epoch, whole, sole, owners)
     found: dict[ContainerKey | None, OwnerFigures] = {owner: OwnerFigures() for owner in owners}
     if users and epoch.process_ns < epoch.ns:
@@ -206,7 +196,7 @@ def _unknown_users(
             continue
         for index, name in enumerate(ACTIVITY_FIGURES):
             if epoch.known_ns[index]:
-                target.figures[name] = Figure(0, _origin(epoch), epoch.known_ns[index])
+                target.figures[name] = Figure(0, epoch.origin, epoch.known_ns[index])
         if target.figures:
             target.histogram_ns = _idle(epoch)
 

@@ -25,6 +25,7 @@ from gpuwaste_agent.telemetry import (
     GpuInfo,
     GpuReading,
     NvmlUnavailableError,
+    Origin,
     ParentInfo,
     ParentReading,
     ProcessSample,
@@ -327,7 +328,7 @@ class RealNvml:
         return ParentReading(
             parent_id=parent.info.parent_id,
             activity=activity,
-            profiled=parent.gpm is not None,
+            origin=Origin.DEVICE if parent.gpm is None else Origin.GPM,
             memory_bytes=None if memory is None else memory.used,
             processes=processes,
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from gpuwaste_agent.accumulate import Memory
-from gpuwaste_agent.attribution import Figure, Origin, OwnerFigures, attribute
+from gpuwaste_agent.attribution import Figure, OwnerFigures, attribute
 from gpuwaste_agent.energy import divide_energy, idle_energy_mj
 from gpuwaste_agent.holdings import Join, Sharing
+from gpuwaste_agent.telemetry import Origin
 from gpuwaste_agent.wire import usage_pb2 as wire
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class _Writer:
 def _resolution_ms(window: ParentWindow) -> int:
     if not window.readings:
         return 0
-    exact = window.covered_ns / window.readings / _MILLION
+    exact = max(window.covered_ns / window.readings, window.source_resolution_ns) / _MILLION
     return max(1, round(exact / _RESOLUTION_STEP_MS) * _RESOLUTION_STEP_MS)
 
 

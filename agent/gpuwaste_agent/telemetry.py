@@ -7,6 +7,7 @@ instantaneous values (memory, process list). What a product cannot measure is No
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "GpuReading",
     "Nvml",
     "NvmlUnavailableError",
+    "Origin",
     "ParentInfo",
     "ParentReading",
     "ProcessSample",
@@ -28,6 +30,16 @@ __all__ = [
 
 # XIDs an application causes; NVIDIA's device plugin ignores the same ones.
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+
+
+class Origin(IntEnum):
+    """Where a figure comes from; the numbers are those of the usage message."""
+
+    GPM = 1
+    DCGM_PROF = 2
+    PROCESS = 3
+    DEVICE = 4
+    APPORTIONED = 5
 
 
 class NvmlUnavailableError(Exception):
@@ -118,13 +130,23 @@ class ProcessSample(NamedTuple):
 
 
 class ParentReading(NamedTuple):
-    """One parent now. `profiled` says that the activity comes from GPM; `processes` None: list not readable."""
+    """One parent now.
+
+    Attributes:
+        parent_id: Which one.
+        activity: What it did since the previous answer.
+        origin: Source of the activity: GPM, DCGM_PROF or DEVICE.
+        memory_bytes: Memory in use.
+        processes: Who runs on it; None where the list is not readable.
+        resolution_ns: Distance between the source's own readings where they are further apart than ours, else 0.
+    """
 
     parent_id: str
     activity: Activity
-    profiled: bool
+    origin: Origin
     memory_bytes: int | None
     processes: Sequence[ProcessSample] | None
+    resolution_ns: int = 0
 
 
 class GpuReading(NamedTuple):

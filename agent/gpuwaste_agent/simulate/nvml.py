@@ -13,6 +13,7 @@ from gpuwaste_agent.telemetry import (
     DriverFacts,
     GpuInfo,
     GpuReading,
+    Origin,
     ParentInfo,
     ParentReading,
     ProcessSample,
@@ -80,7 +81,8 @@ class _Parent:
                 dram=sum(piece.dram * part for piece, part in spans),
             )
         processes = tuple(self._process(rate, spans) for rate in now.rates)
-        return ParentReading(self.parent_id, activity, self.gpm, now.memory_bytes, processes)
+        origin = Origin.GPM if self.gpm else Origin.DEVICE
+        return ParentReading(self.parent_id, activity, origin, now.memory_bytes, processes)
 
     def _process(self, rate: Rate, spans: list[tuple[Piece, float]]) -> ProcessSample:
         if self.mig:

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuwaste_agent.accumulate import BUCKETS, Epoch, OwnerSums, bucket, share_of
-from gpuwaste_agent.attribution import Origin, attribute
+from gpuwaste_agent.attribution import attribute
 from gpuwaste_agent.energy import divide_energy, idle_energy_mj
 from gpuwaste_agent.holdings import ContainerKey
+from gpuwaste_agent.telemetry import Origin
 
 LENGTH = 60_000_000_000
 DUTY, SM = 0, 1
@@ -27,7 +28,7 @@ def shared_epoch(sm: int | None, duty: int | None, owners: dict[str | None, int]
     holders = tuple(value for value in names.values() if value is not None)
     epoch = Epoch(holders, tuple(names.values()))
     epoch.ns = epoch.listed_ns = epoch.process_ns = LENGTH
-    epoch.profiled = sm is not None
+    epoch.origin = Origin.DEVICE if sm is None else Origin.GPM
     for index, value in ((DUTY, duty), (SM, sm)):
         if value is not None:
             epoch.values[index], epoch.known_ns[index] = value, LENGTH

@@ -1,0 +1,194 @@
+"""Activity from the node's own dcgm-exporter, for products that NVML cannot profile (A100 under MIG, Ampere, …).
+
+Its text as it really is: one series a device and pod (profiling figures are copies of the device's), the host label
+in two spellings, MIG instances by `GPU_I_ID`, blank sentinels, ratios from 0 to 1 in some builds and percentages in
+others. A family with any value above 1.5 is taken for percentages from then on.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import urllib.request
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpuwaste_agent.telemetry import Activity, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gpuwaste_agent.telemetry import DriverFacts, GpuInfo, GpuReading, Nvml, ParentReading
+
+__all__ = ["DcgmNvml", "DcgmScraper", "Profile", "parse_exporter"]
+
+# Families by what they tell; the second spelling is that of newer DCGM headers.
+_FAMILIES = {
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "duty",
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE_RATIO": "duty",
+    "DCGM_FI_PROF_SM_ACTIVE": "sm",
+    "DCGM_FI_PROF_SM_ACTIVE_RATIO": "sm",
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": "tensor",
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE_RATIO": "tensor",
+    "DCGM_FI_PROF_DRAM_ACTIVE": "dram",
+    "DCGM_FI_PROF_DRAM_ACTIVE_RATIO": "dram",
+}
+_LINE = re.compile(r"^(DCGM_FI_PROF_\w+)\{(.*)\}\s+(\S+)(?:\s+\d+)?\s*$")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# DCGM's blanks: values from here on stand for "no reading" (int32 and int64 blanks, and their reasons).
+_BLANKS = ((0x7FFFFFF0, 0x7FFFFFFF), (0x7FFFFFFFFFFFFFF0, float("inf")))
+_RATIO_LIMIT = 1.5
+_PERCENT = 100.0
+_SECOND = 1_000_000_000
+_TEXT_BYTES = 32 << 20
+
+
+class Profile(NamedTuple):
+    """Activity of one device or instance, 0 to 1; None is absent or blank."""
+
+    duty: float | None = None
+    sm: float | None = None
+    tensor: float | None = None
+    dram: float | None = None
+
+
+def _blank(value: float) -> bool:
+    return value != value or value < 0 or any(low <= value <= high for low, high in _BLANKS)  # noqa: PLR0124 - NaN
+
+
+def parse_exporter(text: str, percentages: set[str]) -> dict[tuple[str, int], Profile]:
+    """Read an exporter's text.
+
+    Args:
+        text: What `/metrics` answered.
+        percentages: Figures known to come as percentages; added to where a value shows it.
+
+    Returns:
+        Profiles by GPU UUID and GPU instance id (-1 for a whole GPU).
+    """
+    raw: dict[tuple[str, int], dict[str, float]] = {}
+    for line in text.splitlines():
+        found = _LINE.match(line)
+        figure = _FAMILIES.get(found[1]) if found else None
+        if found is None or figure is None:
+            continue
+        try:
+            value = float(found[3])
+        except ValueError:
+            continue
+        labels = dict(_LABEL.findall(found[2]))
+        uuid = labels.get("UUID") or labels.get("uuid")
+        if not uuid or _blank(value):
+            continue
+        instance = labels.get("GPU_I_ID", "")
+        key = (uuid, int(instance) if instance.isdecimal() else -1)
+        raw.setdefault(key, {}).setdefault(figure, value)
+        if value > _RATIO_LIMIT:
+            percentages.add(figure)
+    scale = {figure: _PERCENT if figure in percentages else 1.0 for figure in Profile._fields}
+    return {
+        key: Profile(**{figure: min(1.0, value / scale[figure]) for figure, value in values.items()})
+        for key, values in raw.items()
+    }
+
+
+class DcgmScraper:
+    """Asks the exporter in a thread of its own, so that a slow one holds up no reading."""
+
+    def __init__(
+        self, fetch: Callable[[], str], *, every_seconds: float, now_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """Take how to ask, how often, and a monotonic clock."""
+        self._fetch = fetch
+        self._every_seconds = every_seconds
+        self._now_ns = now_ns
+        self._percentages: set[str] = set()
+        self._answer: tuple[int, dict[tuple[str, int], Profile]] = (0, {})
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.problem = "not asked yet"
+
+    @classmethod
+    def of_url(cls, url: str, *, every_seconds: float) -> DcgmScraper:
+        """A scraper of an exporter's `/metrics` address."""
+
+        def fetch() -> str:
+            with urllib.request.urlopen(url, timeout=every_seconds) as answer:  # noqa: S310 - the user's own address
+                return str(answer.read(_TEXT_BYTES).decode("utf-8", "replace"))
+
+        return cls(fetch, every_seconds=every_seconds)
+
+    @property
+    def resolution_ns(self) -> int:
+        """Time between two questions."""
+        return round(self._every_seconds * _SECOND)
+
+    def ask(self) -> None:
+        """Ask once."""
+        try:
+            profiles = parse_exporter(self._fetch(), self._percentages)
+        except (OSError, ValueError) as error:
+            self.problem = f"dcgm-exporter does not answer: {error}"
+            return
+        self.problem = "" if profiles else "dcgm-exporter answers without DCGM_FI_PROF figures: enable them in its list"
+        self._answer = (self._now_ns(), profiles)
+
+    def profiles(self) -> dict[tuple[str, int], Profile]:
+        """Return the newest answer; nothing after three missed ones."""
+        asked_ns, profiles = self._answer
+        return profiles if self._now_ns() - asked_ns <= 3 * self.resolution_ns else {}
+
+    def start(self) -> None:
+        """Go on asking until `close`."""
+        self.ask()
+        self._thread = threading.Thread(target=self._run, name="dcgm-exporter", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_seconds):
+            self.ask()
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._stop.set()
+
+
+class DcgmNvml:
+    """A driver whose activity figures are the exporter's wherever the driver has no GPM."""
+
+    mode = "dcgm-exporter"
+
+    def __init__(self, inner: Nvml, scraper: DcgmScraper) -> None:
+        self._inner = inner
+        self._scraper = scraper
+        self._instances: dict[str, tuple[str, int]] = {}
+
+    def driver(self) -> DriverFacts:
+        """Return versions and topology."""
+        return self._inner.driver()
+
+    def gpus(self) -> Sequence[GpuInfo]:
+        """List GPUs and their parents."""
+        gpus = self._inner.gpus()
+        self._instances = {parent.parent_id: (gpu.uuid, parent.gi_id) for gpu in gpus for parent in gpu.parents}
+        return gpus
+
+    def read(self, gpu_uuid: str) -> GpuReading:
+        """Read a GPU, its activity from the exporter where that knows more."""
+        reading = self._inner.read(gpu_uuid)
+        profiles = self._scraper.profiles()
+        return reading._replace(parents=[self._with_profile(parent, profiles) for parent in reading.parents])
+
+    def _with_profile(self, parent: ParentReading, profiles: dict[tuple[str, int], Profile]) -> ParentReading:
+        profile = profiles.get(self._instances.get(parent.parent_id, ("", -1)))
+        if profile is None or parent.origin is Origin.GPM:
+            return parent
+        activity = Activity(*profile)._replace(enc=parent.activity.enc, dec=parent.activity.dec)
+        if activity.duty is None:
+            activity = activity._replace(duty=parent.activity.duty)
+        return parent._replace(activity=activity, origin=Origin.DCGM_PROF, resolution_ns=self._scraper.resolution_ns)
+
+    def close(self) -> None:
+        """Stop asking the exporter and let the driver go."""
+        self._scraper.close()
+        self._inner.close()
