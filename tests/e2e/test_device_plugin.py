@@ -6,12 +6,13 @@ import json
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster.nodes.example import example_scenario
 from tests.cluster.nodes.gpus import CONFIG_MAP, GpuNodes
-from tests.cluster.nodes.pods import container_environment, pod, wait_for_pod
+from tests.cluster.nodes.pods import container_environment, container_pid, pod, wait_for_pod
 
 from gpuwaste_agent.simulate.scenario import ScenarioFault
 from gpuwaste_agent.simulate.scenario_file import dump_scenario, load_scenario
@@ -44,8 +45,11 @@ sharing: {timeSlicing: {resources: [{name: gpu, replicas: 2}]}}
 
 
 @pytest.fixture(scope="module")
-def gpus(node_cluster: NodeCluster) -> GpuNodes:
-    nodes = GpuNodes(node_cluster, example_scenario(), _CONFIGS)
+def gpus(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> GpuNodes:
+    library = tmp_path_factory.mktemp("driver") / "libnvidia-ml.so.1"
+    library.write_text("the driver's library")
+    mounts = {library: "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"}
+    nodes = GpuNodes(node_cluster, example_scenario(), _CONFIGS, mounts=mounts)
     nodes.start()
     return nodes
 
@@ -99,6 +103,17 @@ def test_sharing_under_the_same_name_marks_the_product(gpus: GpuNodes, node_clus
         lambda: node_cluster.access.get("node", _T4_NODE)["metadata"]["labels"]["nvidia.com/gpu.product"],
         "Tesla-T4-SHARED",
     )
+
+
+def test_a_container_with_a_gpu_finds_the_library(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
+    access = node_cluster.access
+    access.apply(pod("with", limits={"nvidia.com/gpu": 1}), pod("without"))
+    found = {
+        name: Path(f"/proc/{container_pid(wait_for_pod(access, name))}/root/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
+        for name in ("with", "without")
+    }
+    assert found["with"].read_text() == "the driver's library"
+    assert not found["without"].exists()
 
 
 def test_two_shared_devices_for_one_container_are_refused(gpus: GpuNodes, node_cluster: NodeCluster) -> None:

@@ -233,3 +233,18 @@ def test_a_person_can_leave_one_running_and_end_it(control_plane: ControlPlane, 
     assert not (tmp_path / "state").exists()
     again = cluster("down")
     assert (again.returncode, again.stdout) == (0, "no local cluster is running\n")
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome", "status"), [("", "1 skipped", 0), ("true", "1 error", 1)], ids=["elsewhere", "on CI"]
+)
+def test_without_go_the_tests_say_what_to_install(ci: str, outcome: str, status: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": "/nowhere", "XDG_CACHE_HOME": str(tmp_path), "CI": ci}
+    environment.pop("KUBEBUILDER_ASSETS", None)
+    test = f"{Path(__file__).relative_to(_ROOT)}::test_api_server_answers_in_the_pinned_version"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stdout
+    assert outcome in done.stdout
+    saying = [line for line in done.stdout.splitlines() if "needs Go 1.26 or newer" in line and "install one" in line]
+    assert saying, done.stdout

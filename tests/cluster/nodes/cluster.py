@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["NodeCluster", "clean", "running_nodes"]
 
 _LOCK = Path("/run/gpuwaste-nodes.lock")
+_KUBELET_FOLDER = Path("/var/lib/kubelet")  # only a place to mount on
 _READY_SECONDS = 90.0
 _PROGRAMS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "unshare", "sysctl")
 _CNI_PROGRAMS = ("ptp", "host-local", "loopback")
@@ -139,15 +140,13 @@ def _alone() -> Iterator[None]:
                 "another cluster with nodes is running on this machine: end it (`make clean-cluster`)"
             ) from None
         _remove()
-        made = [folder for folder in (Path("/var/lib/kubelet"),) if not folder.exists()]
-        for folder in made:
-            folder.mkdir()
+        _KUBELET_FOLDER.mkdir(exist_ok=True)
         try:
             yield
         finally:
             _remove()
-            for folder in made:
-                folder.rmdir()
+            with suppress(OSError):  # this machine's own kubelet uses it
+                _KUBELET_FOLDER.rmdir()
     finally:
         os.close(descriptor)
 

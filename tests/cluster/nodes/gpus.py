@@ -50,12 +50,21 @@ class GpuNodes:
         scenario: the GPUs; its nodes bear the cluster's names.
         configs: what the device plugin's ConfigMap holds, by key; `default` holds without a label.
         mig_config: mig-parted's configuration file; without it mig-manager makes one up.
+        mounts: files and folders of the host, with where containers that hold a GPU find them, read-only, as
+            NVIDIA's container runtime gives them the driver's library.
     """
 
     def __init__(
-        self, cluster: NodeCluster, scenario: Scenario, configs: Mapping[str, str], *, mig_config: str | None = None
+        self,
+        cluster: NodeCluster,
+        scenario: Scenario,
+        configs: Mapping[str, str],
+        *,
+        mig_config: str | None = None,
+        mounts: Mapping[Path, str] | None = None,
     ) -> None:
         self._cluster = cluster
+        self._mounts = [f"--mount={outside}:{inside}" for outside, inside in (mounts or {}).items()]
         self._api = cluster.access.api()
         self._children: dict[str, Child] = {}
         self.scenario = cluster.access.folder / "scenario.json"
@@ -92,7 +101,8 @@ class GpuNodes:
 
     def start_plugin(self, node: Node) -> None:
         """Start the device plugin of one node."""
-        self._start("deviceplugin", node, "--kubelet-folder", node.kubelet_folder, "--default-config", "default")
+        flags = ["--kubelet-folder", str(node.kubelet_folder), "--default-config", "default"]
+        self._start("deviceplugin", node, *flags, *self._mounts)
 
     def start_mig_manager(self, node: Node, *, wait_seconds: float = 300.0, with_reboot: bool = False) -> None:
         """Start the mig-manager of one node; daemons have `wait_seconds` to go before it gives up."""
