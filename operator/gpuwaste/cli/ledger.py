@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuwaste.cli.output import Column, echo_table, output_option
-from gpuwaste.cli.stores import Day, clusters_of, ledger_size, load_ledger, open_inputs, open_ledger
+from gpuwaste.cli.stores import (
+    TEAM_RULES_NAME,
+    Day,
+    clusters_of,
+    ledger_size,
+    load_ledger,
+    open_inputs,
+    open_ledger,
+    team_rules_file,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -180,5 +189,9 @@ def export_inputs(
     with atomic_text(out / "windows.jsonl") as windows, atomic_text(out / "facts.jsonl") as facts:
         windows.writelines(write_windows(source, hours))
         facts.writelines(write_facts(source, hours))
+    rules = store.read_or_none(team_rules_file(name))
+    if rules is not None:
+        with atomic_text(out / TEAM_RULES_NAME) as stream:
+            stream.write(rules.decode())
     click.echo(f"{len(hours)} hours written; to compute the ledger from them:")
     click.echo(f"  gpuwaste replay --windows {out}/windows.jsonl --facts {out}/facts.jsonl --ledger DIR")

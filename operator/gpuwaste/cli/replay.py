@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpuwaste.cli.stores import TEAM_RULES_NAME, team_rules_file
+
 if TYPE_CHECKING:
     from gpuwaste.ledger.hour import HourRules
     from gpuwaste.ledger.inputs import InputStore
 
-__all__ = ["load_team_rules", "replay"]
+__all__ = ["parse_team_rules", "replay", "rules_of"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def load_team_rules(path: Path | None) -> HourRules:
-    """Rules of the ledger with the team rules of a YAML or JSON file: a list of rules, or `rules:` with one.
+def parse_team_rules(text: str | bytes, *, where: str) -> HourRules:
+    """Rules of the ledger with team rules written as YAML or JSON: a list of rules, or `rules:` with one.
 
     Raises:
         InputError: names the file and the field.
@@ -30,20 +32,27 @@ def load_team_rules(path: Path | None) -> HourRules:
     from gpuwaste.model.errors import InputError
     from gpuwaste.settings.teams import TeamRules
 
-    if path is None:
-        return HourRules(teams=TeamRules())
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise InputError(f"is no YAML: {getattr(error, 'problem', error)}", where=where) from None
+        place = f"{where}, line {mark.line + 1}" if mark else where
+        raise InputError(f"is no YAML: {getattr(error, 'problem', error)}", where=place) from None
     try:
         return HourRules(teams=TeamRules.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"field `{field}`: {first['msg']}", where=str(path)) from None
+        raise InputError(f"field `{field}`: {first['msg']}", where=where) from None
+
+
+def rules_of(inputs: InputStore, given: Path | None) -> HourRules:
+    """The rules of a file, else those stored with the inputs, else none: a namespace is then a team."""
+    if given is not None:
+        return parse_team_rules(given.read_bytes(), where=str(given))
+    name = team_rules_file(inputs.cluster)
+    stored = inputs.store.read_or_none(name)
+    return parse_team_rules(b"" if stored is None else stored, where=f"{inputs.store.root}/{name}")
 
 
 @click.command()
@@ -52,7 +61,7 @@ def load_team_rules(path: Path | None) -> HourRules:
 @click.option("--facts", type=_FILE, help="Facts as JSON lines, with --windows.")
 @click.option("--ledger", required=True, metavar="URL", help="Where the ledger is written.")
 @click.option("--cluster", help="With --windows: whose they are; with --inputs: this cluster alone.")
-@click.option("--team-rules", type=_FILE, help="Team rules as YAML; without them a namespace is a team.")
+@click.option("--team-rules", type=_FILE, help="Team rules as YAML.  [default: those stored with the inputs]")
 def replay(
     *,
     inputs: str | None,
@@ -64,18 +73,21 @@ def replay(
 ) -> None:
     """Compute every hour of the ledger again from its inputs.
 
-    The same inputs always give the same bytes. Nothing is written before all input has been checked.
+    The same inputs always give the same bytes. Nothing is written before all input has been checked. Team rules
+    belong to the inputs: `team-rules.json` in the cluster's folder, or beside the facts.
     """
     files = windows is not None or facts is not None
     if (inputs is None) == (not files) or (files and (windows is None or facts is None)):
         raise click.UsageError("give either --inputs, or --windows together with --facts")
-    rules = load_team_rules(team_rules)
     with tempfile.TemporaryDirectory(prefix="gpuwaste-replay-") as folder:
         if windows is not None and facts is not None:
             stored = [_store_files(windows, facts, cluster, Path(folder) / "given")]
+            beside = facts.with_name(TEAM_RULES_NAME)
+            team_rules = team_rules or (beside if beside.is_file() else None)
         else:
             stored = _stored_inputs(str(inputs), cluster)
-        names = _compute(stored, Path(folder) / "computed", ledger, rules)
+        ruled = [(inputs, rules_of(inputs, team_rules)) for inputs in stored]
+        names = _compute(ruled, Path(folder) / "computed", ledger)
     click.echo(f"{len(names)} hours of the ledger written to {ledger}")
 
 
@@ -102,7 +114,7 @@ def _stored_inputs(url: str, cluster: str | None) -> list[InputStore]:
     return [InputStore(store, name) for name in clusters_of(store, "inputs", only=cluster)]
 
 
-def _compute(stored: list[InputStore], folder: Path, ledger: str, rules: HourRules) -> list[str]:
+def _compute(ruled: list[tuple[InputStore, HourRules]], folder: Path, ledger: str) -> list[str]:
     """Compute all hours into a folder of their own first; the ledger changes only when every one has succeeded."""
     from gpuwaste.cli.stores import open_ledger
     from gpuwaste.ledger.store import open_store
@@ -110,7 +122,7 @@ def _compute(stored: list[InputStore], folder: Path, ledger: str, rules: HourRul
 
     target, computed = open_ledger(ledger, create=True), open_store(str(folder))
     names = []
-    for inputs in stored:
+    for inputs, rules in ruled:
         for hour in inputs.hours():
             built = update_hour(inputs, computed, hour, rules)
             names.append(hour_file(inputs.cluster, hour))

@@ -93,6 +93,21 @@ def test_team_rules_decide_the_team(tmp_path, inputs):
     assert {row["team"] for row in teams} == {"", "a", "b"}
 
 
+def test_team_rules_stored_with_the_inputs_are_used_and_exported(tmp_path, inputs):
+    rules = inputs / "cluster=test" / "team-rules.json"
+    rules.write_text('{"rules": [{"source": "namespace", "match": "team-(.)"}]}')
+    first = replayed(tmp_path, "first", "--inputs", inputs)
+    teams = json.loads(run("report", "--ledger", tmp_path / "first", "-o", "json").stdout)
+    assert {row["team"] for row in teams} == {"", "a", "b"}
+    run("ledger", "export-inputs", "--inputs", inputs, "--out", tmp_path / "out")
+    given = ("--windows", tmp_path / "out" / "windows.jsonl", "--facts", tmp_path / "out" / "facts.jsonl")
+    assert replayed(tmp_path, "second", *given) == first
+    rules.unlink()
+    given = ("--inputs", inputs, "--team-rules", tmp_path / "out" / "team-rules.json")
+    assert replayed(tmp_path, "third", *given) == first
+    assert replayed(tmp_path, "fourth", "--inputs", inputs) != first
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
