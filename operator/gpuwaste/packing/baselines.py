@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
     from gpuwaste.packing.shapes import Problem
 
-__all__ = ["Rule", "Shelf", "decreasing_order", "place_in_order"]
+__all__ = ["Rule", "Shelf", "decreasing_order", "place_in_order", "scarcest_order"]
 
 Rule = Literal["first", "best"]
 
@@ -122,6 +122,18 @@ def decreasing_order(problem: Problem, pods: Ints) -> Ints:
         pods: int64[S], how many pods of each shape; negative counts as none.
     """
     order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli))
+    return np.repeat(order, np.maximum(pods[order], 0))
+
+
+def scarcest_order(problem: Problem, pods: Ints) -> Ints:
+    """The shape of each pod, those that the fewest nodes can take first, then as in `decreasing_order`.
+
+    Args:
+        problem: shapes and types.
+        pods: int64[S], how many pods of each shape; negative counts as none.
+    """
+    nodes = problem.fits @ problem.supply
+    order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli, nodes))
     return np.repeat(order, np.maximum(pods[order], 0))
 
 

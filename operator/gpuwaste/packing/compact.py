@@ -67,7 +67,7 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
         Program(
             cost=np.concatenate([np.zeros(pairs), node_cost, task.penalty[unplaced]]),
             lower=np.zeros(pairs + kinds + len(unplaced)),
-            upper=np.concatenate([problem.demand[shape], problem.supply, task.unplaced_most[unplaced]]).astype(float),
+            upper=np.concatenate([np.full(pairs, np.inf), problem.supply, task.unplaced_most[unplaced]]).astype(float),
             row=np.concatenate(
                 [
                     shape,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.answer import Answer, count_gpus, materialise
-from gpuwaste.packing.baselines import decreasing_order, place_in_order
+from gpuwaste.packing.baselines import decreasing_order, place_in_order, scarcest_order
 from gpuwaste.packing.bound import next_attainable
 from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.shapes import group
@@ -72,9 +72,9 @@ def _start(state: SolveState, *, once: bool) -> None:
     dearness = problem.cost / np.maximum(problem.type_gpus, 1)
     kinds = np.repeat(np.arange(len(problem.supply)), small.supply)
     kinds = kinds[np.argsort(dearness[kinds], kind="stable")]
-    decreasing = decreasing_order(small, small.demand)
-    shuffled = np.random.default_rng(1).permutation(decreasing)
-    for order in (shuffled,) if once else (shuffled, decreasing):
+    scarcest = scarcest_order(small, small.demand)
+    shuffled = np.random.default_rng(1).permutation(scarcest)
+    for order in (scarcest,) if once else (scarcest, shuffled, decreasing_order(small, small.demand)):
         filling = Filling.from_nodes(kinds, place_in_order(small, order, kinds, rule="first"))
         state.pool.add_filling(filling)
         state.offer(replace(filling, copies=filling.copies * scale), method="first fit")

@@ -10,6 +10,7 @@ import numpy as np
 from gpuwaste.packing.bound import lagrangian_bound
 from gpuwaste.packing.compact import solve_compact
 from gpuwaste.packing.master import Duals, LpMaster
+from gpuwaste.packing.pricing import Effort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Generated", "generate"]
 
 _SMOOTHING = 0.5
-_COARSE_GAP, _FINE_GAP = 2e-3, 2e-5
+_COARSE = Effort(relative_gap=2e-3, focus=0.01)
+_FINE = Effort(relative_gap=2e-5, focus=1.0)
 _IMPROVING = 1e-7
 _CONVERGED = 2e-5
 
@@ -65,23 +67,23 @@ def generate(
     if compact is not None:
         centre.learn(compact.duals, compact.filling_bound)
     duals: Duals | None = None
-    converged, gap, smoothing = False, _COARSE_GAP, _SMOOTHING
+    converged, effort, smoothing = False, _COARSE, _SMOOTHING
     while time_left() > 0:
         master.extend(pool)
         duals = master.solve(seconds=time_left()) or duals
         if duals is None:
             break
         at = centre.smooth(duals, smoothing)
-        round_ = _price_all(pricers, at, task.node_cost, gap=gap, time_left=time_left)
+        round_ = _price_all(pricers, at, task.node_cost, effort=effort, time_left=time_left)
         if round_ is None:
             break
         centre.learn(at, np.array([priced.bound for priced in round_]))
         converged = duals.objective - centre.bound <= _CONVERGED * duals.objective
         added = _keep_improving(pool, pricers, round_, duals, task.node_cost)
-        if converged or (not added and smoothing == 0.0 and gap == _FINE_GAP):
+        if converged or (not added and smoothing == 0.0 and effort is _FINE):
             break
         if not added and smoothing == 0.0:
-            gap = _FINE_GAP
+            effort = _FINE
         # Where smoothed prices show no new filling, the master's own prices decide.
         smoothing = _SMOOTHING if added else 0.0
     return Generated(bound=centre.bound, duals=duals, converged=converged)
@@ -126,7 +128,7 @@ class _Centre:
 
 
 def _price_all(
-    pricers: list[TypePricer], duals: Duals, node_cost: Floats, *, gap: float, time_left: Callable[[], float]
+    pricers: list[TypePricer], duals: Duals, node_cost: Floats, *, effort: Effort, time_left: Callable[[], float]
 ) -> list[Priced] | None:
     """Price every type; None if time ran out. Fillings worth no more than their node costs are not looked for."""
     priced = []
@@ -135,7 +137,7 @@ def _price_all(
         seconds = time_left()
         if seconds <= 0:
             return None
-        priced.append(pricer.price(duals.worth, known=float(known[pricer.kind]), seconds=seconds, relative_gap=gap))
+        priced.append(pricer.price(duals.worth, known=float(known[pricer.kind]), seconds=seconds, effort=effort))
     return priced
 
 

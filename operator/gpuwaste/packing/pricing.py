@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
     from gpuwaste.packing.shapes import Problem
 
-__all__ = ["Priced", "TypePricer"]
+__all__ = ["Effort", "Priced", "TypePricer"]
 
 _MOST_PATTERNS = 4_000
 _EPSILON = 1e-9
@@ -34,6 +34,19 @@ class Priced:
     pattern: Ints | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How hard a pricing looks.
+
+    Attributes:
+        relative_gap: how close to the best filling is close enough.
+        focus: look only at what loses no more than this part of the relaxation's value; 1 looks at everything.
+    """
+
+    relative_gap: float
+    focus: float
+
+
 class TypePricer:
     """Knapsack of one node type: CPU, memory, and GPUs by exact share patterns.
 
@@ -50,14 +63,14 @@ class TypePricer:
         self._program = _knapsack(problem, kind, self._items)
         self._lp = IncrementalLp(self._program)
 
-    def price(self, worth: Floats, *, known: float, seconds: float, relative_gap: float) -> Priced:
+    def price(self, worth: Floats, *, known: float, seconds: float, effort: Effort) -> Priced:
         """Fill one node.
 
         Args:
             worth: float64[S], what one pod of each shape is worth, >= 0.
             known: only fillings worth more than this are of interest.
             seconds: wall time at most for each of the two programmes.
-            relative_gap: how close to the best is close enough.
+            effort: how hard to look.
         """
         if not len(self._items):
             return Priced(bound=0.0, pattern=None)
@@ -70,9 +83,9 @@ class TypePricer:
         # Valid for any duals >= 0, so no tolerance of the solver gets into the bound.
         bound = float(duals @ self._program.row_upper + self._program.upper @ np.maximum(gain, 0.0))
         bound += _EPSILON * abs(bound)
-        if bound <= known * (1 + relative_gap) + _EPSILON:
+        if bound <= known * (1 + effort.relative_gap) + _EPSILON:
             return Priced(bound=bound, pattern=None)
-        return self._integer(cost, gain, bound=bound, known=known, seconds=seconds, relative_gap=relative_gap)
+        return self._integer(cost, gain, bound=bound, known=known, seconds=seconds, effort=effort)
 
     def _gain(self, cost: Floats, duals: Floats) -> Floats:
         """float64[V]: what one unit of each variable adds beyond the price of what it takes."""
@@ -81,17 +94,18 @@ class TypePricer:
         return -cost - taken
 
     def _integer(
-        self, cost: Floats, gain: Floats, *, bound: float, known: float, seconds: float, relative_gap: float
+        self, cost: Floats, gain: Floats, *, bound: float, known: float, seconds: float, effort: Effort
     ) -> Priced:
         program, count = self._program, len(self._items)
-        slack = bound - known
+        # A filling with anything that loses more than this is worth less than the bound minus this.
+        slack = min(bound - known, effort.focus * bound)
         loss = np.maximum(-gain, 0.0)
         most = np.minimum(program.upper, np.floor(slack / np.maximum(loss, 1e-12) + _EPSILON))
         keep = np.flatnonzero(most > 0)
         small = _restricted(replace(program, cost=cost, upper=most), keep)
-        result = solve_mip(small, integer=keep < count, seconds=seconds, relative_gap=relative_gap, small=True)
+        result = solve_mip(small, integer=keep < count, seconds=seconds, relative_gap=effort.relative_gap, small=True)
         if result.bound is not None:
-            bound = min(bound, max(-result.bound * (1 - _EPSILON), known))
+            bound = min(bound, max(-result.bound + _EPSILON * bound, bound - slack))
         if result.values is None:
             return Priced(bound=bound, pattern=None)
         counts = np.zeros(count, dtype=np.int64)
