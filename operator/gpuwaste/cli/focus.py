@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from gpuwaste import __version__
+from gpuwaste.cli.stores import Day, open_ledger
 
 if TYPE_CHECKING:
     from gpuwaste.focus.columns import Version
@@ -18,9 +20,6 @@ __all__ = ["focus"]
 _VERSIONS = click.Choice(["1.3", "1.4"])
 
 
-_DAY = click.DateTime(["%Y-%m-%d"])
-
-
 @click.group(name="focus")
 def focus() -> None:
     """FOCUS cost records: write them from the ledger, or verify a file of any engine."""
@@ -28,8 +27,8 @@ def focus() -> None:
 
 @focus.command(name="export")
 @click.option("--ledger", required=True, help="Folder or object store of the ledger.")
-@click.option("--from", "first", required=True, type=_DAY, help="First day, like 2026-11-01 (UTC).")
-@click.option("--to", "last", required=True, type=_DAY, help="Last day, included.")
+@click.option("--from", "first", required=True, type=Day(), help="First day, like 2026-11-01 (UTC).")
+@click.option("--to", "last", required=True, type=Day(), help="Last day, included.")
 @click.option("--method", default="gpuwaste-held-v1", show_default=True, help="How a node's cost is divided.")
 @click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
 @click.option("--by", default="namespace", show_default=True, type=click.Choice(["namespace", "workload", "team"]))
@@ -38,6 +37,7 @@ def focus() -> None:
 @click.option("--provider", default="Platform", show_default=True, help="Who provides the nodes.")
 @click.option("--account-id", default="", help="The account that is charged.  [default: the cluster's name]")
 @click.option("--account-name", default="", help="Its name.  [default: its id]")
+@click.option("--bill", type=click.Path(path_type=Path), help="The provider's FOCUS bill, whose rows are then divided.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file, or a folder.")
 def export_command(
     *,
@@ -52,13 +52,13 @@ def export_command(
     provider: str,
     account_id: str,
     account_name: str,
+    bill: Path | None,
     out: Path,
 ) -> None:
     """Write the cost of the nodes, divided among those who held their GPUs."""
-    from gpuwaste.focus.export import export, ledger_days
+    from gpuwaste.focus.export import export, export_bill, ledger_days
     from gpuwaste.focus.methods import parse_method
     from gpuwaste.focus.options import ExportOptions
-    from gpuwaste.ledger.store import open_store
 
     if last < first:
         raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
@@ -72,8 +72,12 @@ def export_command(
         account_name=account_name,
         currency=currency,
     )
-    days = ledger_days(open_store(ledger), first.date(), last.date())
-    summary = export(days, options, out, now=datetime.now(UTC), generator_version=package_version("gpuwaste"))
+    now, generator = datetime.now(UTC), __version__
+    days = ledger_days(open_ledger(ledger), first.date(), last.date())
+    if bill is not None:
+        summary = export_bill(days, bill, options, out, now=now, generator_version=generator)
+    else:
+        summary = export(days, options, out, now=now, generator_version=generator)
     for finding in summary.findings:
         click.echo(str(finding), err=True)
     for path in summary.files:

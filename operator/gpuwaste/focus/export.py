@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from gpuwaste.focus.bill import split_bill
+from gpuwaste.focus.bill_files import read_bill
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
+from gpuwaste.focus.node_hours import collect_hours
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.store import parse_hour_folder
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from gpuwaste.focus.options import ExportOptions, Finding
     from gpuwaste.ledger.store import Store
 
-__all__ = ["ExportSummary", "LedgerDay", "export", "ledger_days"]
+__all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "ledger_days"]
 
 _HOURS_PER_DAY: Final = 24
 _WORKERS: Final = 2
@@ -156,17 +159,77 @@ def _write_file(
             clusters.update(day.clusters)
         if not sectors:
             raise InputError("no ledger hour lies in these days", where="--from, --to")
+    writing = _Writing(path=path, now=now, generator_version=generator_version)
+    _write_metadata(writing, schema, options, clusters=clusters, sectors=sectors)
+    return ExportSummary(files=(path,), rows=rows, charges=charges, findings=tuple(findings.values()))
+
+
+def export_bill(
+    days: Iterator[LedgerDay],
+    bill: Path,
+    options: ExportOptions,
+    out: Path,
+    *,
+    now: datetime,
+    generator_version: str,
+) -> ExportSummary:
+    """Write a provider's bill with the rows of the ledger's nodes divided in place.
+
+    Raises:
+        InputError: there is no ledger for these days, or the bill cannot be read or written as asked.
+    """
+    table = read_bill(bill)
+    seen: list[LedgerDay] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for day in days:
+            seen.append(day)
+            yield day.read()
+
+    hours = collect_hours(tables(), options)
+    if hours is None:
+        raise InputError("no ledger hour lies in these days", where="--from, --to")
+    split = split_bill(table, hours, options)
+    path = _single_file(out) or out / f"cost-and-usage-{options.version}-{bill.stem}.parquet"
+    with open_sink(path, split.rows.schema) as sink:
+        sink.write(split.rows)
+    clusters = {cluster for day in seen for cluster in day.clusters}
+    writing = _Writing(path=path, now=now, generator_version=generator_version)
+    _write_metadata(
+        writing, split.rows.schema, options, clusters=clusters, sectors=[_sector(day) for day in seen], bill=bill.name
+    )
+    return ExportSummary(files=(path,), rows=len(split.rows), charges=split.charges, findings=split.findings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writing:
+    """Which file was written, when and by what."""
+
+    path: Path
+    now: datetime
+    generator_version: str
+
+
+def _write_metadata(
+    writing: _Writing,
+    schema: pa.Schema,
+    options: ExportOptions,
+    *,
+    clusters: set[str],
+    sectors: list[TimeSector],
+    bill: str = "",
+) -> None:
+    what = f"bill {bill} by {options.grouping}" if bill else f"by {options.grouping} and {options.grain}"
     facts = DataSetFacts(
         dataset="CostAndUsage",
-        instance=f"{', '.join(sorted(clusters))} by {options.grouping} and {options.grain}, {options.method.id}",
+        instance=f"{', '.join(sorted(clusters))}, {what}, {options.method.id}",
         version=options.version,
-        generator_version=generator_version,
-        created=now,
+        generator_version=writing.generator_version,
+        created=writing.now,
         sectors=sectors,
-        data_file=path.name,
+        data_file=writing.path.name,
     )
-    write_json(metadata_path(path), metadata_document(schema, facts))
-    return ExportSummary(files=(path,), rows=rows, charges=charges, findings=tuple(findings.values()))
+    write_json(metadata_path(writing.path), metadata_document(schema, facts))
 
 
 def _splits(days: Iterator[LedgerDay], options: ExportOptions) -> Iterator[tuple[LedgerDay, Split]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["Parts", "gather", "weigh"]
+__all__ = ["Parts", "concat", "gather", "take", "weigh"]
 
 _RECEIVER: Final = {
     "namespace": ("cluster", "namespace"),
@@ -224,7 +224,7 @@ def _smear(parts: Parts, charges: int, kinds: tuple[str, ...]) -> Parts:
     at = np.flatnonzero(receives & (base[parts.charge] > 0))
     smeared = np.zeros(len(parts.weight), np.int64)
     smeared[at] = _shares(given, parts.weight[at], parts.charge[at])
-    return _where(replace(parts, weight=parts.weight + smeared, smeared=smeared), ~spread)
+    return take(replace(parts, weight=parts.weight + smeared, smeared=smeared), ~spread)
 
 
 def _shares(amount: Int64s, weight: Int64s, group: Int64s) -> Int64s:
@@ -246,8 +246,9 @@ def _shares(amount: Int64s, weight: Int64s, group: Int64s) -> Int64s:
     return quota
 
 
-def _where(parts: Parts, keep: NDArray[np.bool_]) -> Parts:
-    columns = {name: getattr(parts, name)[keep] for name in _COLUMNS}
+def take(parts: Parts, rows: Int64s | NDArray[np.bool_]) -> Parts:
+    """Some of the parts, by position or by mask."""
+    columns = {name: getattr(parts, name)[rows] for name in _COLUMNS}
     return replace(parts, **columns)
 
 
@@ -276,3 +277,23 @@ def gather(parts: Parts, cell: Int64s, charge: Int64s) -> Parts:
         receivers=parts.receivers,
         **sums,
     )
+
+
+def concat(pieces: list[Parts]) -> Parts:
+    """The parts of charges that follow each other, with one table of receivers."""
+    start = np.cumsum([0, *(len(piece.receivers) for piece in pieces)])
+    receivers = pa.concat_tables([piece.receivers for piece in pieces]).combine_chunks()
+    key = [receivers[name] for name in ("reason", *_NAMES) if name != "team"]
+    # By team the names are empty and the team is the key; else it is a label that may differ from day to day.
+    by_team = pc.and_(pc.equal(receivers["namespace"], ""), pc.equal(receivers["reason"], ""))
+    groups = group_rows([*key, pc.if_else(by_team, receivers["team"], "")])
+    teams = group_numbers([groups.of, group_rows([receivers["team"]]).of])
+    single = np.bincount(groups.of[teams.first], minlength=len(groups.first)) == 1
+    named = receivers.take(pa.array(groups.first))
+    team = pc.if_else(pa.array(single), named["team"].combine_chunks(), "")
+    receivers = named.set_column(named.column_names.index("team"), "team", team)
+    columns = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in _COLUMNS}
+    columns["receiver"] = groups.of[
+        np.concatenate([piece.receiver + first for piece, first in zip(pieces, start[:-1], strict=True)])
+    ]
+    return Parts(**columns, receivers=receivers)

@@ -11,13 +11,19 @@ import pyarrow.compute as pc
 from gpuwaste.focus.columns import AMOUNT_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
     from numpy.typing import NDArray
 
 __all__ = [
     "AMOUNT_DECIMALS",
+    "AMOUNT_DIGITS",
     "MAX_ORIGIN_DECIMALS",
+    "MAX_ORIGIN_DIGITS",
     "MAX_RATIO_DECIMALS",
     "decimals_used",
+    "digits_used",
     "largest_remainder_units",
     "multiply_exact",
     "ratio_decimals",
@@ -26,8 +32,10 @@ __all__ = [
 ]
 
 AMOUNT_DECIMALS: Final = 28
+AMOUNT_DIGITS: Final = 38
 MAX_RATIO_DECIMALS: Final = 12
 MAX_ORIGIN_DECIMALS: Final = 22
+MAX_ORIGIN_DIGITS: Final = 10
 _MAX_TOTAL: Final = (1 << 63) // 10
 
 
@@ -87,30 +95,35 @@ def scaled_decimal(units: NDArray[np.int64], decimals: int) -> pa.Array:
     return pa.Array.from_buffers(pa.decimal128(38, decimals), len(whole), whole.buffers())
 
 
-def multiply_exact(amount: pa.Array, factor: pa.Array) -> pa.Array:
-    """The product of two decimal columns as DECIMAL(38,28).
+def multiply_exact(amount: pa.Array, factor: pa.Array, kind: pa.DataType = AMOUNT_TYPE) -> pa.Array:
+    """The product of two decimal columns as another, DECIMAL(38,28) unless said otherwise.
 
     Raises:
-        pyarrow.ArrowInvalid: a product has more than 28 decimals or 10 digits before the point; nothing is rounded.
+        pyarrow.ArrowInvalid: a product has more digits than that; nothing is rounded.
     """
     # 38 + 37 + 1 digits are what DECIMAL(76) holds.
     product = pc.multiply(
         amount.cast(pa.decimal256(38, amount.type.scale)), factor.cast(pa.decimal256(37, factor.type.scale))
     )
-    return product.cast(AMOUNT_TYPE)
+    return product.cast(kind)
 
 
 def decimals_used(amounts: pa.Array) -> NDArray[np.int64]:
     """How many decimals each value needs, trailing zeros left out; 0 for null."""
+    return _per_value(amounts, lambda value: len(f"{value:f}".partition(".")[2].rstrip("0")))
+
+
+def digits_used(amounts: pa.Array) -> NDArray[np.int64]:
+    """How many digits each value has before the point; 0 for null."""
+    return _per_value(amounts, lambda value: max(value.adjusted() + 1, 1) if value else 1)
+
+
+def _per_value(amounts: pa.Array, measure: Callable[[Decimal], int]) -> NDArray[np.int64]:
     coded = pc.dictionary_encode(amounts)
-    needed = [0 if value is None else _decimals(value) for value in coded.dictionary.to_pylist()]
-    indices = pc.fill_null(coded.indices, len(needed)).to_numpy(zero_copy_only=False)
-    used: NDArray[np.int64] = np.array([*needed, 0], np.int64)[indices]
-    return used
-
-
-def _decimals(value: object) -> int:
-    return len(f"{value:f}".partition(".")[2].rstrip("0"))
+    found = [measure(value) for value in coded.dictionary.to_pylist()]
+    indices = pc.fill_null(coded.indices, len(found)).to_numpy(zero_copy_only=False)
+    per_value: NDArray[np.int64] = np.array([*found, 0], np.int64)[indices]
+    return per_value
 
 
 def ratio_decimals(origin_decimals: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpuwaste.focus.columns import Version
     from gpuwaste.focus.options import ExportOptions, Finding
 
-__all__ = ["TAG_PREFIX", "Split", "focus_table", "split_ledger", "spread"]
+__all__ = ["TAG_PREFIX", "Split", "focus_table", "receiver_columns", "split_ledger", "spread"]
 
 _COSTS: Final = ("list", "contracted", "billed", "effective")
 TAG_PREFIX: Final = "gpuwaste.dev/"
@@ -72,25 +72,31 @@ def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
     values: dict[str, Any] = {name: spread(column, of) for name, column in _charge_columns(charges, options).items()}
     values |= _amount_columns(amounts, of, scaled_decimal(units, MAX_RATIO_DECIMALS))
     to = pa.array(parts.receiver.astype(np.int32))
-    values |= {name: spread(column, to) for name, column in _receiver_columns(parts.receivers, options).items()}
+    values |= {name: spread(column, to) for name, column in receiver_columns(parts.receivers, options).items()}
     values["AllocatedMethodDetails"] = method_details(parts, units, options.method)
     rows = focus_table(values, len(units), options.version)
     return Split(rows=rows, charges=len(charges), findings=imputed.findings)
 
 
 def focus_table(values: dict[str, Any], rows: int, version: Version) -> pa.Table:
-    """A table of the columns of a version; those without values are null throughout."""
+    """A table of the columns of a version, and of other `x_` columns behind; those without values are null."""
     nothing = pa.nulls(rows, pa.int32())
     empty = pa.DictionaryArray.from_arrays(nothing, pa.array([], pa.string()))
     schema = coded_schema(version)
+    own = [name for name in values if name.startswith("x_") and name not in schema.names]
+    fields: list[pa.Field] = []
     columns = []
-    for field in schema:
+    for field in [*schema, *(pa.field(name, values[name].type) for name in own)]:
         value = values.get(field.name)
         if value is None:
+            fields.append(field)
             columns.append(empty if pa.types.is_dictionary(field.type) else pa.nulls(rows, field.type))
         else:
-            columns.append(value if value.type == field.type else value.cast(field.type))
-    return pa.table(columns, schema=schema)
+            # Amounts of a bill may need another scale than this project's own.
+            kind = value.type if pa.types.is_decimal(field.type) else field.type
+            fields.append(field.with_type(kind))
+            columns.append(value if value.type == kind else value.cast(kind))
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def spread(values: pa.Array, index: pa.Array) -> pa.Array:
@@ -239,7 +245,7 @@ def _plain(prices: pa.Array) -> pa.Array:
     return pa.array([f"{price:f}" for price in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
 
 
-def _receiver_columns(receivers: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
+def receiver_columns(receivers: pa.Table, options: ExportOptions) -> dict[str, pa.Array]:
     """Who receives a part; null for what nobody held."""
     text = {name: receivers[name].combine_chunks() for name in receivers.column_names}
     held = pc.equal(text["reason"], "")

@@ -1,0 +1,187 @@
+"""Which rows of a bill are divided, and by which hours of which node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.focus.columns import SUMMABLE
+from gpuwaste.focus.node_hours import last_segment
+from gpuwaste.focus.options import Finding
+from gpuwaste.focus.ratios import (
+    AMOUNT_DECIMALS,
+    MAX_ORIGIN_DECIMALS,
+    MAX_ORIGIN_DIGITS,
+    MAX_RATIO_DECIMALS,
+    decimals_used,
+    digits_used,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from gpuwaste.focus.node_hours import NodeHours, NodeNames
+
+    Int64s = NDArray[np.int64]
+
+__all__ = ["BillPlan", "plan_bill"]
+
+_TIME_UNITS: Final = ("hour", "hours", "hr", "hrs", "minute", "minutes", "second", "seconds")
+_SECONDS_PER_HOUR: Final = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillPlan:
+    """What becomes of a bill's rows.
+
+    Attributes:
+        row: int64[n], the rows that are divided.
+        span: int64[n], the span of node hours of each.
+        decimals: int64[n], the decimals of its ratios.
+        ids, clusters, nodes: n texts, the id of the origin charge and the names of its node.
+        cells, span_of_cell: int64[m], the node hours of every span, in pairs.
+        findings: rows that look like a node's and are not divided, by name.
+    """
+
+    row: Int64s
+    span: Int64s
+    decimals: Int64s
+    ids: pa.Array
+    clusters: pa.Array
+    nodes: pa.Array
+    cells: Int64s
+    span_of_cell: Int64s
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class _Spans:
+    """Spans of node hours, numbered as they are asked for; one without any hour in the ledger has no number."""
+
+    hours: NodeHours
+    numbers: dict[tuple[str, str, int, int], int | None] = field(default_factory=dict)
+    cells: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+
+    def number(self, node: NodeNames, start: datetime, end: datetime) -> int | None:
+        first = int(start.timestamp()) // _SECONDS_PER_HOUR
+        last = -(-int(end.timestamp()) // _SECONDS_PER_HOUR)
+        key = (node.cluster, node.node_uid, first, last)
+        if key not in self.numbers:
+            found = [self.hours.cell.get((node.cluster, node.node_uid, hour)) for hour in range(first, last)]
+            cells = [cell for cell in found if cell is not None]
+            number = (self.owners[-1] + 1 if self.owners else 0) if cells else None
+            self.numbers[key] = number
+            if number is not None:
+                self.cells += cells
+                self.owners += [number] * len(cells)
+        return self.numbers[key]
+
+
+def plan_bill(columns: dict[str, pa.Array], amounts: dict[str, pa.Array], hours: NodeHours) -> BillPlan:
+    """Choose the rows that bill the time of a node, and find the node hours that each covers.
+
+    Args:
+        columns: FOCUS columns of the bill.
+        amounts: its metrics, as they will be written.
+        hours: the ledger by node and hour.
+    """
+    used, digits, room = _sizes(amounts)
+    nodes, findings = _node_keys(hours.nodes)
+    spans = _Spans(hours)
+    rows: list[int] = []
+    chosen: list[tuple[int, str, NodeNames]] = []
+    missing: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    for row, resource, start, end in _time_rows(columns):
+        node = nodes.get(resource.lower()) or nodes.get(last_segment(resource.lower()))
+        if node is None:
+            continue
+        if used[row] > min(MAX_ORIGIN_DECIMALS, room) or digits[row] > MAX_ORIGIN_DIGITS:
+            what = f"an amount has {digits[row]} digits and {used[row]} decimals; passed through unsplit"
+            findings.append(Finding(where=f"bill row {row + 1}, node {node.node}", what=what))
+            continue
+        span = spans.number(node, start, end)
+        if span is None:
+            missing[node.node] += 1
+            continue
+        identity = f"{resource}/{start:%Y-%m-%dT%H:%M:%SZ}"
+        rows.append(row)
+        chosen.append((span, f"{identity}/{numbers[identity]}", node))
+        numbers[identity] += 1
+    at = np.array(rows, np.int64)
+    return BillPlan(
+        row=at,
+        span=np.array([span for span, _, _ in chosen], np.int64),
+        decimals=np.minimum(MAX_RATIO_DECIMALS, room - used[at]),
+        ids=pa.array([identity for _, identity, _ in chosen], pa.string()),
+        clusters=pa.array([node.cluster for _, _, node in chosen], pa.string()),
+        nodes=pa.array([node.node for _, _, node in chosen], pa.string()),
+        cells=np.array(spans.cells, np.int64),
+        span_of_cell=np.array(spans.owners, np.int64),
+        findings=(*findings, *_without_ledger(missing)),
+    )
+
+
+def _sizes(amounts: dict[str, pa.Array]) -> tuple[Int64s, Int64s, int]:
+    """Decimals and digits of each row's largest amount, and the decimals that every column has room for."""
+    summable = [amounts[name] for name in SUMMABLE if name in amounts]
+    used = np.max([decimals_used(values) for values in summable], axis=0, initial=0)
+    digits = np.max([digits_used(values) for values in summable], axis=0, initial=0)
+    return used, digits, min((values.type.scale for values in summable), default=AMOUNT_DECIMALS)
+
+
+def _node_keys(nodes: tuple[NodeNames, ...]) -> tuple[dict[str, NodeNames], list[Finding]]:
+    """The names by which a bill may call each node; a name that two nodes share calls neither."""
+    named: dict[str, list[NodeNames]] = {}
+    for node in nodes:
+        for key in node.names():
+            named.setdefault(key, []).append(node)
+    shared = {key: several for key, several in named.items() if len(several) > 1}
+    findings = [
+        Finding(
+            where=f"nodes {', '.join(sorted(node.node for node in several))}",
+            what=f"a bill that names only {key!r} may mean any of them; such rows pass through unsplit",
+        )
+        for key, several in sorted(shared.items())
+    ]
+    findings += [
+        Finding(where=f"node {node.node}", what="has no provider id; no row of a bill can be its own")
+        for node in nodes
+        if not node.provider_id
+    ]
+    return {key: several[0] for key, several in named.items() if key not in shared}, findings
+
+
+def _time_rows(columns: dict[str, pa.Array]) -> Iterator[tuple[int, str, datetime, datetime]]:
+    """Usage rows of some resource that are billed by time, and Corrections that name no unit."""
+    needed = ("ChargeCategory", "ResourceId", "ChargePeriodStart", "ChargePeriodEnd")
+    if any(name not in columns for name in needed):
+        return
+    nothing = pa.nulls(len(columns["ChargeCategory"]), pa.string())
+    unit = pc.utf8_lower(columns.get("PricingUnit", nothing))
+    timed = pc.is_in(unit, value_set=pa.array(_TIME_UNITS))
+    correction = pc.and_(pc.equal(columns.get("ChargeClass", nothing), "Correction"), pc.is_null(unit))
+    usage = pc.and_(pc.equal(columns["ChargeCategory"], "Usage"), pc.is_valid(columns["ResourceId"]))
+    rows = pc.indices_nonzero(pc.and_(usage, pc.or_kleene(timed, pc.fill_null(correction, fill_value=False))))
+    lists = [columns[name].take(rows).to_pylist() for name in needed[1:]]
+    yield from zip(rows.to_pylist(), *lists, strict=True)
+
+
+def _without_ledger(missing: Counter[str]) -> list[Finding]:
+    return [
+        Finding(
+            where=f"node {node}",
+            what=f"{count} rows of the bill lie in hours without a ledger; passed through unsplit",
+            fix="choose the days that the bill covers with --from and --to",
+        )
+        for node, count in sorted(missing.items())
+    ]

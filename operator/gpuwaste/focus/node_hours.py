@@ -1,0 +1,90 @@
+"""What every receiver had of every node in every hour: the ratios by which a provider's own charges are divided."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.focus.charges import carriers
+from gpuwaste.focus.grouping import group_rows, only
+from gpuwaste.focus.parts import Parts, concat, weigh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gpuwaste.focus.options import ExportOptions
+
+__all__ = ["NodeHours", "NodeNames", "collect_hours", "last_segment"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeNames:
+    """A node as a bill may name it."""
+
+    cluster: str
+    node: str
+    node_uid: str
+    provider_id: str
+
+    def names(self) -> tuple[str, ...]:
+        """The provider's id of the machine and its last segment, in lower case."""
+        full = self.provider_id.lower()
+        return tuple(dict.fromkeys(key for key in (full, last_segment(full)) if key))
+
+
+def last_segment(identity: str) -> str:
+    """`i-0abc` of `aws:///us-east-1a/i-0abc` and of `arn:aws:ec2:us-east-1:1:instance/i-0abc`."""
+    return re.split(r"[/:]", identity.rstrip("/"))[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHours:
+    """Parts of node hours.
+
+    Attributes:
+        parts: `charge` is the position of a node hour.
+        cell: (cluster, node uid, hours since 1970) -> position of the node hour.
+        nodes: every node of the ledger.
+    """
+
+    parts: Parts
+    cell: dict[tuple[str, str, int], int]
+    nodes: tuple[NodeNames, ...]
+
+
+def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours | None:
+    """Weigh a ledger by node and hour, whatever the GPUs cost: the bill says what the node costs.
+
+    Args:
+        days: ledger tables of whole hours; each is let go before the next is read.
+        options: grouping and method.
+
+    Returns:
+        None where there is no ledger at all.
+    """
+    found: list[Parts] = []
+    cell: dict[tuple[str, str, int], int] = {}
+    nodes: dict[tuple[str, str], NodeNames] = {}
+    for day in days:
+        rows = carriers(day)
+        rows = only(rows, pc.not_equal(rows["row_kind"], "unprovisioned"))
+        groups = group_rows([rows[name] for name in ("cluster", "node_uid", "hour")])
+        count = len(groups.first)
+        if not count:
+            continue
+        parts = weigh(rows, groups.of, count, grouping=options.grouping, method=options.method)
+        found.append(replace(parts, charge=parts.charge + len(cell)))
+        first = rows.take(pa.array(groups.first))
+        names = [first[name].to_pylist() for name in ("cluster", "node", "node_uid", "provider_id")]
+        hours = first["hour"].cast(pa.timestamp("us")).to_numpy().astype("M8[h]").astype(np.int64).tolist()
+        for cluster, node, uid, provider, hour in zip(*names, hours, strict=True):
+            cell[cluster, uid, hour] = len(cell)
+            nodes[cluster, uid] = NodeNames(cluster=cluster, node=node, node_uid=uid, provider_id=provider)
+    if not found:
+        return None
+    return NodeHours(parts=concat(found), cell=cell, nodes=tuple(nodes.values()))
