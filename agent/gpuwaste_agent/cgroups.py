@@ -40,6 +40,10 @@ def parse_cgroup(text: str) -> ProcessOwner | None:
     return best
 
 
+# The kernel keeps fifteen characters of `nvidia-cuda-mps-server`.
+_MPS_COMM = "nvidia-cuda-mps"
+
+
 class CgroupOwners:
     """Resolves PIDs by the host's /proc; each new PID costs one read."""
 
@@ -59,6 +63,13 @@ class CgroupOwners:
             self._known[pid] = parse_cgroup(text)
         return self._known[pid]
 
+    def is_mps_server(self, pid: int) -> bool:
+        """Whether the process is NVIDIA's MPS server, by its name; asked only for processes of no holder."""
+        try:
+            return (self._proc / str(pid) / "comm").read_text().strip() == _MPS_COMM
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     def forget(self, pid: int) -> None:
         """Drop a PID that ended: the kernel may use it again."""
         self._known.pop(pid, None)
@@ -71,6 +82,11 @@ class NoOwners:
         """Return None."""
         del pid
         return None
+
+    def is_mps_server(self, pid: int) -> bool:
+        """Return False."""
+        del pid
+        return False
 
     def forget(self, pid: int) -> None:
         """Nothing is remembered."""

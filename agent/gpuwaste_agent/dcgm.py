@@ -173,6 +173,10 @@ class DcgmNvml:
         self._instances = {parent.parent_id: (gpu.uuid, parent.gi_id) for gpu in gpus for parent in gpu.parents}
         return gpus
 
+    def changed(self) -> bool:
+        """Whether the GPUs should be listed again."""
+        return self._inner.changed()
+
     def read(self, gpu_uuid: str) -> GpuReading:
         """Read a GPU, its activity from the exporter where that knows more."""
         reading = self._inner.read(gpu_uuid)

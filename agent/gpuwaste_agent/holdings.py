@@ -99,12 +99,18 @@ class HoldingSource(Protocol):
     def poll(self) -> HoldingsSnapshot | None:
         """Return who holds what now, or None where it cannot be told."""
 
+    def hint(self) -> None:
+        """Something has changed that the source may not have told yet: look again at the next poll."""
+
 
 class ProcessOwners(Protocol):
     """Resolves host PIDs to containers."""
 
     def owner(self, pid: int) -> ProcessOwner | None:
         """Return the owner of a process, or None for a process outside of every pod or already gone."""
+
+    def is_mps_server(self, pid: int) -> bool:
+        """Whether a process is an MPS server, which works for its clients."""
 
     def forget(self, pid: int) -> None:
         """Drop what is remembered about a process that ended."""

@@ -8,13 +8,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from gpuwaste_agent import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpuwaste_agent.settings import AgentSettings
+    from gpuwaste_agent.leaving import Handover
+    from gpuwaste_agent.server import TlsFiles
+    from gpuwaste_agent.settings import AgentSettings, Simulation, SourceSettings
 
 __all__ = ["main"]
 
@@ -121,6 +124,10 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--pod-logs", type=Path, default=Path("/var/log/pods"), metavar="DIR")
     node.add_argument("--no-processes", action="store_true", help="do not attribute by process (needs no hostPID)")
     node.add_argument("--nvml-library", type=Path, metavar="FILE", help="libnvidia-ml.so.1 where it is not found")
+    node.add_argument("--dcgm-exporter", default="", metavar="URL", help="/metrics of the node's own dcgm-exporter")
+    leaving = parser.add_argument_group("leaving")
+    leaving.add_argument("--flush-to", metavar="URL", help="the operator's /v1/windows: POST what it has not fetched")
+    leaving.add_argument("--flush-put", metavar="URL", help="a pre-signed address: PUT the same there")
     simulation = parser.add_argument_group("a simulated node")
     simulation.add_argument("--simulate", type=Path, metavar="SCENARIO", help="scenario file to follow")
     simulation.add_argument("--start", type=_moment, metavar="TIME", help="when its second 0 was, RFC 3339")
@@ -130,7 +137,7 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
 def _settings(args: argparse.Namespace) -> AgentSettings:
     """Check the flags together; exits with 2 where they do not fit."""
     from gpuwaste_agent.server import TlsFiles  # noqa: PLC0415 - `simulate` and `--help` do without
-    from gpuwaste_agent.settings import AgentSettings, Simulation, SourceSettings  # noqa: PLC0415
+    from gpuwaste_agent.settings import AgentSettings  # noqa: PLC0415
 
     fail = args.parser.error
     if not args.node:
@@ -143,14 +150,7 @@ def _settings(args: argparse.Namespace) -> AgentSettings:
     files = (args.tls_cert, args.tls_key, args.tls_ca)
     if any(files) and not all(files):
         fail("--tls-cert, --tls-key and --tls-ca go together")
-    simulation = None
-    if args.simulate is not None:
-        if args.speed <= 0:
-            fail("--speed must be above 0")
-        start = args.start or _scenario_start(args)
-        simulation = Simulation(
-            scenario=args.simulate, start_unix_ns=round(start.timestamp() * 1000) * 1_000_000, speed=args.speed
-        )
+    tls = TlsFiles(cert=args.tls_cert, key=args.tls_key, ca=args.tls_ca) if all(files) else None
     return AgentSettings(
         node=args.node,
         node_uid=args.node_uid,
@@ -162,16 +162,48 @@ def _settings(args: argparse.Namespace) -> AgentSettings:
         window_seconds=args.window,
         listen=args.listen,
         metrics_listen=args.metrics_listen,
-        tls=TlsFiles(cert=args.tls_cert, key=args.tls_key, ca=args.tls_ca) if all(files) else None,
-        sources=SourceSettings(
-            pod_resources=args.pod_resources,
-            proc=args.proc,
-            pod_logs=args.pod_logs,
-            processes=not args.no_processes,
-            nvml_library=args.nvml_library,
-        ),
-        simulation=simulation,
+        tls=tls,
+        sources=_sources(args),
+        handovers=_handovers(args, tls),
+        simulation=None if args.simulate is None else _simulation(args),
     )
+
+
+def _sources(args: argparse.Namespace) -> SourceSettings:
+    from gpuwaste_agent.settings import SourceSettings  # noqa: PLC0415
+
+    return SourceSettings(
+        pod_resources=args.pod_resources,
+        proc=args.proc,
+        pod_logs=args.pod_logs,
+        processes=not args.no_processes,
+        nvml_library=args.nvml_library,
+        dcgm_url=args.dcgm_exporter,
+    )
+
+
+def _simulation(args: argparse.Namespace) -> Simulation:
+    from gpuwaste_agent.settings import Simulation  # noqa: PLC0415
+
+    if args.speed <= 0:
+        args.parser.error("--speed must be above 0")
+    start = args.start or _scenario_start(args)
+    start_unix_ns = round(start.timestamp() * 1000) * 1_000_000
+    return Simulation(scenario=args.simulate, start_unix_ns=start_unix_ns, speed=args.speed)
+
+
+def _handovers(args: argparse.Namespace, tls: TlsFiles | None) -> tuple[Handover, ...]:
+    from gpuwaste_agent.leaving import Handover  # noqa: PLC0415
+
+    found = []
+    for url, method, files in ((args.flush_to, "POST", tls), (args.flush_put, "PUT", None)):
+        if not url:
+            continue
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")):
+            args.parser.error(f"`{url}` must be an https address: windows do not travel in the clear")
+        found.append(Handover(method=method, url=url, tls=files))
+    return tuple(found)
 
 
 def _scenario_start(args: argparse.Namespace) -> datetime:

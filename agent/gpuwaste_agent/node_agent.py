@@ -8,6 +8,7 @@ from gpuwaste_agent import __version__
 from gpuwaste_agent.accumulate import Tenure
 from gpuwaste_agent.records import RecordMaker, gap_record, node_facts
 from gpuwaste_agent.sampler import Sampler
+from gpuwaste_agent.telemetry import NvmlUnavailableError
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["NodeAgent"]
 
 _HOUR_NS = 3600 * 1_000_000_000
 _HOLD_TICKS = 3
+# Time between two looks at whether the GPUs themselves changed.
+_LOOK_NS = 10 * 1_000_000_000
 # Enough for the last window of a node with sixteen GPUs in seven instances with four holders each.
 _LAST_RECORDS = 1000
 
@@ -33,7 +36,12 @@ def _ignore(records: Sequence[Record]) -> None:
 
 
 class NodeAgent:
-    """Samples one node into its journal."""
+    """Samples one node into its journal.
+
+    Attributes:
+        sampler: What accumulates.
+        problem: Why the GPUs could not be listed again, empty where nothing is wrong.
+    """
 
     def __init__(
         self,
@@ -58,6 +66,8 @@ class NodeAgent:
         self._maker = RecordMaker()
         self._facts_hour: int | None = None
         self._facts: bytes = b""
+        self._looked_ns = clock.monotonic_ns()
+        self.problem = ""
         self._driver = nvml.driver()
         self.sampler = Sampler(
             nvml=nvml,
@@ -95,13 +105,25 @@ class NodeAgent:
         self._told(records)
         return len(records)
 
-    def refresh(self) -> None:
-        """List GPUs and read the driver's versions again, as after a driver reload or a MIG change."""
-        self._driver = self._nvml.driver()
-        self.sampler.refresh()
+    def _refresh(self) -> None:
+        """List GPUs and read the driver's versions again where something changed: MIG, a lost GPU, a reload."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._looked_ns < _LOOK_NS:
+            return
+        self._looked_ns = now_ns
+        if not self._nvml.changed():
+            return
+        try:
+            self.sampler.refresh()
+            self._driver = self._nvml.driver()
+        except NvmlUnavailableError as error:
+            self.problem = str(error)
+        else:
+            self.problem = ""
 
     def tick(self) -> int:
         """Take one reading; returns how many records were appended (they are not yet durable)."""
+        self._refresh()
         return sum(self._keep(closed) for closed in self.sampler.tick())
 
     def flush(self) -> int:

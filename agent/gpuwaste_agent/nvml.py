@@ -8,6 +8,7 @@ our privilege refuses is not asked again until the GPUs are listed anew; `refusa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import re
@@ -74,6 +75,7 @@ class _Gpu:
     parents: list[_Parent]
     device_since_us: int = 0
     hardware_xid: bool = False
+    lost: bool = False
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -163,17 +165,65 @@ class RealNvml:
         self._list()
         return self.listed()
 
+    def changed(self) -> bool:
+        """Whether a GPU was lost at its last reading, or GPUs or MIG instances differ from those listed."""
+        if any(gpu.lost for gpu in self._gpus.values()):
+            return True
+        try:
+            if pynvml.nvmlDeviceGetCount() != len(self._gpus):
+                return True
+            return any(self._mig_now(gpu) != {p.info.parent_id for p in gpu.parents} for gpu in self._gpus.values())
+        except pynvml.NVMLError:
+            return True
+
+    @staticmethod
+    def _mig_now(gpu: _Gpu) -> set[str]:
+        """UUIDs of the instances a GPU has now, or its own where MIG is off."""
+        if "mig" in gpu.refused:
+            return {gpu.info.uuid}
+        if pynvml.nvmlDeviceGetMigMode(gpu.handle)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return {gpu.info.uuid}
+        found = set()
+        for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu.handle)):
+            try:
+                mig = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu.handle, number)
+                found.add(_text(pynvml.nvmlDeviceGetUUID(mig)))
+            except pynvml.NVMLError:
+                continue
+        return found
+
     def listed(self) -> Sequence[GpuInfo]:
         """Return the GPUs as they were listed last."""
         return tuple(gpu.info for gpu in self._gpus.values())
 
     def _list(self) -> None:
+        """List everything anew; a driver that was reloaded meanwhile is initialised again."""
         self._release()
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            gpu = self._describe(index, handle)
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError:
+            count = self._again()
+        for index in range(count):
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                gpu = self._describe(index, handle)
+            except pynvml.NVMLError as error:
+                if error.value in _LOST:
+                    continue
+                raise NvmlUnavailableError(f"NVML does not describe GPU {index} ({error})") from error
             self._gpus[gpu.info.uuid] = gpu
         self._watch_xids()
+
+    @staticmethod
+    def _again() -> int:
+        # The library may have forgotten us already: that is what a reload does.
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+        try:
+            pynvml.nvmlInit()
+            return int(pynvml.nvmlDeviceGetCount())
+        except pynvml.NVMLError as error:
+            raise NvmlUnavailableError(f"NVML does not answer ({error}): is the driver being reloaded?") from error
 
     def _describe(self, index: int, handle: Any) -> _Gpu:
         model = _text(pynvml.nvmlDeviceGetName(handle))
@@ -300,12 +350,15 @@ class RealNvml:
 
     def read(self, gpu_uuid: str) -> GpuReading:
         """Read one GPU and its parents."""
-        gpu = self._gpus[gpu_uuid]
+        gpu = self._gpus.get(gpu_uuid)
+        if gpu is None:
+            return GpuReading(unhealthy=True, xids=(), energy_mj=None, parents=())
         xids = tuple(self._xids().get(gpu_uuid, ()))
         try:
             energy = self._ask(gpu, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)
             parents = [self._read_parent(gpu, parent) for parent in gpu.parents]
         except _LostError:
+            gpu.lost = True
             return GpuReading(unhealthy=True, xids=xids, energy_mj=None, parents=())
         return GpuReading(unhealthy=gpu.hardware_xid, xids=xids, energy_mj=energy, parents=parents)
 

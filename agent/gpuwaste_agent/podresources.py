@@ -140,16 +140,16 @@ def snapshot_of(
     allocatable: kubelet.AllocatableResponse,
     gpus: Sequence[GpuInfo],
     uid: Callable[[str, str], str],
-    mps_parents: frozenset[str] = frozenset(),
 ) -> HoldingsSnapshot:
     """Turn the kubelet's answers into who holds what.
+
+    Device ids do not tell MPS from time-slicing: replicas count as time-slicing until an MPS server is seen.
 
     Args:
         listed: Answer of List.
         allocatable: Answer of GetAllocatableResources.
         gpus: The node's GPUs, to resolve device ids.
         uid: UID of a pod by namespace and name; empty where unknown.
-        mps_parents: Parents on which an MPS server runs: device ids do not tell MPS from time-slicing.
     """
     index = ParentIndex(gpus)
     replicas: dict[str, int] = {}
@@ -163,7 +163,7 @@ def snapshot_of(
             seen.add(device_id)
             replicas[parent_id] = replicas.get(parent_id, 0) + 1
             if "::" in device_id or "/vgpu" in device_id:
-                sharing[parent_id] = Sharing.MPS if parent_id in mps_parents else Sharing.TIME_SLICING
+                sharing[parent_id] = Sharing.TIME_SLICING
     holdings = tuple(_holdings(listed, index, uid))
     return HoldingsSnapshot(holdings=holdings, replicas=replicas, sharing=sharing)
 
@@ -212,6 +212,10 @@ class KubeletHoldings:
         if snapshot != self._snapshot:
             self._snapshot = snapshot
         return self._snapshot
+
+    def hint(self) -> None:
+        """Ask again at the next poll."""
+        self._asked_ns = None
 
     def close(self) -> None:
         """Close the channel."""

@@ -93,12 +93,19 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
 
     sources = settings.sources
     clock = SystemClock()
-    nvml = RealNvml(library=sources.nvml_library, list_processes=sources.processes)
+    driver = RealNvml(library=sources.nvml_library, list_processes=sources.processes)
+    nvml: Nvml = driver
+    if sources.dcgm_url:
+        from gpuwaste_agent.dcgm import DcgmNvml, DcgmScraper  # noqa: PLC0415 - only where there is an exporter
+
+        scraper = DcgmScraper.of_url(sources.dcgm_url, every_seconds=sources.dcgm_seconds)
+        scraper.start()
+        nvml = DcgmNvml(driver, scraper)
     owners: ProcessOwners = CgroupOwners(sources.proc) if sources.processes else NoOwners()
     holdings = KubeletHoldings(
         socket=sources.pod_resources,
         pod_logs=sources.pod_logs,
-        gpus=nvml.listed,
+        gpus=driver.listed,
         clock=clock,
         every_seconds=sources.kubelet_seconds,
     )
@@ -159,10 +166,27 @@ def run(settings: AgentSettings) -> int:
     finally:
         parts.nvml.close()
         parts.agent.flush()
-        journal.close()
+        journal.sync()
+        _leave(settings, journal, identity, windows.acknowledged)
         windows.stop()
+        journal.close()
         plain.stop()
     return 0
+
+
+def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknowledged: int) -> None:
+    """Hand over what nobody has fetched; what cannot be handed over stays in the journal."""
+    if not settings.handovers:
+        return
+    from gpuwaste_agent.leaving import HandoverError, hand_over  # noqa: PLC0415 - only at the very end
+
+    for target in settings.handovers:
+        try:
+            sent = hand_over(target, journal, identity, acknowledged)
+        except HandoverError as error:
+            sys.stderr.write(f"gpuwaste-agent: not handed over: {error}\n")
+        else:
+            sys.stderr.write(f"gpuwaste-agent: handed over {sent} bytes by {target.method}\n")
 
 
 def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, stop: threading.Event) -> None:

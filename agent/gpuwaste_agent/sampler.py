@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 
 from gpuwaste_agent.accumulate import HeldSlice, Memory, OwnerSums, ParentWindow, Tenure
 from gpuwaste_agent.holdings import ContainerKey, HoldingsSnapshot, Sharing
+from gpuwaste_agent.process_table import ParentProcesses, ProcessTable
+from gpuwaste_agent.spans import SpanCutter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from gpuwaste_agent.accumulate import Epoch
     from gpuwaste_agent.clock import Clock
     from gpuwaste_agent.holdings import Holding, HoldingSource, ProcessOwners
+    from gpuwaste_agent.process_table import Use, Uses
     from gpuwaste_agent.telemetry import GpuInfo, GpuReading, Nvml, ParentInfo, ParentReading
 
 __all__ = ["ClosedParent", "ClosedWindow", "Sampler"]
 
-# Wall clock and monotonic clock may drift apart by this much between two ticks before it counts as a step.
-STEP_NS = 50_000_000
 _NOTHING = HoldingsSnapshot(holdings=(), replicas={}, sharing={})
-# Duty, encoder, decoder as parts of the span, and bytes now.
-_Use = list[float]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,9 +60,9 @@ class _Parent:
     window: ParentWindow = field(default_factory=ParentWindow)
     holdings: tuple[Holding, ...] = ()
     holders: tuple[ContainerKey, ...] = ()
-    uses: dict[ContainerKey | None, _Use] = field(default_factory=dict)
+    uses: dict[ContainerKey | None, Use] = field(default_factory=dict)
+    processes: ParentProcesses = field(default_factory=ParentProcesses)
     memory_bytes: int | None = None
-    pids: dict[int, ContainerKey | None] = field(default_factory=dict)
     replicas: int = 1
     sharing: Sharing = Sharing.EXCLUSIVE
     allocatable: bool = False
@@ -100,18 +99,16 @@ class Sampler:
         """
         self._nvml = nvml
         self._holdings = holdings
-        self._owners = owners
         self._clock = clock
-        self._window_ns = window_ns
+        self._spans = SpanCutter(window_ns)
+        self._table = ProcessTable(owners, holdings.hint)
         self._hold_limit_ns = hold_limit_ns
         self._parents: dict[str, _Parent] = {}
         self._by_gpu: dict[str, list[_Parent]] = {}
         self._snapshot: HoldingsSnapshot | None = None
         self._held: dict[tuple[ContainerKey, str], Tenure] = {}
-        self._container_ids: dict[ContainerKey, str] = {}
-        self._last: tuple[int, int] | None = None
-        self._window_start = 0
-        self._gap: tuple[int, int] | None = None
+        self._now: dict[str, Uses | None] = {}
+        self._departed: list[_Parent] = []
         self.gpus: Sequence[GpuInfo] = ()
         self._unhealthy: dict[str, bool] = {}
         self._resumed: dict[tuple[str, str, str, str], Tenure] = {}
@@ -132,6 +129,8 @@ class Sampler:
             return False
         self.gpus = gpus
         known = self._parents
+        present = {info.parent_id for gpu in gpus for info in gpu.parents}
+        self._departed += [parent for parent_id, parent in known.items() if parent_id not in present]
         self._parents, self._by_gpu = {}, {}
         for gpu in gpus:
             for info in gpu.parents:
@@ -152,59 +151,23 @@ class Sampler:
         union = self._union(snapshot)
         self._index_processes(readings, union)
         closed = []
-        if self._last is None:
-            self._window_start = utc - utc % self._window_ns
-            self._take_snapshot(snapshot, utc)
-        else:
-            span_start, span_end = self._span(mono, utc)
-            for from_ns, until_ns, ends in self._pieces(span_start, span_end):
+        if self._spans.started:
+            start, utc = self._spans.advance(mono, utc)
+            for from_ns, until_ns, ends in self._spans.pieces(start, utc):
                 if until_ns > from_ns:
-                    self._add(readings, union, (from_ns, until_ns, span_end - span_start))
+                    self._add(readings, union, (from_ns, until_ns, utc - start))
                 if ends:
                     closed.append(self._close())
-            utc = span_end
-            self._take_snapshot(snapshot, utc)
+        else:
+            self._spans.start(mono, utc)
+        self._take_snapshot(snapshot, utc)
         self._remember(readings, utc)
-        self._last = (mono, utc)
         return closed
 
     def flush(self) -> ClosedWindow | None:
         """Close the open window as it is; None where nothing was read in it."""
-        if self._last is None or not any(parent.window.covered_ns for parent in self._parents.values()):
-            return None
-        start = self._window_start
-        closed = self._close()
-        self._window_start = start
-        return closed
-
-    # --- time -------------------------------------------------------------------------------------------------
-
-    def _span(self, mono: int, utc: int) -> tuple[int, int]:
-        """The span since the last tick on the UTC axis, which never runs backwards."""
-        last_mono, last_utc = self._last or (mono, utc)
-        start = utc - (mono - last_mono)
-        if abs(start - last_utc) <= STEP_NS:
-            return last_utc, max(utc, last_utc)
-        if start < last_utc:
-            return last_utc, max(utc, last_utc)
-        self._gap = (last_utc, start)
-        return start, utc
-
-    def _pieces(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-        """Offsets of a span cut at window edges, and whether a window ends there; skips windows without readings."""
-        offset = 0
-        while True:
-            edge = self._window_start + self._window_ns
-            if start >= edge:
-                yield offset, offset, True
-                self._window_start = start - start % self._window_ns
-                continue
-            if end < edge:
-                yield offset, end - start, False
-                return
-            yield offset, edge - start, True
-            offset = edge - start
-            self._window_start = edge
+        parents = (*self._parents.values(), *self._departed)
+        return self._close() if any(parent.window.covered_ns for parent in parents) else None
 
     # --- holders ----------------------------------------------------------------------------------------------
 
@@ -242,61 +205,18 @@ class Sampler:
                 union[holding.parent_id][holding.container] = None
         return {parent_id: tuple(holders) for parent_id, holders in union.items()}
 
-    # --- processes --------------------------------------------------------------------------------------------
-
     def _index_processes(self, readings: dict[str, GpuReading], union: dict[str, tuple[ContainerKey, ...]]) -> None:
         """Group the processes of every parent by the container they belong to."""
-        self._now: dict[str, dict[ContainerKey | None, _Use] | None] = {}
+        self._now = {}
         for reading in readings.values():
             for one in reading.parents:
                 parent = self._parents.get(one.parent_id)
                 if parent is not None:
                     holders = union.get(one.parent_id, parent.holders)
-                    self._now[one.parent_id] = self._uses(parent, one, holders)
-
-    def _uses(
-        self, parent: _Parent, reading: ParentReading, holders: tuple[ContainerKey, ...]
-    ) -> dict[ContainerKey | None, _Use] | None:
-        if reading.processes is None:
-            return None
-        uses: dict[ContainerKey | None, _Use] = {}
-        pids: dict[int, ContainerKey | None] = {}
-        known = parent.pids if holders == parent.holders else {}
-        for sample in reading.processes:
-            pid = sample.pid
-            owner = known[pid] if pid in known else self._resolve(parent, pid, holders)
-            pids[pid] = owner
-            use = uses.get(owner)
-            if use is None:
-                use = uses[owner] = [0.0, 0.0, 0.0, 0]
-            use[0] += sample.duty or 0.0
-            use[1] += sample.enc or 0.0
-            use[2] += sample.dec or 0.0
-            use[3] += sample.memory_bytes or 0
-        for pid, owner in parent.pids.items():
-            if pid not in pids:
-                parent.window.missed[owner] = parent.window.missed.get(owner, 0) + 1
-                self._owners.forget(pid)
-        parent.pids = pids
-        return uses
-
-    def _resolve(self, parent: _Parent, pid: int, holders: tuple[ContainerKey, ...]) -> ContainerKey | None:
-        """The holder a process belongs to; a container that holds nothing is named by its UID and id alone."""
-        owner = self._owners.owner(pid)
-        if owner is None or not owner.pod_uid:
-            return None
-        pod = [key for key in holders if key.pod_uid == owner.pod_uid]
-        matches = pod
-        if len(pod) > 1:
-            named = [key for key in pod if key.container == owner.container]
-            matches = named or [key for key in pod if self._container_ids.get(key) == owner.container_id]
-        if len(matches) == 1:
-            self._container_ids[matches[0]] = owner.container_id
-            return matches[0]
-        if not pod:
-            return ContainerKey("", "", owner.pod_uid, owner.container, owner.container_id)
-        parent.window.uncertain.update(pod)
-        return None
+                    uses = self._table.uses(parent.processes, one, holders, parent.window)
+                    self._now[one.parent_id] = uses
+                    if uses is not None and uses.mps:
+                        parent.sharing = Sharing.MPS
 
     # --- accumulation -----------------------------------------------------------------------------------------
 
@@ -339,31 +259,27 @@ class Sampler:
         window = parent.window
         now = self._now.get(parent.info.parent_id)
         before = parent.uses
-        users = tuple(before) if now is None or now.keys() == before.keys() else tuple({**before, **now})
+        if now is None or now.by_owner.keys() == before.keys():
+            users = tuple(before)
+        else:
+            users = tuple({**before, **now.by_owner})
         epoch = window.epoch(holders, users)
         window.add_reading(reading, epoch, from_ns, until_ns, span_ns)
         if now is not None:
             epoch.listed_ns += part
-            self._add_uses(epoch, reading, now, span)
+            if now.readable:
+                epoch.process_ns += part
+                self._add_uses(epoch, now, from_ns, until_ns)
         if span_ns <= self._hold_limit_ns:
             self._add_memory(parent, part)
 
-    def _add_uses(
-        self,
-        epoch: Epoch,
-        reading: ParentReading,
-        now: dict[ContainerKey | None, _Use],
-        span: tuple[int, int, int],
-    ) -> None:
-        from_ns, until_ns, _ = span
-        if any(sample.duty is None for sample in reading.processes or ()):
-            return
-        epoch.process_ns += until_ns - from_ns
-        for owner, use in now.items():
+    @staticmethod
+    def _add_uses(epoch: Epoch, now: Uses, from_ns: int, until_ns: int) -> None:
+        for owner, use in now.by_owner.items():
             sums = epoch.owners.get(owner)
             if sums is None:
                 sums = epoch.owners[owner] = OwnerSums()
-            sums.add(min(use[0], 1.0), min(use[1], 1.0), min(use[2], 1.0), from_ns, until_ns)
+            sums.add(min(use.duty, 1.0), min(use.enc, 1.0), min(use.dec, 1.0), from_ns, until_ns)
 
     def _add_memory(self, parent: _Parent, part: int) -> None:
         window = parent.window
@@ -373,7 +289,7 @@ class Sampler:
             memory = window.owner_memory.get(owner)
             if memory is None:
                 memory = window.owner_memory[owner] = Memory()
-            memory.add(int(use[3]), part)
+            memory.add(use.memory_bytes, part)
 
     def _add_energy(self, parent: _Parent, reading: GpuReading, span: tuple[int, int, int]) -> None:
         """Energy is the GPU's: every parent keeps it whole, and the window's end divides it."""
@@ -394,17 +310,17 @@ class Sampler:
                 parent.energy_mj = reading.energy_mj
                 one = answered.get(parent.info.parent_id)
                 parent.memory_bytes = None if one is None else one.memory_bytes
-                parent.uses = self._now.get(parent.info.parent_id) or {} if one is not None else {}
-                if one is not None and parent.uses:
-                    self._note_activity(parent, one, utc)
+                uses = None if one is None else self._now.get(parent.info.parent_id)
+                parent.uses = {} if uses is None else uses.by_owner
+                if one is not None and uses is not None and uses.by_owner:
+                    self._note_activity(parent, one, uses, utc)
 
-    def _note_activity(self, parent: _Parent, reading: ParentReading, utc: int) -> None:
+    def _note_activity(self, parent: _Parent, reading: ParentReading, uses: Uses, utc: int) -> None:
         """Remember when a container was first active: by its processes, else by the parent it has a process on."""
-        by_process = not any(sample.duty is None for sample in reading.processes or ())
         active = reading.activity.duty is None or reading.activity.duty > 0
         for holding in parent.holdings:
-            use = parent.uses.get(holding.container)
-            if use is None or not (use[0] > 0 if by_process else active):
+            use = uses.by_owner.get(holding.container)
+            if use is None or not (use.duty > 0 if uses.readable else active):
                 continue
             tenure = self._held[(holding.container, holding.slice_id)]
             if tenure.first_activity_unix_ns is None:
@@ -413,15 +329,14 @@ class Sampler:
     # --- windows ----------------------------------------------------------------------------------------------
 
     def _close(self) -> ClosedWindow:
-        parents = [self._close_parent(parent) for parent in self._parents.values()]
-        closed = ClosedWindow(
-            start_unix_ns=self._window_start,
-            length_ns=self._window_ns,
+        parents = [self._close_parent(parent) for parent in (*self._parents.values(), *self._departed)]
+        self._departed = []
+        return ClosedWindow(
+            start_unix_ns=self._spans.window_start,
+            length_ns=self._spans.window_ns,
             parents=parents,
-            gap=self._gap,
+            gap=self._spans.take_gap(),
         )
-        self._gap = None
-        return closed
 
     def _close_parent(self, parent: _Parent) -> ClosedParent:
         window = parent.window
@@ -432,5 +347,5 @@ class Sampler:
             replicas=parent.replicas,
             sharing=parent.sharing,
             window=window,
-            container_ids=self._container_ids,
+            container_ids=self._table.container_ids,
         )

@@ -157,6 +157,8 @@ class WindowsServer(_Server):
             )
         self.journal = journal
         self.identity = identity
+        # What callers have made durable on their side: they ask for what comes after it.
+        self.acknowledged = 0
         self._tls = tls
         self._stamp = tls.stamp() if tls else ()
         self._context = tls.context() if tls else None
@@ -204,6 +206,8 @@ class _WindowsHandler(_Handler):
             text = f"journal {wanted} is not here; go on with journal_id from after=0"
             self.answer_json(HTTPStatus.GONE, {"journal_id": journal.journal_id, "error": text})
             return
+        if "journal" in query:
+            self.server.acknowledged = max(self.server.acknowledged, min(after, journal.next_seq - 1))
         page = journal.read(after, limit)
         identity = self.server.identity
         head = Batch(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gpuwaste_agent.leaving import Handover
     from gpuwaste_agent.server import TlsFiles
 
 __all__ = ["AgentSettings", "Simulation", "SourceSettings"]
@@ -41,6 +42,8 @@ class SourceSettings:
         processes: Attribute by process; needs the host's PID namespace.
         nvml_library: Path of libnvidia-ml.so.1 where the loader does not find it; None leaves it to the loader.
         kubelet_seconds: Time between two questions to the kubelet.
+        dcgm_url: `/metrics` of the node's own dcgm-exporter, empty if there is none to ask.
+        dcgm_seconds: Time between two questions to it.
     """
 
     pod_resources: Path
@@ -49,6 +52,8 @@ class SourceSettings:
     processes: bool = True
     nvml_library: Path | None = None
     kubelet_seconds: float = 5.0
+    dcgm_url: str = ""
+    dcgm_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ class AgentSettings:
         tls: Files of mutual TLS; None is plain HTTP, on loopback only.
         sources: Where a real node answers.
         simulation: A scenario instead of a real node.
+        handovers: Who gets the records nobody has fetched when the agent leaves.
     """
 
     node: str
@@ -84,6 +90,7 @@ class AgentSettings:
     window_seconds: int = 60
     tls: TlsFiles | None = None
     simulation: Simulation | None = None
+    handovers: tuple[Handover, ...] = ()
 
     @property
     def interval_ns(self) -> int:

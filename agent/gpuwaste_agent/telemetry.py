@@ -169,7 +169,14 @@ class Nvml(Protocol):
         """Return versions and topology."""
 
     def gpus(self) -> Sequence[GpuInfo]:
-        """List GPUs and their parents as they are now."""
+        """List GPUs and their parents as they are now.
+
+        Raises:
+            NvmlUnavailableError: The driver does not answer now.
+        """
+
+    def changed(self) -> bool:
+        """Whether the GPUs should be listed again: one was lost, or MIG instances came or went."""
 
     def read(self, gpu_uuid: str) -> GpuReading:
         """Read one GPU; a lost one answers with `unhealthy` set and without parents."""

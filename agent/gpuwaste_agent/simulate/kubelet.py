@@ -39,6 +39,9 @@ class SimulatedHoldings:
             self._valid_until = next(change for change in self._changes if change > now or change == FOREVER)
         return self._snapshot
 
+    def hint(self) -> None:
+        """Nothing can be missed: every poll looks at the scenario."""
+
     def _build(self, now: float) -> HoldingsSnapshot:
         holdings = [
             Holding(
@@ -76,6 +79,11 @@ class SimulatedOwners:
     def owner(self, pid: int) -> ProcessOwner | None:
         """Return the container of a PID; None for a process of the host."""
         return self._owners.get(pid)
+
+    def is_mps_server(self, pid: int) -> bool:
+        """Return False: clients of a simulated MPS server are seen by themselves."""
+        del pid
+        return False
 
     def forget(self, pid: int) -> None:
         """Nothing is remembered that could grow old."""

@@ -164,6 +164,10 @@ class SimulatedNvml:
             )
         return found
 
+    def changed(self) -> bool:
+        """Return False: a scenario's GPUs stay as they are."""
+        return False
+
     def read(self, gpu_uuid: str) -> GpuReading:
         """Answer for one GPU at the clock's time."""
         now = self._now()

@@ -1,0 +1,130 @@
+"""The processes on each parent, grouped by the container they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gpuwaste_agent.holdings import ContainerKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuwaste_agent.accumulate import ParentWindow
+    from gpuwaste_agent.holdings import ProcessOwners
+    from gpuwaste_agent.telemetry import ParentReading, ProcessSample
+
+__all__ = ["ParentProcesses", "ProcessTable", "Use", "Uses"]
+
+_MPS_SERVER = ContainerKey("", "", "", "nvidia-cuda-mps-server")
+
+
+class Use:
+    """What the processes of one container do: averages over the span (they may pass 1 together), and bytes now."""
+
+    __slots__ = ("dec", "duty", "enc", "memory_bytes")
+
+    def __init__(self) -> None:
+        self.duty = 0.0
+        self.enc = 0.0
+        self.dec = 0.0
+        self.memory_bytes = 0
+
+    def add(self, sample: ProcessSample) -> None:
+        """Add a process."""
+        self.duty += sample.duty or 0.0
+        self.enc += sample.enc or 0.0
+        self.dec += sample.dec or 0.0
+        self.memory_bytes += sample.memory_bytes or 0
+
+
+@dataclass(slots=True)
+class Uses:
+    """The users of a parent at one reading.
+
+    Attributes:
+        by_owner: By container; None stands for processes of no known container.
+        readable: Every process's own utilization is known.
+        mps: An MPS server runs there, so processes may overlap in time.
+    """
+
+    by_owner: dict[ContainerKey | None, Use] = field(default_factory=dict)
+    readable: bool = True
+    mps: bool = False
+
+
+@dataclass(slots=True)
+class ParentProcesses:
+    """Owners of the processes seen on a parent at its last reading, and among which holders they were found."""
+
+    owners: dict[int, ContainerKey | None] = field(default_factory=dict)
+    holders: tuple[ContainerKey, ...] = ()
+
+
+class ProcessTable:
+    """Finds the container of every process; a process costs its resolver one question as long as it lives.
+
+    Attributes:
+        container_ids: Container ids that processes told, by the holder they belong to.
+    """
+
+    def __init__(self, owners: ProcessOwners, hint: Callable[[], None]) -> None:
+        """Take the resolver, and whom to tell that a container without a known holding has appeared."""
+        self._owners = owners
+        self._hint = hint
+        self.container_ids: dict[ContainerKey, str] = {}
+
+    def uses(
+        self, seen: ParentProcesses, reading: ParentReading, holders: tuple[ContainerKey, ...], window: ParentWindow
+    ) -> Uses | None:
+        """Group a reading's processes; None where the list is not readable."""
+        if reading.processes is None:
+            return None
+        found = Uses()
+        owners: dict[int, ContainerKey | None] = {}
+        known = seen.owners if holders == seen.holders else {}
+        server_duty = 0.0
+        for sample in reading.processes:
+            pid = sample.pid
+            owner = known[pid] if pid in known else self._resolve(pid, holders, window)
+            owners[pid] = owner
+            if sample.duty is None:
+                found.readable = False
+            if owner is _MPS_SERVER:
+                found.mps = True
+                server_duty += sample.duty or 0.0
+                continue
+            use = found.by_owner.get(owner)
+            if use is None:
+                use = found.by_owner[owner] = Use()
+            use.add(sample)
+        if server_duty > 0 and not any(use.duty for use in found.by_owner.values()):
+            # The server's clients are seen as one: nobody can tell them apart.
+            found.readable = False
+        for pid, owner in seen.owners.items():
+            if pid not in owners:
+                window.missed[owner] = window.missed.get(owner, 0) + 1
+                self._owners.forget(pid)
+        seen.owners, seen.holders = owners, holders
+        return found
+
+    def _resolve(self, pid: int, holders: tuple[ContainerKey, ...], window: ParentWindow) -> ContainerKey | None:
+        """The holder a process belongs to; a container that holds nothing is named by its UID and id alone."""
+        owner = self._owners.owner(pid)
+        pod = [] if owner is None else [key for key in holders if key.pod_uid and key.pod_uid == owner.pod_uid]
+        if not pod and self._owners.is_mps_server(pid):
+            return _MPS_SERVER
+        if owner is None or not owner.pod_uid:
+            return None
+        if not pod:
+            self._hint()
+            return ContainerKey("", "", owner.pod_uid, owner.container, owner.container_id)
+        matches = pod
+        if len(pod) > 1:
+            named = [key for key in pod if key.container == owner.container]
+            matches = named or [key for key in pod if self.container_ids.get(key) == owner.container_id]
+        if len(matches) == 1:
+            self.container_ids[matches[0]] = owner.container_id
+            return matches[0]
+        window.uncertain.update(pod)
+        return None
