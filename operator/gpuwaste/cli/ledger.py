@@ -9,14 +9,12 @@ import click
 
 from gpuwaste.cli.output import Column, echo_table, output_option
 from gpuwaste.cli.stores import (
-    TEAM_RULES_NAME,
     Day,
     clusters_of,
     ledger_size,
     load_ledger,
     open_inputs,
     open_ledger,
-    team_rules_file,
 )
 
 if TYPE_CHECKING:
@@ -172,7 +170,7 @@ def export_inputs(
 
     from gpuwaste.cli.files import atomic_text
     from gpuwaste.cli.input_files import write_facts, write_windows
-    from gpuwaste.ledger.inputs import InputStore
+    from gpuwaste.ledger.inputs import TEAM_RULES_NAME, InputStore, team_rules_file
     from gpuwaste.model.errors import InputError
 
     store = open_inputs(inputs)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpuwaste.cli.stores import TEAM_RULES_NAME, team_rules_file
-
 if TYPE_CHECKING:
     from gpuwaste.ledger.hour import HourRules
     from gpuwaste.ledger.inputs import InputStore
@@ -50,6 +48,8 @@ def rules_of(inputs: InputStore, given: Path | None) -> HourRules:
     """The rules of a file, else those stored with the inputs, else none: a namespace is then a team."""
     if given is not None:
         return parse_team_rules(given.read_bytes(), where=str(given))
+    from gpuwaste.ledger.inputs import team_rules_file
+
     name = team_rules_file(inputs.cluster)
     stored = inputs.store.read_or_none(name)
     return parse_team_rules(b"" if stored is None else stored, where=f"{inputs.store.root}/{name}")
@@ -82,6 +82,8 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="gpuwaste-replay-") as folder:
         if windows is not None and facts is not None:
             stored = [_store_files(windows, facts, cluster, Path(folder) / "given")]
+            from gpuwaste.ledger.inputs import TEAM_RULES_NAME
+
             beside = facts.with_name(TEAM_RULES_NAME)
             team_rules = team_rules or (beside if beside.is_file() else None)
         else:

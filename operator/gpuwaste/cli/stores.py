@@ -18,27 +18,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "TEAM_RULES_NAME",
     "Day",
     "clusters_of",
     "ledger_size",
     "load_ledger",
     "open_inputs",
     "open_ledger",
-    "team_rules_file",
 ]
 
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 1, 1, tzinfo=UTC)
-
-
-TEAM_RULES_NAME = "team-rules.json"
-"""Where the team rules lie that a cluster's ledger was computed with: they are inputs like all others."""
-
-
-def team_rules_file(cluster: str) -> str:
-    """Name of a cluster's stored team rules, relative to the store's root."""
-    return f"inputs/cluster={cluster}/{TEAM_RULES_NAME}"
 
 
 @dataclass(frozen=True, slots=True)

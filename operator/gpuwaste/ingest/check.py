@@ -79,7 +79,8 @@ def _rules(table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], str]]:
     )
     yield measured & _equals(table, "gpu_uuid", ""), "field `gpu_uuid` must not be empty"
     yield measured & _equals(table, "parent_id", ""), "field `parent_id` must not be empty"
-    yield usage & _equals(table, "slice_id", ""), "field `slice_id` must not be empty"
+    held = _column(table, "held_ns", absent=0) > 0
+    yield usage & held & _equals(table, "slice_id", ""), "field `slice_id` must not be empty where time was held"
     yield usage & _equals(table, "pod", "") & _equals(table, "pod_uid", ""), "one of `pod` and `pod_uid` must be set"
     num, den = _column(table, "weight_num", absent=1), _column(table, "weight_den", absent=1)
     yield device & ((num <= 0) | (den <= 0) | (num > den)), "`weight_num` / `weight_den` must be above 0 and at most 1"

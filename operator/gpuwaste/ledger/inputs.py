@@ -10,12 +10,11 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gpuwaste.ledger.store import Store, hour_folder, parse_hour_folder
 from gpuwaste.model.errors import InputError
@@ -27,11 +26,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-__all__ = ["HourInputs", "InputStore", "Ranges", "clusters_in", "deduplicate", "window_ranges"]
+__all__ = [
+    "TEAM_RULES_NAME",
+    "HourInputs",
+    "InputStore",
+    "Ranges",
+    "clusters_in",
+    "deduplicate",
+    "team_rules_file",
+    "window_ranges",
+]
 
+TEAM_RULES_NAME = "team-rules.json"
 _RANGES_KEY = b"gpuwaste_ranges"
 _COMPACT_ABOVE_FILES = 12
 Range = tuple[int, int]
+
+
+class Digest(Protocol):
+    """What `hashlib` gives."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+        ...
 
 
 class Ranges:
@@ -71,16 +88,27 @@ class HourInputs:
     facts: tuple[Fact, ...]
 
     def input_hash(self) -> str:
-        """SHA-256 over the content, whatever files and batches it came in."""
+        """SHA-256 over the content, whatever files and batches it came in and however it lies in memory."""
         digest = hashlib.sha256()
-        for batch in self.windows.combine_chunks().to_batches():
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, batch.schema) as writer:
-                writer.write_batch(batch)
-            digest.update(sink.getvalue())
+        for field_, column in zip(self.windows.schema, self.windows.combine_chunks().columns, strict=True):
+            digest.update(field_.name.encode())
+            _hash_column(digest, column.combine_chunks())
         for fact in self.facts:
             digest.update(fact.to_json().encode())
         return digest.hexdigest()
+
+
+def _hash_column(digest: Digest, column: pa.Array) -> None:
+    """Values, lengths and validity; what lies in memory under a null, before an offset or as padding is left out."""
+    digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_list(column.type):
+        digest.update(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).tobytes())
+        _hash_column(digest, column.flatten())
+    elif pa.types.is_string(column.type):
+        digest.update(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).tobytes())
+        digest.update("".join(column.drop_null().to_pylist()).encode())
+    else:
+        digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
 
 
 def deduplicate(windows: pa.Table) -> pa.Table:
@@ -139,8 +167,7 @@ class InputStore:
         return inputs
 
     def _ranges_of(self, name: str) -> dict[str, list[Range]]:
-        with self.store.filesystem.open_input_file(f"{self.store.root}/{name}") as stream:
-            metadata = pq.read_schema(stream).metadata or {}
+        metadata = self.store.table_metadata(name)
         if _RANGES_KEY not in metadata:
             return window_ranges(self.store.read_table(name))
         return {journal: [(r[0], r[1]) for r in found] for journal, found in json.loads(metadata[_RANGES_KEY]).items()}
@@ -239,6 +266,11 @@ class InputStore:
         tables = [self.read_windows(name) for name in self.store.files(folder) if name.endswith(".parquet")]
         windows = deduplicate(pa.concat_tables(tables)) if tables else WINDOW_SCHEMA.empty_table()
         return HourInputs(cluster=self.cluster, hour=hour, windows=windows, facts=tuple(self.read_facts(hour)))
+
+
+def team_rules_file(cluster: str) -> str:
+    """Where the rules that named the teams lie beside the inputs, so that a replay names them alike."""
+    return f"inputs/cluster={cluster}/{TEAM_RULES_NAME}"
 
 
 def clusters_in(store: Store, kind: str) -> dict[str, list[datetime]]:

@@ -95,6 +95,11 @@ class Store:
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
+    def table_metadata(self, name: str) -> dict[bytes, bytes]:
+        """What stands in the footer of a Parquet file; the rows are not read."""
+        with self.filesystem.open_input_file(self._path(name)) as stream:
+            return dict(pq.read_schema(stream).metadata or {})
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file; the same table always gives the same bytes."""
         sink = io.BytesIO()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gpuwaste.ledger.hour import HourRules, LedgerHour, build_hour
 from gpuwaste.ledger.inputs import clusters_in
@@ -37,11 +35,12 @@ def update_hour(inputs: InputStore, store: Store, hour: datetime, rules: HourRul
     loaded = inputs.load(hour)
     expected = {b"input_hash": loaded.input_hash().encode(), b"team_rules_hash": rules.teams.hash().encode()}
     name = hour_file(inputs.cluster, hour)
-    stored = store.read_or_none(name)
-    if stored is not None:
-        metadata = pq.read_schema(io.BytesIO(stored)).metadata or {}
-        if all(metadata.get(key) == value for key, value in expected.items()):
-            return None
+    try:
+        metadata = store.table_metadata(name)
+    except FileNotFoundError:
+        metadata = {}
+    if all(metadata.get(key) == value for key, value in expected.items()):
+        return None
     built = build_hour(loaded, rules)
     metadata = {**(LEDGER_SCHEMA.metadata or {}), **expected}
     store.write_table(name, built.table.replace_schema_metadata(metadata))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gpuwaste.cluster.state import ClusterState
 from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
-from gpuwaste.ledger.inputs import InputStore
+from gpuwaste.ledger.inputs import InputStore, team_rules_file
 from gpuwaste.ledger.store import open_store
 from gpuwaste.pricing.pricelist import load_price_list
 from gpuwaste.runtime.books import Books
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from gpuwaste.cluster.api import ClusterApi
+    from gpuwaste.ledger.store import Store
     from gpuwaste.settings.operator import OperatorSettings
 
 __all__ = ["assemble"]
@@ -50,6 +51,7 @@ async def assemble(
     store = open_store(settings.store)
     name = await cluster_name(api, settings)
     inputs = await asyncio.to_thread(InputStore.open, store, name)
+    await asyncio.to_thread(_store_rules, store, name, settings)
     rules = HourRules(
         teams=settings.team_rules,
         starting_limit_seconds=settings.starting_limit_seconds,
@@ -72,3 +74,10 @@ async def assemble(
             metrics=OperatorMetrics(),
             now=now,
         )
+
+
+def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:
+    """The rules are inputs like all others: without them a replay would name other teams."""
+    text = settings.team_rules.model_dump_json().encode()
+    if store.read_or_none(team_rules_file(cluster)) != text:
+        store.write(team_rules_file(cluster), text)
