@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,6 +222,13 @@ def _run(args: argparse.Namespace) -> int:
     return run(_settings(args))
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from gpuwaste_agent.examine import examine  # noqa: PLC0415
+
+    args.node = args.node or platform.node()
+    return examine(_settings(args), args.output)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpuwaste-agent", description="Measures who holds a node's GPUs and who uses them."
@@ -230,6 +238,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run, parser=parser)
     commands = parser.add_subparsers(dest="command")
     _simulate_parser(commands)
+    doctor = commands.add_parser("doctor", help="say for each figure whether it can be read, why not, and what to set")
+    _agent_flags(doctor)
+    doctor.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    doctor.set_defaults(run=_doctor, parser=doctor)
     return parser
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "VERSION",
     "Scenario",
     "ScenarioContainer",
+    "ScenarioError",
     "ScenarioFault",
     "ScenarioGpu",
     "ScenarioInstance",
@@ -34,6 +35,10 @@ VERSION = 1
 STRATEGIES = {"none": Sharing.EXCLUSIVE, "time-slicing": Sharing.TIME_SLICING, "mps": Sharing.MPS}
 FAULT_KINDS = ("lost", "xid", "counter-reset", "clock-step")
 FOREVER = float("inf")
+
+
+class ScenarioError(Exception):
+    """A scenario that cannot be used; the message says where it is wrong and what to do."""
 
 
 class ScenarioLoad(NamedTuple):
@@ -150,10 +155,10 @@ class Scenario:
         """Return the node of that name.
 
         Raises:
-            KeyError: There is none; the message lists those there are.
+            ScenarioError: There is none; the message lists those there are.
         """
         for node in self.nodes:
             if node.name == name:
                 return node
-        message = f"no node `{name}` in the scenario (it has: {', '.join(node.name for node in self.nodes)})"
-        raise KeyError(message)
+        message = f"there is no node `{name}` in the scenario (it has: {', '.join(node.name for node in self.nodes)})"
+        raise ScenarioError(message)

@@ -15,6 +15,7 @@ from gpuwaste_agent.simulate.scenario import (
     VERSION,
     Scenario,
     ScenarioContainer,
+    ScenarioError,
     ScenarioFault,
     ScenarioGpu,
     ScenarioInstance,
@@ -31,10 +32,6 @@ __all__ = ["ScenarioError", "dump_scenario", "load_scenario", "parse_scenario"]
 
 _LOAD_POINT = (4, 6)
 _T = TypeVar("_T")
-
-
-class ScenarioError(Exception):
-    """A scenario file that cannot be used; the message says where it is wrong and what to do."""
 
 
 class _Reader:

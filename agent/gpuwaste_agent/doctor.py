@@ -1,0 +1,179 @@
+"""`gpuwaste-agent doctor`: what can be read on this node, why not, and what to set."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from gpuwaste_agent.products import PRODUCTS
+from gpuwaste_agent.telemetry import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from gpuwaste_agent.holdings import HoldingsSnapshot
+    from gpuwaste_agent.telemetry import GpuInfo, GpuReading, ParentReading
+
+__all__ = ["Finding", "check_gpu", "check_holdings", "check_paths", "render"]
+
+READABLE, UNREADABLE, BROKEN = "readable", "not readable", "broken"
+_ACTIVITY = ("duty", "sm", "tensor", "dram", "enc", "dec", "copy", "pcie_bytes", "nvlink_bytes")
+_PROFILED = ("duty", "sm", "tensor", "dram")
+_MIG_PRIVILEGE = (
+    "give the agent CAP_SYS_ADMIN and NVIDIA_MIG_MONITOR_DEVICES=all (value `agent.migMonitoring` of the chart)"
+)
+_EXPORTER = "name the node's dcgm-exporter with --dcgm-exporter and let it collect DCGM_FI_PROF_SM_ACTIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: A path, or a GPU or MIG instance.
+        figure: What was looked for.
+        state: `readable`, `not readable` (the hardware or a setting), or `broken` (should work and does not).
+        why: The source where it is readable, else the reason.
+        fix: What to set; empty where nothing helps or nothing is needed.
+    """
+
+    subject: str
+    figure: str
+    state: str
+    why: str
+    fix: str = ""
+
+
+def _why_not(figure: str, gpu: GpuInfo, refused: Mapping[str, str]) -> tuple[str, str]:
+    """Why a figure of a parent is not there, and what helps."""
+    denied = next((reason for reason in refused.values() if "ermission" in reason), "")
+    product = PRODUCTS.get(gpu.product)
+    gpm = product is not None and product.gpm
+    why, fix = "the driver gave no answer", ""
+    if denied and gpu.mig_enabled:
+        why, fix = f"the driver refuses: {denied}", _MIG_PRIVILEGE
+    elif figure == "copy":
+        why = "NVML has no figure for the copy engines"
+    elif figure in ("enc", "dec"):
+        why = "NVML has no encoder or decoder use under MIG" if gpu.mig_enabled else "the driver does not support it"
+    elif gpm and figure in ("pcie_bytes", "nvlink_bytes"):
+        why = "the GPU reports none"
+    elif not gpm:
+        why = "NVML measures it with GPM only, from Hopper on"
+        if figure in _PROFILED:
+            fix = _EXPORTER
+            why += "; before that MIG has no activity figure at all" if gpu.mig_enabled else ""
+    return why, fix
+
+
+def check_gpu(gpu: GpuInfo, reading: GpuReading, refused: Mapping[str, str]) -> list[Finding]:
+    """Every figure of a GPU's parents, by one reading that had another one before it."""
+    if not reading.parents:
+        why = "the GPU is lost: it answers no call" if reading.unhealthy else "MIG is on and there are no instances"
+        return [Finding(subject=gpu.uuid, figure="all", state=BROKEN if reading.unhealthy else UNREADABLE, why=why)]
+    findings = []
+    for parent in reading.parents:
+        findings += _check_parent(gpu, parent, refused)
+    source = "NVML energy counter, of the whole GPU"
+    missing = refused.get("energy", "the driver has no energy counter for it")
+    state = UNREADABLE if reading.energy_mj is None else READABLE
+    findings.append(
+        Finding(subject=gpu.uuid, figure="energy", state=state, why=missing if reading.energy_mj is None else source)
+    )
+    return findings
+
+
+def _check_parent(gpu: GpuInfo, parent: ParentReading, refused: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    sources = {Origin.GPM: "GPM", Origin.DCGM_PROF: "dcgm-exporter", Origin.DEVICE: "device utilization"}
+    subject = parent.parent_id
+    for figure in _ACTIVITY:
+        name = figure.removesuffix("_bytes")
+        if getattr(parent.activity, figure) is not None:
+            source = "NVML" if figure in ("enc", "dec") else sources[parent.origin]
+            findings.append(Finding(subject=subject, figure=name, state=READABLE, why=source))
+        else:
+            why, fix = _why_not(figure, gpu, refused)
+            findings.append(Finding(subject=subject, figure=name, state=UNREADABLE, why=why, fix=fix))
+    if parent.memory_bytes is None:
+        reason = refused.get("memory", "the driver gave no answer")
+        findings.append(Finding(subject=subject, figure="memory", state=UNREADABLE, why=reason))
+    else:
+        findings.append(Finding(subject=subject, figure="memory", state=READABLE, why="NVML"))
+    findings.append(_check_processes(gpu, parent, refused))
+    return findings
+
+
+def _check_processes(gpu: GpuInfo, parent: ParentReading, refused: Mapping[str, str]) -> Finding:
+    subject = parent.parent_id
+    if parent.processes is None:
+        why = refused.get("processes", "switched off by --no-processes")
+        fix = _MIG_PRIVILEGE if gpu.mig_enabled and "processes" in refused else ""
+        return Finding(subject=subject, figure="processes", state=UNREADABLE, why=why, fix=fix)
+    if gpu.mig_enabled:
+        why = "listed; under MIG without utilization: containers that share an instance are told apart by memory alone"
+    elif "process utilization" in refused:
+        why = f"listed; their utilization is refused: {refused['process utilization']}"
+    else:
+        why = "listed, with utilization"
+    return Finding(subject=subject, figure="processes", state=READABLE, why=why)
+
+
+def check_holdings(snapshot: HoldingsSnapshot | None, problem: str, socket: Path) -> Finding:
+    """Whether the kubelet tells who holds what."""
+    if snapshot is None or problem:
+        fix = f"mount the kubelet's pod-resources folder so that {socket} exists, and run as uid 0"
+        return Finding(subject=str(socket), figure="held", state=BROKEN, why=problem or "no answer", fix=fix)
+    named = sum(1 for holding in snapshot.holdings if holding.container.pod_uid)
+    why = f"{len(snapshot.holdings)} slices held, {sum(snapshot.replicas.values())} allocatable, {named} with a UID"
+    return Finding(subject=str(socket), figure="held", state=READABLE, why=why)
+
+
+def check_paths(*, proc: Path, pod_logs: Path, processes: bool) -> list[Finding]:
+    """Whether the host's processes and log folders are visible."""
+    findings = []
+    if pod_logs.is_dir():
+        findings.append(Finding(subject=str(pod_logs), figure="join", state=READABLE, why="names meet UIDs here"))
+    else:
+        fix = f"mount the host's /var/log/pods read-only at {pod_logs}"
+        why = "without it windows carry names or UIDs, and the operator joins them"
+        findings.append(Finding(subject=str(pod_logs), figure="join", state=UNREADABLE, why=why, fix=fix))
+    if not processes:
+        return findings
+    try:
+        same = (proc / "self").readlink().name == str(os.getpid())
+        host = same and (proc / "1" / "comm").read_text().strip() in ("systemd", "init")
+    except OSError as error:
+        return [*findings, Finding(subject=str(proc), figure="owners", state=BROKEN, why=str(error), fix=_HOST_PID)]
+    if host:
+        findings.append(Finding(subject=str(proc), figure="owners", state=READABLE, why="the host's processes"))
+    else:
+        why = "process 1 is no init of a host: these may be only the container's own processes"
+        findings.append(Finding(subject=str(proc), figure="owners", state=UNREADABLE, why=why, fix=_HOST_PID))
+    return findings
+
+
+_HOST_PID = "run the agent's pod with hostPID, or switch attribution by process off with --no-processes"
+
+
+def render(findings: Sequence[Finding], form: str) -> str:
+    """The findings as a table, or as JSON."""
+    if form == "json":
+        return json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+    rows = [("SUBJECT", "FIGURE", "STATE", "WHY"), *_rows(findings)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}\n" for row in rows)
+
+
+def _rows(findings: Iterable[Finding]) -> Iterable[tuple[str, str, str, str]]:
+    """One row for all subjects of which the same is true."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        why = finding.why + (f" -> {finding.fix}" if finding.fix else "")
+        groups.setdefault((finding.figure, finding.state, why), []).append(finding.subject)
+    for (figure, state, why), subjects in groups.items():
+        more = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
+        yield subjects[0] + more, figure, state, why
