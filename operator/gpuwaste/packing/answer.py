@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.model.errors import InvariantError
-from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.gpu_patterns import pack_shares
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from gpuwaste.packing.columns import Filling
     from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.shapes import Objective, Problem
 
@@ -69,13 +69,12 @@ class Answer:
         return float(self.cost - self.bound) / max(float(self.bound), 1e-9)
 
 
-def materialise(problem: Problem, kind: Ints, nodes: Ints) -> Placement:
+def materialise(problem: Problem, filling: Filling) -> Placement:
     """Name the node and the GPUs of every pod.
 
     Args:
         problem: shapes and types.
-        kind: int64[N] type of each node in use; no more of a type than there are.
-        nodes: int64[N, S] pods on it; no more of a shape than there are.
+        filling: nodes in use, no more of a type than there are, with no more pods of a shape than there are.
 
     Raises:
         InvariantError: the shares of a node do not fit on its GPUs.
@@ -88,7 +87,6 @@ def materialise(problem: Problem, kind: Ints, nodes: Ints) -> Placement:
     nodes_of = _members(problem.type_of_node, len(problem.supply))
     next_pod = np.zeros(len(problem.demand), dtype=np.int64)
     next_node = np.zeros(len(problem.supply), dtype=np.int64)
-    filling = Filling.from_nodes(kind, nodes)
     for k, pattern, copies in zip(filling.kind.tolist(), filling.pattern, filling.copies.tolist(), strict=True):
         names = nodes_of[k][next_node[k] : next_node[k] + copies]
         next_node[k] += copies
@@ -129,9 +127,10 @@ def _slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tuple[
     return slots
 
 
-def count_gpus(placement: Placement) -> int:
+def count_gpus(problem: Problem, filling: Filling) -> int:
     """How many GPUs carry a pod."""
-    width = max((max(gpus) + 1 for gpus in placement.gpu_sets if gpus), default=1)
-    placed = placement.pod_node >= 0
-    seen = np.unique(np.stack([placement.pod_node[placed], placement.pod_gpu_set[placed]]), axis=1)
-    return len({node * width + gpu for node, index in seen.T.tolist() for gpu in placement.gpu_sets[index]})
+    total = 0
+    for kind, pattern, copies in zip(filling.kind.tolist(), filling.pattern, filling.copies.tolist(), strict=True):
+        used = {gpu for _, gpus in _slots(problem, kind, pattern) for gpu in gpus}
+        total += len(used) * copies
+    return total

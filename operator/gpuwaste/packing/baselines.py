@@ -53,23 +53,31 @@ class Shelf:
         self.filling = filling.copy()
         self._cpu -= filling @ problem.cpu
         self._memory -= filling @ problem.memory
-        stacked = np.concatenate([self.kind[:, None], filling], axis=1)
-        groups, member = np.unique(stacked, axis=0, return_inverse=True)
-        rows = np.zeros((len(groups), self._gpu.shape[1]), dtype=np.int64)
-        for index, group in enumerate(groups):
-            gpus = int(problem.type_gpus[group[0]])
-            whole = int(problem.whole @ group[1:])
-            shares = np.repeat(problem.share, group[1:])
-            shares = shares[shares > 0]
-            packed = pack_shares(shares.tolist(), gpus - whole) if whole <= gpus else None
-            if packed is None:
-                raise InvariantError(f"a filling does not fit on the GPUs of node type {int(group[0])}")
-            rows[index, : len(packed)] = [WHOLE_GPU_MILLI - int(shares[gpu].sum()) for gpu in packed]
-        self._gpu = rows[member.reshape(-1)]
+        rows: dict[tuple[int, bytes], Ints] = {}
+        for node, kind in enumerate(self.kind.tolist()):
+            if not filling[node].any():
+                continue
+            key = (kind, filling[node].tobytes())
+            if key not in rows:
+                rows[key] = self._free_after(kind, filling[node])
+            self._gpu[node] = rows[key]
         if (self._cpu < 0).any() or (self._memory < 0).any():
             raise InvariantError("a filling does not fit on the CPU or memory of its node")
         self._most = self._gpu.max(axis=1)
         self._empty = (self._gpu == WHOLE_GPU_MILLI).sum(axis=1)
+
+    def _free_after(self, kind: int, pattern: Ints) -> Ints:
+        """Free milli of each GPU of an empty node of the type once the filling is on it."""
+        problem = self._problem
+        bins = int(problem.type_gpus[kind] - problem.whole @ pattern)
+        shares = np.repeat(problem.share, pattern)
+        shares = shares[shares > 0]
+        packed = pack_shares(shares.tolist(), bins) if bins >= 0 else None
+        if packed is None:
+            raise InvariantError(f"a filling does not fit on the GPUs of node type {kind}")
+        free = np.zeros(self._gpu.shape[1], dtype=np.int64)
+        free[:bins] = [WHOLE_GPU_MILLI - int(shares[gpu].sum()) for gpu in packed]
+        return free
 
     def able(self, shape: int) -> Bools:
         """bool[N]: the nodes on which one more pod of the shape fits."""

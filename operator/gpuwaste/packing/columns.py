@@ -1,4 +1,4 @@
-"""The pool of node fillings from which the master chooses."""
+"""Fillings of nodes, equal ones together, and the pool of them from which the master chooses."""
 
 from __future__ import annotations
 
@@ -32,13 +32,31 @@ class Filling:
         """int64[S]: pods of each shape on all nodes."""
         return np.asarray(self.copies @ self.pattern, dtype=np.int64)
 
+    def nodes_of_kinds(self, kinds: int) -> Ints:
+        """int64[kinds]: nodes in use of each type."""
+        used = np.zeros(kinds, dtype=np.int64)
+        np.add.at(used, self.kind, self.copies)
+        return used
+
     @classmethod
-    def from_nodes(cls, kind: Ints, pattern: Ints) -> Filling:
+    def joined(cls, kind: Ints, pattern: Ints, copies: Ints) -> Filling:
+        """Put equal rows together and drop what is empty; int64[R], int64[R, S], int64[R]."""
+        keep = (copies > 0) & pattern.any(axis=1)
+        kind, pattern, copies = kind[keep], np.ascontiguousarray(pattern[keep]), copies[keep]
+        groups: dict[tuple[int, bytes], int] = {}
+        member = np.array(
+            [groups.setdefault((k, row.tobytes()), len(groups)) for k, row in zip(kind.tolist(), pattern, strict=True)],
+            dtype=np.int64,
+        )
+        _, first = np.unique(member, return_index=True)
+        total = np.zeros(len(groups), dtype=np.int64)
+        np.add.at(total, member, copies)
+        return cls(kind=kind[first], pattern=pattern[first], copies=total)
+
+    @classmethod
+    def of_nodes(cls, kind: Ints, nodes: Ints) -> Filling:
         """Group equal nodes; int64[N] and int64[N, S]; empty nodes are dropped."""
-        used = pattern.any(axis=1)
-        stacked = np.concatenate([kind[used, None], pattern[used]], axis=1)
-        groups, copies = np.unique(stacked, axis=0, return_counts=True)
-        return cls(kind=groups[:, 0], pattern=groups[:, 1:], copies=copies.astype(np.int64))
+        return cls.joined(kind, nodes, np.ones(len(kind), dtype=np.int64))
 
 
 @dataclass(slots=True)

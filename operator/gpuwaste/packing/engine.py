@@ -75,7 +75,7 @@ def _start(state: SolveState, *, once: bool) -> None:
     scarcest = scarcest_order(small, small.demand)
     shuffled = np.random.default_rng(1).permutation(scarcest)
     for order in (scarcest,) if once else (scarcest, shuffled, decreasing_order(small, small.demand)):
-        filling = Filling.from_nodes(kinds, place_in_order(small, order, kinds, rule="first"))
+        filling = Filling.of_nodes(kinds, place_in_order(small, order, kinds, rule="first"))
         state.pool.add_filling(filling)
         state.offer(replace(filling, copies=filling.copies * scale), method="first fit")
 
@@ -83,7 +83,7 @@ def _start(state: SolveState, *, once: bool) -> None:
 def _answer(problem: Problem, state: SolveState, *, objective: Objective, started_seconds: float) -> Answer:
     """The best placement pod by pod; counts the pods that fit on no node as unplaced."""
     best = state.best
-    placement = materialise(problem, best.kind, best.nodes)
+    placement = materialise(problem, best.filling)
     nowhere = problem.demand - state.problem.demand
     cost = problem.cost_unit * best.cost_units
     return Answer(
@@ -93,8 +93,8 @@ def _answer(problem: Problem, state: SolveState, *, objective: Objective, starte
         bound=min(next_attainable(problem, state.bound), cost),
         unplaced_milli=best.unplaced_milli + int(nowhere @ problem.total_milli),
         unplaced_pods=best.unplaced_pods + int(nowhere.sum()),
-        nodes_used=len(best.kind),
-        gpus_used=count_gpus(placement),
+        nodes_used=int(best.filling.copies.sum()),
+        gpus_used=count_gpus(problem, best.filling),
         first_feasible_seconds=state.first_feasible_seconds + started_seconds,
         method=best.method,
     )

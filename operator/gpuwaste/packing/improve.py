@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.bound import Relaxed
-from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
@@ -91,7 +90,7 @@ def _round_all(state: SolveState, task: Relaxed, columns: Ints, *, until: float)
         columns=columns,
         seconds=seconds,
         relative_gap=_CLOSE_ENOUGH,
-        start=Filling.from_nodes(state.best.kind, state.best.nodes),
+        start=state.best.filling,
     )
     if chosen is not None:
         state.offer(chosen, method="column generation")

@@ -15,7 +15,7 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
 
     from gpuwaste.packing.answer import Answer
@@ -69,20 +69,25 @@ def _placements(instance: Instance, answer: Answer) -> list[str]:
     placement = answer.placement
     pods = np.flatnonzero(placement.pod_node >= 0)
     milli = np.where(instance.pod_gpus == 1, instance.pod_gpu_milli, WHOLE_GPU_MILLI)[pods]
-    keys, member = np.unique(np.stack([placement.pod_gpu_set[pods], milli], axis=1), axis=0, return_inverse=True)
+    width = WHOLE_GPU_MILLI + 1
+    keys, member = np.unique(placement.pod_gpu_set[pods] * width + milli, return_inverse=True)
     gpus = [
         json.dumps([{"index": gpu, "milli": share} for gpu in placement.gpu_sets[index]])
-        for index, share in keys.tolist()
+        for index, share in (divmod(key, width) for key in keys.tolist())
     ]
-    nodes = [json.dumps(name, ensure_ascii=False) for name in instance.node_names]
-    quote = json.dumps
-    names = instance.pod_names
+    nodes, names = _quoted(instance.node_names), _quoted(instance.pod_names)
     return [
-        f'{{"pod": {quote(names[pod], ensure_ascii=False)}, "node": {nodes[node]}, "gpus": {gpus[key]}}}'
-        for pod, node, key in zip(
-            pods.tolist(), placement.pod_node[pods].tolist(), member.reshape(-1).tolist(), strict=True
-        )
+        f'{{"pod": {names[pod]}, "node": {nodes[node]}, "gpus": {gpus[key]}}}'
+        for pod, node, key in zip(pods.tolist(), placement.pod_node[pods].tolist(), member.tolist(), strict=True)
     ]
+
+
+def _quoted(names: Sequence[str]) -> list[str]:
+    """Names as JSON strings; quick where, as nearly always, none has anything to be escaped."""
+    together = "".join(names)
+    if json.dumps(together, ensure_ascii=False) == f'"{together}"':
+        return [f'"{name}"' for name in names]
+    return [json.dumps(name, ensure_ascii=False) for name in names]
 
 
 def _replace(path: Path, parts: list[str]) -> None:

@@ -73,9 +73,9 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
     whole = np.where((instance.pod_gpus > 1) | (instance.pod_gpu_milli == WHOLE_GPU_MILLI), instance.pod_gpus, 0)
     share = np.where((instance.pod_gpus == 1) & (whole == 0), instance.pod_gpu_milli, 0)
     pods = np.stack([instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set], axis=1)
-    shapes, shape_of_pod, demand = np.unique(pods, axis=0, return_inverse=True, return_counts=True)
+    shapes, shape_of_pod, demand = _distinct(pods)
     nodes = np.stack([instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory], axis=1)
-    types, type_of_node, supply = np.unique(nodes, axis=0, return_inverse=True, return_counts=True)
+    types, type_of_node, supply = _distinct(nodes)
     cpu, memory, whole, share, model_set = shapes.T
     model, type_gpus, type_cpu, type_memory = types.T
     fits = (
@@ -91,17 +91,30 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
         whole=whole,
         share=share,
         total_milli=whole * WHOLE_GPU_MILLI + share,
-        demand=demand.astype(np.int64),
+        demand=demand,
         fits=fits,
         type_cpu=type_cpu,
         type_memory=type_memory,
         type_gpus=type_gpus,
-        supply=supply.astype(np.int64),
+        supply=supply,
         unit_cost=unit_cost,
         cost_unit=cost_unit,
-        shape_of_pod=shape_of_pod.reshape(-1).astype(np.int64),
-        type_of_node=type_of_node.reshape(-1).astype(np.int64),
+        shape_of_pod=shape_of_pod,
+        type_of_node=type_of_node,
     )
+
+
+def _distinct(rows: Ints) -> tuple[Ints, Ints, Ints]:
+    """The distinct rows in ascending order, the number of each row, and how often each occurs.
+
+    Column by column: sorting whole rows takes ten times as long when there are half a million.
+    """
+    code = np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        values, position = np.unique(column, return_inverse=True)
+        _, code = np.unique(code * max(len(values), 1) + position, return_inverse=True)
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
+    return rows[first], code.astype(np.int64), counts.astype(np.int64)
 
 
 def _exact_costs(

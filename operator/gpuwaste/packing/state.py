@@ -15,7 +15,6 @@ from gpuwaste.packing.rounding import trim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.shapes import Problem
 
 __all__ = ["Incumbent", "SolveState"]
@@ -26,16 +25,14 @@ class Incumbent:
     """A placement by node.
 
     Attributes:
-        kind: int64[N] type of each node in use.
-        nodes: int64[N, S] pods of each shape on it.
+        filling: the nodes in use.
         unplaced_milli: GPU-milli left out.
         unplaced_pods: pods left out.
         cost_units: objective in the problem's `cost_unit`.
         method: which step found it.
     """
 
-    kind: Ints
-    nodes: Ints
+    filling: Filling
     unplaced_milli: int
     unplaced_pods: int
     cost_units: int
@@ -67,8 +64,9 @@ class SolveState:
         self._clock = clock
         self._started = clock()
         self._limit_seconds = limit_seconds
-        nothing = np.zeros((0, len(problem.demand)), dtype=np.int64)
-        self.best = self._judge(np.zeros(0, dtype=np.int64), nothing, method="nothing placed")
+        none = np.zeros(0, dtype=np.int64)
+        nothing = Filling(kind=none, pattern=none.reshape(0, len(problem.demand)), copies=none)
+        self.best = self._judge(nothing, method="nothing placed")
         self._first_feasible_seconds = 0.0
         self._bound, self._bound_for = 0.0, Allowance(milli=-1, pods=-1)
 
@@ -84,23 +82,19 @@ class SolveState:
     def offer(self, filling: Filling, *, method: str) -> None:
         """Make a placement of fillings, repair it, and keep it if it is the best."""
         problem = self.problem
-        kind, nodes = trim(problem, filling)
-        kind, nodes = place_leftovers(problem, kind, nodes)
-        kind, nodes = downsize(problem, kind, nodes)
-        found = self._judge(kind, nodes, method=method)
+        found = self._judge(downsize(problem, place_leftovers(problem, trim(problem, filling))), method=method)
         if self._first_feasible_seconds == 0.0:
             self._first_feasible_seconds = self._clock() - self._started
         if found.score < self.best.score:
             self.best = found
-            self.pool.add_filling(Filling.from_nodes(kind, nodes))
+            self.pool.add_filling(found.filling)
 
-    def _judge(self, kind: Ints, nodes: Ints, *, method: str) -> Incumbent:
+    def _judge(self, filling: Filling, *, method: str) -> Incumbent:
         problem = self.problem
-        left = problem.demand - nodes.sum(axis=0)
-        counts = np.bincount(kind, minlength=len(problem.supply)).tolist()
+        left = problem.demand - filling.placed
+        counts = filling.nodes_of_kinds(len(problem.supply)).tolist()
         return Incumbent(
-            kind=kind,
-            nodes=nodes,
+            filling=filling,
             unplaced_milli=int(left @ problem.total_milli),
             unplaced_pods=int(left.sum()),
             cost_units=sum(units * count for units, count in zip(problem.unit_cost, counts, strict=True)),
