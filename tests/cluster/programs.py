@@ -25,7 +25,7 @@ from tests.cluster.errors import ClusterError, MissingToolsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KUBERNETES_VERSION", "Binaries", "find_binaries", "unpack_clients"]
+__all__ = ["KUBERNETES_VERSION", "Binaries", "build_go", "find_binaries", "module_folder", "unpack_clients"]
 
 KUBERNETES_VERSION = "v1.37.2"
 
@@ -111,8 +111,9 @@ def _built_daemons(
     def make(draft: Path) -> None:
         program = draft / "kubernetes"
         report("building the local control plane once, about five minutes on two cores …")
-        _run_build(
+        build_go(
             [go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", str(program), "."],
+            module=_MODULE,
             environment=environment,
             report=report,
         )
@@ -127,13 +128,17 @@ def _linker_flags() -> str:
     return " ".join(["-s", "-w", *settings])
 
 
-def _run_build(argv: list[str], *, environment: Mapping[str, str], report: Callable[[str], None]) -> None:
-    """Run a Go build in the module's folder, saying now and then that it still runs."""
+def build_go(argv: list[str], *, module: Path, environment: Mapping[str, str], report: Callable[[str], None]) -> None:
+    """Run a Go build in a module's folder, saying now and then that it still runs.
+
+    Raises:
+        ClusterError: it failed, or took half an hour.
+    """
     started = time.monotonic()
     # Without cgo the programs are static: they also start inside a container or an empty folder.
     with subprocess.Popen(
         argv,
-        cwd=_MODULE,
+        cwd=module,
         env={**environment, "CGO_ENABLED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,7 +147,7 @@ def _run_build(argv: list[str], *, environment: Mapping[str, str], report: Calla
         try:
             while (output := _output_within(build, _PROGRESS_SECONDS)) is None:
                 elapsed_seconds = time.monotonic() - started
-                report(f"… still building the local control plane, {elapsed_seconds:.0f} s so far")
+                report(f"… still building, {elapsed_seconds:.0f} s so far")
                 if elapsed_seconds > _BUILD_DEADLINE_SECONDS:
                     build.kill()
         except BaseException:
@@ -151,9 +156,18 @@ def _run_build(argv: list[str], *, environment: Mapping[str, str], report: Calla
     if build.returncode != 0:
         elapsed_seconds = time.monotonic() - started
         raise ClusterError(
-            f"go build of {_MODULE} ended with status {build.returncode} after {elapsed_seconds:.0f} s (it needs a "
+            f"go build of {module} ended with status {build.returncode} after {elapsed_seconds:.0f} s (it needs a "
             f"Go module proxy):\n{_tail(output)}"
         )
+
+
+def module_folder(go: str, module: Path, dependency: str, environment: Mapping[str, str]) -> Path:
+    """Where Go keeps the source of a module that `module` depends on."""
+    argv = [go, "list", "-m", "-f", "{{.Dir}}", dependency]
+    done = subprocess.run(argv, cwd=module, env=dict(environment), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"go list of {dependency} failed:\n{_tail(done.stderr)}")
+    return Path(done.stdout.strip())
 
 
 def _output_within(process: subprocess.Popen[str], seconds: float) -> str | None:

@@ -1,17 +1,21 @@
-"""Simulated GPUs for the nodes of a test cluster: a scenario file, and a device plugin for each node."""
+"""Simulated GPUs for the nodes of a test cluster: one scenario file, and each node's driver and daemons."""
 
 from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.cluster.nodes.images import archive
 from tests.cluster.processes import wait_until
 from tests.sim.dra.slices import device_classes
+from tests.sim.nvml.build import built
+from tests.sim.nvml.state import create_state
 
 from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance
-from gpuwaste_agent.simulate.scenario_file import dump_scenario
+from gpuwaste_agent.simulate.scenario_file import dump_scenario, load_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +26,14 @@ if TYPE_CHECKING:
 
     from gpuwaste_agent.simulate.scenario import Scenario
 
-__all__ = ["GpuNodes", "a_gpu", "an_instance"]
+__all__ = ["LOAD_IMAGE", "GpuNodes", "a_gpu", "an_instance"]
 
 CONFIG_MAP = ("gpu-operator", "device-plugin-config")
 
+LOAD_IMAGE = "images.invalid/gpuwaste/load:1"
+
+_LIBRARY = "libnvidia-ml.so.1"
+_STATE = "/run/gpuwaste-sim/nvml.state"  # where the library looks by itself
 _DAEMONS = ("device-plugin", "gpu-feature-discovery", "dcgm-exporter", "dcgm")
 _ROOT = Path(__file__).parents[3]
 _READY_SECONDS = 30.0
@@ -50,8 +58,6 @@ class GpuNodes:
         scenario: the GPUs; its nodes bear the cluster's names.
         configs: what the device plugin's ConfigMap holds, by key; `default` holds without a label.
         mig_config: mig-parted's configuration file; without it mig-manager makes one up.
-        mounts: files and folders of the host, with where containers that hold a GPU find them, read-only, as
-            NVIDIA's container runtime gives them the driver's library.
     """
 
     def __init__(
@@ -61,14 +67,15 @@ class GpuNodes:
         configs: Mapping[str, str],
         *,
         mig_config: str | None = None,
-        mounts: Mapping[Path, str] | None = None,
     ) -> None:
         self._cluster = cluster
-        self._mounts = [f"--mount={outside}:{inside}" for outside, inside in (mounts or {}).items()]
+        self.driver = built()
         self._api = cluster.access.api()
         self._children: dict[str, Child] = {}
         self.scenario = cluster.access.folder / "scenario.json"
         self.scenario.write_text(dump_scenario(scenario))
+        for node in cluster.nodes:
+            self._start_driver(node, scenario)
         namespace, name = CONFIG_MAP
         cluster.access.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
@@ -102,7 +109,9 @@ class GpuNodes:
     def start_plugin(self, node: Node) -> None:
         """Start the device plugin of one node."""
         flags = ["--kubelet-folder", str(node.kubelet_folder), "--default-config", "default"]
-        self._start("deviceplugin", node, *flags, *self._mounts)
+        mounts = [f"--mount={self.driver}/{_LIBRARY}:/usr/lib/x86_64-linux-gnu/{_LIBRARY}"]
+        mounts += [f"--mount={self.driver_state(node)}:{_STATE}:rw"]
+        self._start("deviceplugin", node, *flags, *mounts)
 
     def start_mig_manager(self, node: Node, *, wait_seconds: float = 300.0, with_reboot: bool = False) -> None:
         """Start the mig-manager of one node; daemons have `wait_seconds` to go before it gives up."""
@@ -115,6 +124,30 @@ class GpuNodes:
         """Start the DRA driver of one node, beside or instead of its device plugin."""
         self._cluster.access.apply(*device_classes())
         self._start("dra", node, "--kubelet-folder", node.kubelet_folder)
+
+    def driver_state(self, node: Node) -> Path:
+        """The file by which the simulated driver's library knows a node's GPUs; name it in GPUWASTE_SIM_STATE."""
+        return node.folder / "nvml.state"
+
+    def gpus(self, node: Node) -> tuple[ScenarioGpu, ...]:
+        """A node's GPUs, as the scenario file has them now."""
+        return load_scenario(self.scenario).node(node.name).gpus
+
+    def import_load_image(self) -> None:
+        """Make LOAD_IMAGE known to all nodes: it puts the load that its arguments say on the GPUs it is given."""
+        image = self.scenario.with_name("load.tar")
+        archive(image, image=LOAD_IMAGE, program=self.driver / "gpuwaste-load")
+        self._cluster.import_image(image)
+
+    def _start_driver(self, node: Node, scenario: Scenario) -> None:
+        """Make the state of a node's driver, and keep it as the scenario file says."""
+        now_ns = int(datetime.now(UTC).timestamp() * 1_000_000) * 1000
+        create_state(self.driver_state(node), scenario.node(node.name), start_utc_ns=now_ns)
+        access = self._cluster.access
+        argv = [sys.executable, "-m", "tests.sim.nvml.control", "--state", str(self.driver_state(node)), "follow"]
+        argv += ["--scenario", str(self.scenario), "--node", node.name]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(access.folder / "home")}
+        self._cluster.supervisor.start(f"driver-{node.name}", argv, environment=environment, folder=_ROOT)
 
     def stop(self, program: str, node: Node) -> None:
         """End the `deviceplugin`, `migmanager` or `dra` of one node."""

@@ -73,7 +73,7 @@ class Node:
 
     def import_image(self, archive: Path) -> list[str]:
         """The command that makes the images of an archive known to the node."""
-        return [*_ctr(self.containerd_socket), "images", "import", "--local", str(archive)]
+        return [*_ctr(self.containerd_socket), "images", "import", str(archive)]
 
 
 def start_node(

@@ -10,7 +10,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.nodes.images import PAUSE_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.cluster.access import ControlPlane
 
@@ -26,8 +26,10 @@ def pod(
     limits: Mapping[str, int] | None = None,
     node: str | None = None,
     claims: Mapping[str, str] | None = None,
+    image: str = PAUSE_IMAGE,
+    args: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A pod with one container, `main`, that waits to be ended.
+    """A pod with one container, `main`, which by default only waits to be ended.
 
     Args:
         name: its name.
@@ -35,9 +37,12 @@ def pod(
         limits: resources that it asks for.
         node: the node it has to run on.
         claims: name of each ResourceClaimTemplate that it uses, by the name it has in the pod.
+        image: what it runs; the node has to have it.
+        args: what its program is told.
     """
     claims = claims or {}
-    container: dict[str, Any] = {"name": "main", "image": PAUSE_IMAGE, "imagePullPolicy": "Never"}
+    container: dict[str, Any] = {"name": "main", "image": image, "imagePullPolicy": "Never"}
+    container["args"] = list(args)
     container["resources"] = {
         "limits": {resource: str(count) for resource, count in (limits or {}).items()},
         "claims": [{"name": claim} for claim in claims],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.cluster.errors import ClusterError
 from tests.sim.deviceplugin.plugin import DevicePlugin
+from tests.sim.deviceplugin.service import Mount
 from tests.sim.hardware import Hardware
 from tests.sim.node_api import NodeApi
 
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--scenario", type=Path, required=True, help="the file that says which GPUs there are")
     parser.add_argument("--config-map", default="gpu-operator/device-plugin-config", metavar="NAMESPACE/NAME")
     parser.add_argument("--default-config", default="", metavar="KEY")
-    parser.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER")
+    parser.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER[:rw]")
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     namespace, _, name = flags.config_map.partition("/")
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
         folder=flags.kubelet_folder / "device-plugins",
         config_map=(namespace, name),
         default=flags.default_config,
-        mounts={inside: outside for outside, _, inside in (mount.partition(":") for mount in flags.mount)},
+        mounts=[Mount(*mount.split(":")) for mount in flags.mount],
     )
     ending = threading.Event()
     for asked in (signal.SIGTERM, signal.SIGINT):

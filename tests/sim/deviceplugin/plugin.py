@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 from tests.sim.deviceplugin.config import ConfigError, PluginConfig, parse_config
 from tests.sim.deviceplugin.offer import labels, offer
-from tests.sim.deviceplugin.service import ResourceService
+from tests.sim.deviceplugin.service import Mount, ResourceService
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.sim.deviceplugin.offer import OfferedDevice
@@ -56,7 +56,7 @@ class DevicePlugin:
         folder: the kubelet's folder of device plugins.
         config_map: namespace and name of the ConfigMap; each key is a configuration.
         default: the key that holds without a label; empty means no sharing and no MIG.
-        mounts: container path to host path, for every container that gets a device.
+        mounts: what every container that gets a device finds.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DevicePlugin:
         folder: Path,
         config_map: tuple[str, str],
         default: str,
-        mounts: Mapping[str, str],
+        mounts: Sequence[Mount],
     ) -> None:
         self._api = api
         self._hardware = hardware

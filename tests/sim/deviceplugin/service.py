@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from tests.sim.deviceplugin.offer import parent_of, preferred
 from tests.sim.kubelet_api import deviceplugin_pb2 as api
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.sim.deviceplugin.config import PluginConfig
     from tests.sim.deviceplugin.offer import OfferedDevice
 
-__all__ = ["ResourceService"]
+__all__ = ["Mount", "ResourceService"]
 
 _SERVICE = "v1beta1.DevicePlugin"
 _WATCHERS = 8
 _CALL_SECONDS = 5.0
+
+
+class Mount(NamedTuple):
+    """A file or folder of the host with its place in a container; `rw` as mode lets it be written."""
+
+    outside: str
+    inside: str
+    mode: str = "ro"
 
 
 class ResourceService:
@@ -31,10 +39,10 @@ class ResourceService:
         folder: that folder, with the kubelet's own socket `kubelet.sock`.
         resource: the resource's name.
         config: the plugin's configuration.
-        mounts: container path to host path, given to every container that gets a device.
+        mounts: what every container that gets a device finds.
     """
 
-    def __init__(self, folder: Path, resource: str, *, config: PluginConfig, mounts: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, resource: str, *, config: PluginConfig, mounts: Sequence[Mount]) -> None:
         self.resource = resource
         self.config = config
         self._kubelet = folder / "kubelet.sock"
@@ -155,8 +163,8 @@ class ResourceService:
                 api.Allocated.Container(
                     environment={"NVIDIA_VISIBLE_DEVICES": visible},
                     mounts=[
-                        api.Mount(container_path=inside, host_path=outside, read_only=True)
-                        for inside, outside in self._mounts.items()
+                        api.Mount(container_path=mount.inside, host_path=mount.outside, read_only=mount.mode != "rw")
+                        for mount in self._mounts
                     ],
                 )
             )
