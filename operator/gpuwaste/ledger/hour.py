@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from gpuwaste.ledger.missing import (
     MissingPart,
     ParentLayout,
     SeenHolder,
+    holders_by_record,
     layouts_of,
     missing_parts,
-    unseen_gpus,
+    unseen_layouts,
 )
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
 from gpuwaste.ledger.stranded import mig_remainder_stranded, stranded_nodes
@@ -220,49 +222,63 @@ def _missing_table(
     *,
     whole: bool,
 ) -> pa.Table:
-    seen: dict[str, list[SeenHolder]] = defaultdict(list)
-    for row in (
-        holders.group_by(["parent_id", "slice_id", "pod_uid", "container"])
-        .aggregate([])
-        .sort_by([(n, "ascending") for n in ("parent_id", "slice_id", "pod_uid", "container")])
-        .to_pylist()
-    ):
-        seen[row["parent_id"]].append(SeenHolder(**row))
-    parts: list[MissingPart] = []
-    described: set[str] = set()
     covered = _covered(parents)
-    gpus = {uuid: pairs[-1][1] for uuid, pairs in index.gpus.items()}
-    layouts = {uuid: layouts_of(uuid, gpu) for uuid, gpu in gpus.items()}
-    node_of = {uuid: gpu.node for uuid, gpu in gpus.items()}
-    for uuid, (node, _, known) in covered.items():
-        layouts.setdefault(uuid, known)
-        node_of[uuid] = node
+    layouts, node_of = _layouts(index, covered)
+    seen = _seen(holders)
+    parts: list[MissingPart] = []
     tail = max((windows[-1][1] for _, windows, _ in covered.values()), default=span[1])
+    holders_on = {
+        node: holders_by_record(
+            [layout for uuid in sorted(layouts) if node_of[uuid] == node for layout in layouts[uuid]],
+            index.pods_on.get(node, []),
+            seen,
+        )
+        for node in sorted(set(node_of.values()))
+    }
     for uuid in sorted(layouts):
         node = node_of[uuid]
-        described.add(node)
         mine = covered[uuid][1] if uuid in covered else []
-        expected = _expected(node, index, span, mine, tail if not whole else span[1])
+        expected = _expected(node, index, span, mine, span[1] if whole or not covered else tail)
         if expected:
             parts += missing_parts(
-                node=node, gpu_uuid=uuid, expected=expected, covered=mine, parents=layouts[uuid], seen=seen, index=index
-            )
-    for node, (_, _, data) in sorted(index.nodes.items()):
-        expected = None if node in described else _expected(node, index, span, [], span[1])
-        if not expected:
-            continue
-        unseen, holding = unseen_gpus(data, index.pods_on.get(node, []))
-        for layout in unseen:
-            parts += missing_parts(
                 node=node,
-                gpu_uuid=layout.gpu_uuid,
+                gpu_uuid=uuid,
                 expected=expected,
-                covered=[],
-                parents=[layout],
-                seen=holding,
+                covered=mine,
+                parents=layouts[uuid],
+                seen=holders_on[node],
                 index=index,
             )
     return _missing_rows(parts, stranded)
+
+
+def _seen(holders: pa.Table) -> dict[str, list[SeenHolder]]:
+    """Who held which slice in some window of the hour; use without holding is not held elsewhere either."""
+    names = ("parent_id", "slice_id", "pod_uid", "container")
+    held = holders.filter(pc.not_equal(holders["slice_id"], ""))
+    distinct = held.group_by(list(names), use_threads=False).aggregate([])
+    seen: dict[str, list[SeenHolder]] = defaultdict(list)
+    for row in distinct.sort_by([(name, "ascending") for name in names]).to_pylist():
+        seen[row["parent_id"]].append(SeenHolder(**row))
+    return seen
+
+
+def _layouts(
+    index: FactIndex, covered: dict[str, tuple[str, list[Interval], list[ParentLayout]]]
+) -> tuple[dict[str, list[ParentLayout]], dict[str, str]]:
+    """Parents and node of every GPU: as its agent described it, else as its windows show, else as the node says."""
+    layouts: dict[str, list[ParentLayout]] = {}
+    node_of: dict[str, str] = {}
+    for uuid, pairs in index.gpus.items():
+        layouts[uuid], node_of[uuid] = layouts_of(uuid, pairs[-1][1]), pairs[-1][1].node
+    for uuid, (node, _, shown) in covered.items():
+        layouts.setdefault(uuid, shown)
+        node_of[uuid] = node
+    described = set(node_of.values())
+    for node, (_, _, data) in index.nodes.items():
+        for layout in unseen_layouts(data) if node not in described else ():
+            layouts[layout.gpu_uuid], node_of[layout.gpu_uuid] = [layout], node
+    return layouts, node_of
 
 
 def _covered(parents: ParentWindows) -> dict[str, tuple[str, list[Interval], list[ParentLayout]]]:
@@ -271,11 +287,17 @@ def _covered(parents: ParentWindows) -> dict[str, tuple[str, list[Interval], lis
     starts = parents.table["window_start_ns"].to_numpy()
     nodes, gpus = parents.table["node"].to_pylist(), parents.table["gpu_uuid"].to_pylist()
     ends = starts + parents.window
+    names, replicas = parents.table["parent_id"].to_pylist(), parents.table["replicas"].to_pylist()
     order = np.argsort(starts, kind="stable")
     last: dict[str, int] = {}
+    shown: set[str] = set()
     for row in order.tolist():
         uuid, start = gpus[row], int(starts[row])
-        _, intervals, _ = found.setdefault(uuid, (nodes[row], [], []))
+        _, intervals, layout = found.setdefault(uuid, (nodes[row], [], []))
+        if names[row] not in shown:
+            shown.add(names[row])
+            weight = Fraction(int(parents.capacity[row]), int(parents.window[row]))
+            layout.append(ParentLayout(gpu_uuid=uuid, parent_id=names[row], weight=weight, replicas=replicas[row]))
         if last.get(uuid) == start:
             continue
         last[uuid] = start

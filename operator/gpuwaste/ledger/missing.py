@@ -21,23 +21,32 @@ __all__ = [
     "MissingPart",
     "ParentLayout",
     "SeenHolder",
+    "holders_by_record",
     "layouts_of",
     "missing_parts",
     "subtract",
-    "unseen_gpus",
+    "unseen_layouts",
 ]
 
 Interval = tuple[int, int]
+_MIG_PREFIX = "nvidia.com/mig-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentLayout:
-    """A parent of a GPU and how many slices it makes."""
+    """A parent of a GPU, how many slices it makes, and its MIG profile (empty on a whole GPU)."""
 
     gpu_uuid: str
     parent_id: str
     weight: Fraction
     replicas: int
+    profile: str = ""
+
+    def fits(self, resource: str) -> bool:
+        """Whether an extended resource of that name can be a slice of this parent."""
+        if not self.profile:
+            return not _is_mig(resource)
+        return resource.removesuffix(".shared") == f"{_MIG_PREFIX}{self.profile.replace('+', '.')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,43 +151,59 @@ def _held(holder: SeenHolder, interval: Interval, share: int, index: FactIndex) 
     return share * min(running, interval[1] - interval[0]) // (interval[1] - interval[0])
 
 
-def unseen_gpus(node: NodeData, facts: Sequence[Fact]) -> tuple[list[ParentLayout], dict[str, list[SeenHolder]]]:
-    """Stand-ins for the GPUs of a node that no agent described, and their holders by the API's record.
+def holders_by_record(
+    layouts: Sequence[ParentLayout], facts: Iterable[Fact], seen: Mapping[str, Sequence[SeenHolder]]
+) -> dict[str, list[SeenHolder]]:
+    """Add to the holders that windows showed those that only the API knows of.
 
-    The n-th slice of a resource is given to the n-th request in the order of pod UIDs: which one is not known,
-    but how much is held is.
+    A pod's n-th request is given to the n-th slice that is left, in the order of pod UIDs: which slice it has is not
+    known without a window, but how much is held is.
+
+    Args:
+        layouts: the parents of one node.
+        facts: the pods on it.
+        seen: holders by parent, from windows of the hour.
     """
-    layouts: list[ParentLayout] = []
-    seen: dict[str, list[SeenHolder]] = {}
-    free: dict[str, list[str]] = defaultdict(list)
+    holders = {layout.parent_id: list(seen.get(layout.parent_id, ())) for layout in layouts}
+    known = {holder.pod_uid for found in holders.values() for holder in found}
+    free = {
+        layout.parent_id: max(layout.replicas - len({h.slice_id for h in holders[layout.parent_id]}), 0)
+        for layout in layouts
+    }
+    for fact in sorted(facts, key=lambda f: f.uid):
+        if not isinstance(fact.data, PodData) or fact.uid in known:
+            continue
+        for container in fact.data.containers:
+            for resource, count in sorted(container.gpus.items()):
+                fitting = [layout for layout in layouts for _ in range(free[layout.parent_id]) if layout.fits(resource)]
+                for layout in fitting[:count]:
+                    free[layout.parent_id] -= 1
+                    number = len(holders[layout.parent_id])
+                    holders[layout.parent_id].append(
+                        SeenHolder(
+                            parent_id=layout.parent_id,
+                            slice_id=f"{layout.parent_id}::{number}" if layout.replicas > 1 else layout.parent_id,
+                            pod_uid=fact.uid,
+                            container=container.name,
+                        )
+                    )
+    return holders
+
+
+def unseen_layouts(node: NodeData) -> list[ParentLayout]:
+    """Stand-ins for the GPUs of a node that no agent described; MIG resources tell no GPU and are left out."""
     replicas = max(int(node.labels.get("nvidia.com/gpu.replicas", "1") or 1), 1)
+    layouts: list[ParentLayout] = []
     for resource, count in sorted(node.gpus.items()):
         shared = replicas if resource.endswith(".shared") or "nvidia.com/gpu.sharing-strategy" in node.labels else 1
         for number in range(-(-count // shared) if not _is_mig(resource) else 0):
             parent = f"{node.name}/{resource}/{number}"
             layouts.append(ParentLayout(gpu_uuid=parent, parent_id=parent, weight=Fraction(1), replicas=shared))
-            free[resource] += [parent] * shared
-    for fact in sorted(facts, key=lambda f: f.uid):
-        if not isinstance(fact.data, PodData):
-            continue
-        for container in fact.data.containers:
-            for resource, count in sorted(container.gpus.items()):
-                for _ in range(min(count, len(free[resource]))):
-                    parent = free[resource].pop(0)
-                    holders = seen.setdefault(parent, [])
-                    holders.append(
-                        SeenHolder(
-                            parent_id=parent,
-                            slice_id=f"{parent}::{len(holders)}",
-                            pod_uid=fact.uid,
-                            container=container.name,
-                        )
-                    )
-    return layouts, seen
+    return layouts
 
 
 def _is_mig(resource: str) -> bool:
-    return resource.startswith("nvidia.com/mig-")
+    return resource.startswith(_MIG_PREFIX)
 
 
 def layouts_of(gpu_uuid: str, gpu: GpuData) -> list[ParentLayout]:
@@ -190,6 +215,7 @@ def layouts_of(gpu_uuid: str, gpu: GpuData) -> list[ParentLayout]:
                 parent_id=instance.uuid,
                 weight=Fraction(instance.weight_num, instance.weight_den),
                 replicas=gpu.replicas,
+                profile=instance.profile,
             )
             for instance in gpu.mig_instances
         ]

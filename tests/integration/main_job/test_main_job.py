@@ -184,7 +184,7 @@ def test_killed_and_undisturbed_operators_write_the_same_bytes(world, store, con
 def test_replay_gives_the_same_bytes(world, store, tmp_path):
     hours = closed_hours(world)
     command = [sys.executable, "-c", "from gpuwaste.cli.main import main; main()", "replay"]
-    command += ["--inputs", str(store), "--ledger", str(tmp_path)]
+    command += ["--inputs", str(store), "--ledger", str(tmp_path / "ledger")]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
     for hour in hours:
         name = hour_file(CLUSTER, hour)

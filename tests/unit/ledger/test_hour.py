@@ -112,6 +112,35 @@ def test_a_gpu_node_without_an_agent_is_still_held_and_paid():
     assert sum(r["owned"] for r in table.to_pylist()) == 2 * NS_PER_HOUR
 
 
+def test_a_known_gpu_without_any_window_in_the_hour_is_held_as_the_api_says():
+    pods = [fact.pod("a"), fact.pod("b", end=HOUR + timedelta(minutes=30))]
+    table = build([Journal()], [fact.node(), fact.gpu("gpu-1", replicas=4), *pods, fact.price()])
+    held = {row["pod"]: row["held"] for row in rows(table, row_kind="holder")}
+    assert held == {"a": NS_PER_HOUR // 4, "b": NS_PER_HOUR // 8}
+    assert_conserved(table)
+
+
+def test_a_process_that_holds_nothing_uses_but_is_not_held_elsewhere():
+    journal = Journal()
+    for at in minutes(30):
+        journal.device(at, "gpu-1").usage(at, "gpu-1", "guest", duty=0.5, sm=0.5, held=0.0)
+        journal.batch.records[-1].usage.slice_id = ""
+    table = build([journal], [fact.node(), fact.gpu("gpu-1"), fact.pod("guest", gpus=0)])
+    (row,) = rows(table, row_kind="holder")
+    assert (row["held"], row["borrowed"], row["effective"]) == (0, 15 * NS_PER_MINUTE, 15 * NS_PER_MINUTE)
+    assert_conserved(table)
+
+
+def test_gpus_without_a_description_keep_the_layout_their_windows_show():
+    journal = Journal()
+    for at in minutes(30):
+        journal.device(at, "gpu-1", parent="mig-1", weight=(4, 8)).usage(at, "gpu-1", "half", parent="mig-1", sm=1.0)
+    table = build([journal], [fact.node(), fact.pod("half")])
+    (row,) = rows(table, row_kind="holder")
+    assert (row["held"], row["unmeasured"]) == (NS_PER_HOUR // 2, NS_PER_HOUR // 4)
+    assert_conserved(table)
+
+
 def test_a_node_that_joined_within_the_hour_is_owned_from_then():
     journal = Journal()
     for at in minutes(30, start=30):
