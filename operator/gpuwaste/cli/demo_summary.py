@@ -54,8 +54,8 @@ def _print_teams(console: Console, by: dict[tuple[str, ...], Figures]) -> None:
     from rich.table import Table
 
     table = Table(title="Waste by team, one day", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("Team")
-    for name in ("Owned GPUh", "Effective GPUh", "Waste GPUh", "Waste %", "Cost", "Cost of waste"):
+    table.add_column("Team", no_wrap=True)
+    for name in ("Owned GPUh", "Effective", "Waste", "Waste %", "Cost", "Cost of waste"):
         table.add_column(name, justify="right", no_wrap=True)
     names = sorted({team for team, _ in by if team}, key=lambda team: -by[team, "holder"].waste)
     lines: list[tuple[str, Figures]] = [(name, by[name, "holder"]) for name in names]
@@ -86,17 +86,11 @@ def _print_workloads(console: Console, rehearsal: Rehearsal) -> None:
         title_justify="left",
         title_style="bold",
     )
-    for name, justify in (
-        ("Namespace", "left"),
-        ("Workload", "left"),
-        ("GPUs", "right"),
-        ("Held GPUh", "right"),
-        ("Effective GPUh", "right"),
-        ("Waste %", "right"),
-        ("Cost/Month", "right"),
-        ("Advice", "left"),
-    ):
-        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    for name in ("Namespace", "Workload"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+    for name in ("GPUs", "Held", "Effective", "Waste %", "Cost/Month"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Advice", overflow="fold", ratio=1)
     for body in sorted(bodies, key=_waste_of, reverse=True)[:_WORKLOADS]:
         summary = body["status"]["summary"]
         table.add_row(

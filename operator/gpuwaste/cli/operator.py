@@ -43,11 +43,9 @@ def operator(config: Path, kubeconfig: Path | None, context: str | None, log_lev
 
 
 async def _run(settings: OperatorSettings, kubeconfig: Path | None, context: str | None) -> None:
-    import kopf
     from prometheus_client import start_http_server
 
     from gpuwaste.cluster.kube import open_api
-    from gpuwaste.handlers.resources import register
     from gpuwaste.runtime.assemble import assemble
     from gpuwaste.runtime.kopf_app import run_kopf
 
@@ -64,7 +62,5 @@ async def _run(settings: OperatorSettings, kubeconfig: Path | None, context: str
         async with assemble(settings, api, now=now, random=random.Random()) as whole:
             if settings.metrics_port:
                 start_http_server(settings.metrics_port, registry=whole.metrics.registry)
-            registry = kopf.OperatorRegistry()
-            register(registry, api=api, now=now)
-            await run_kopf(whole, registry, kubeconfig=kubeconfig, context=context)
+            await run_kopf(whole, kubeconfig=kubeconfig, context=context)
     await api.close()

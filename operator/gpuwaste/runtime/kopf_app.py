@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
     from gpuwaste.runtime.loop import Operator
 
-__all__ = ["configure", "run_kopf"]
+__all__ = ["HANDLER_MODULES", "configure", "run_kopf"]
+
+HANDLER_MODULES = ("gpuwaste.handlers.resources",)
+"""Loaded by name, as `kopf run -m` does: handlers build on the runtime and not the other way round."""
 
 _REQUEST_SECONDS = 60
 _PAGE = 500
@@ -33,20 +37,20 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.peering.standalone = True
 
 
-async def run_kopf(
-    operator: Operator, registry: kopf.OperatorRegistry, *, kubeconfig: Path | None, context: str | None
-) -> None:
+async def run_kopf(operator: Operator, *, kubeconfig: Path | None, context: str | None) -> None:
     """Run the loop and kopf side by side until either ends or the task is cancelled.
 
     Args:
         operator: the assembled operator.
-        registry: handlers of our kinds.
         kubeconfig: file to log in with; None for the usual places.
         context: context of it.
 
     Raises:
         UnreachableError: kopf ended by itself.
     """
+    registry = kopf.OperatorRegistry()
+    for name in HANDLER_MODULES:
+        importlib.import_module(name).register(registry, api=operator.api, now=operator.now)
 
     @kopf.on.startup(registry=registry)
     async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
