@@ -27,9 +27,11 @@ class RowRule:
     Attributes:
         id: of the rule in the FOCUS model.
         columns: the columns that the condition names; without one of them it does not apply.
-        broken: SQL that is true where the row breaks the rule; null counts as kept. `valid_<column>` is a JSON
-            column, null where it is no JSON; `ratio` is the sum of AllocatedRatio over the elements.
+        broken: SQL that is true where the row breaks the rule; null counts as kept.
         why: what is wrong, in words.
+
+    A condition may ask whether a metric is null or negative, and nothing else about its value: rows that are alike in
+    this and in all their texts and times are judged once.
     """
 
     id: str
@@ -220,7 +222,7 @@ def _period_rules() -> list[RowRule]:
 
 def _text_rules(version: Version) -> list[RowRule]:
     texts = [column for column in columns_of(version) if column.kind in {"string", "json"}]
-    rules = [
+    return [
         RowRule(
             id="StringHandling-A-007-O",
             columns=(column.name,),
@@ -229,18 +231,6 @@ def _text_rules(version: Version) -> list[RowRule]:
         )
         for column in texts
     ]
-    for name in ("Tags", "AllocatedTags", "SkuPriceDetails"):
-        nested = f"[json_type(value) IN ('OBJECT', 'ARRAY') FOR value IN json_extract(valid_{name}, '$.*')]"
-        flat = f"json_type(valid_{name}) = 'OBJECT' AND NOT list_contains({nested}, true)"
-        rules.append(
-            RowRule(
-                id="KeyValueFormat-A-003-M",
-                columns=(name,),
-                broken=f"{name} IS NOT NULL AND NOT coalesce({flat}, false)",
-                why=f"{name} must be one flat JSON object of numbers, texts, true, false or null",
-            )
-        )
-    return rules
 
 
 def _split_rules() -> list[RowRule]:
@@ -254,31 +244,6 @@ def _split_rules() -> list[RowRule]:
             "AllocatedResourceId",
             "AllocatedMethodDetails",
             "AllocatedTags",
-        ),
-        RowRule(
-            id="CAU-AllocatedMethodDetailsObject-O-001-M",
-            columns=("AllocatedMethodDetails",),
-            broken="AllocatedMethodDetails IS NOT NULL"
-            " AND coalesce(json_array_length(valid_AllocatedMethodDetails, '$.Elements'), 0) = 0",
-            why="AllocatedMethodDetails must hold a filled array Elements",
-        ),
-        RowRule(
-            id="CAU-AllocatedMethodDetailsObject-O-013-M",
-            columns=("AllocatedMethodDetails",),
-            broken="NOT (ratio >= 0 AND ratio <= 1)",
-            why="AllocatedRatio must lie between 0 and 1",
-        ),
-        RowRule(
-            id="CAU-AllocatedMethodDetailsObject-O-012-M",
-            columns=("AllocatedMethodDetails",),
-            broken="AllocatedMethodDetails IS NOT NULL AND ratio IS NULL",
-            why="each element must hold a numeric AllocatedRatio",
-        ),
-        RowRule(
-            id="CAU-AllocatedTags-C-006-M",
-            columns=("AllocatedTags", "Tags"),
-            broken="list_has_any(json_keys(valid_AllocatedTags), json_keys(valid_Tags))",
-            why="AllocatedTags must not repeat a key of Tags",
         ),
     ]
 

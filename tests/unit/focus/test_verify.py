@@ -68,7 +68,7 @@ MUTANTS = {
     "another service": ("ServiceName", "Other", {f"{SPLIT}-A-004-C"}),
     "another unit price": ("ListUnitPrice", Decimal(9), {f"{SPLIT}-A-004-C"}),
     "tags dropped": ("Tags", None, {f"{SPLIT}-A-005-C"}),
-    "tags nested": ("Tags", '{"a":{"b":1}}', {"KeyValueFormat-A-003-M"}),
+    "tags nested": ("Tags", '{"a":{"b":1}}', {"KeyValueFormat-A-004-M"}),
     "tags repeated": ("AllocatedTags", '{"gpuwaste.dev/pool":"x"}', {"CAU-AllocatedTags-C-006-M"}),
     "no method": ("AllocatedMethodId", None, {"CAU-AllocatedMethodId-C-005-C"}),
     "two methods": ("AllocatedMethodId", "other-v1", {"CAU-AllocatedMethodId-C-006-M"}),

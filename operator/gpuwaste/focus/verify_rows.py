@@ -1,0 +1,124 @@
+"""The rules of single rows, checked once for all rows that are alike."""
+
+# ruff: noqa: S608 - every piece of SQL here is a constant of this package; no text of a file enters a query
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.focus.columns import METRICS, TIME_TYPE, columns_of
+from gpuwaste.focus.grouping import group_numbers
+from gpuwaste.focus.pair_rules import PAIR_COLUMNS, pair_keys, pair_problem
+from gpuwaste.focus.rules import row_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import duckdb
+    from numpy.typing import NDArray
+
+    from gpuwaste.focus.columns import Version
+    from gpuwaste.focus.verify_files import Batch
+
+    Int64s = NDArray[np.int64]
+
+__all__ = ["broken_rows", "column_codes"]
+
+_MANY_VALUES: Final = ("AllocatedMethodDetails", "AllocatedResourceId", "AllocatedResourceName", "AllocatedTags")
+"""Columns that differ from row to row; rules ask only whether they are null or blank."""
+
+
+def column_codes(column: pa.ChunkedArray | pa.Array) -> Int64s:
+    """Numbers that are equal where the values are; the highest is null."""
+    coded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.unify_dictionaries().combine_chunks()
+    codes: Int64s = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes
+
+
+def broken_rows(
+    connection: duckdb.DuckDBPyConnection, batch: Batch, version: Version
+) -> Iterator[tuple[str, Int64s, str]]:
+    """Each broken rule of single rows: its id, the rows of the batch that break it, and why."""
+    table = batch.table
+    groups = group_numbers(_alike(table))
+    seen = [name for name in table.column_names if name in {column.name for column in columns_of(version)}]
+    sample = table.select(seen).take(pa.array(groups.first))
+    for position, field in enumerate(sample.schema):
+        if field.type == TIME_TYPE:
+            plain = sample[field.name].cast(pa.timestamp("us"))
+            sample = sample.set_column(position, field.name, plain)
+    connection.register("sample", sample.append_column("position", pa.array(np.arange(len(sample)))))
+    rules = [rule for rule in row_rules(version) if set(rule.columns) <= set(seen)]
+    counts = connection.sql(
+        "SELECT " + ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules) + " FROM sample"
+    ).fetchall()
+    for rule, count in zip(rules, counts[0] if counts else (), strict=True):
+        if count:
+            found = connection.sql(f"SELECT position FROM sample WHERE {rule.broken}").fetchnumpy()["position"]
+            yield rule.id, np.flatnonzero(np.isin(groups.of, found)), rule.why
+    yield from _broken_pairs(table)
+
+
+def _alike(table: pa.Table) -> list[Int64s]:
+    """Keys that are equal where the rules of single rows cannot tell two rows apart."""
+    keys = []
+    flags = np.zeros(len(table), np.int64)
+    for name in table.column_names:
+        column = table[name]
+        if name in METRICS:
+            # 0 null, 1 negative, 2 not negative
+            sign = pc.if_else(pc.less(column, pa.scalar(Decimal(0), column.type)), 1, 2)
+            flags = flags * 3 + pc.fill_null(sign, 0).to_numpy()
+        elif name in _MANY_VALUES:
+            flags = flags * 3 + _blank(column)
+        elif not name.startswith("x_"):
+            keys.append(column_codes(column))
+    return [*keys, np.unique(flags, return_inverse=True)[1]]
+
+
+def _blank(column: pa.ChunkedArray) -> Int64s:
+    """0 null, 1 blank, 2 filled."""
+    if not pa.types.is_dictionary(column.type):
+        filled = pc.if_else(pc.equal(pc.binary_length(column), 0), 1, 2)
+        state: Int64s = pc.fill_null(filled, 0).to_numpy()
+        return state
+    coded = column.unify_dictionaries().combine_chunks()
+    texts = pc.equal(pc.utf8_trim_whitespace(coded.dictionary), "").to_numpy(zero_copy_only=False)
+    states = np.append(np.where(texts, 1, 2), 0)
+    return states[column_codes(coded)]
+
+
+def _broken_pairs(table: pa.Table) -> Iterator[tuple[str, Int64s, str]]:
+    known: dict[str, tuple[Int64s, list[str]]] = {}
+    for name in PAIR_COLUMNS:
+        if name not in table.column_names:
+            continue
+        coded = table[name].unify_dictionaries().combine_chunks()
+        texts = coded.dictionary.to_pylist()
+        codes = column_codes(coded)
+        known[name] = codes, texts
+        for code, text in enumerate(texts):
+            problem = pair_problem(text)
+            if problem and (rows := np.flatnonzero(codes == code)).size:
+                yield problem[0], rows, f"{name} {problem[1]}"
+    if "Tags" in known and "AllocatedTags" in known:
+        yield from _shared_keys(*known["Tags"], *known["AllocatedTags"])
+
+
+def _shared_keys(
+    tags: Int64s, tag_texts: list[str], allocated: Int64s, allocated_texts: list[str]
+) -> Iterator[tuple[str, Int64s, str]]:
+    of_tags = [pair_keys(text) for text in tag_texts] + [frozenset()]
+    of_allocated = [pair_keys(text) for text in allocated_texts] + [frozenset()]
+    pairs = group_numbers([tags, allocated])
+    for group, row in enumerate(pairs.first.tolist()):
+        shared = of_tags[tags[row]] & of_allocated[allocated[row]]
+        if shared:
+            why = f"AllocatedTags must not repeat key {min(shared)!r} of Tags"
+            yield "CAU-AllocatedTags-C-006-M", np.flatnonzero(pairs.of == group), why
