@@ -67,9 +67,10 @@ def pack(*, nodes: Path, pods: Path, prices: Path | None, time_limit: float, obj
     one there is: its cost and a proven lower bound of every other plan. It is checked once more, by code apart
     from the solver, before it is written. Pods that fit nowhere are listed as unplaced.
     """
+    from gpuwaste.cli.files import atomic_text
     from gpuwaste.packing.csv_files import read_instance
     from gpuwaste.packing.engine import solve
-    from gpuwaste.packing.plan_file import PlanFile, write_plan
+    from gpuwaste.packing.plan_file import plan_text
 
     if not (math.isfinite(time_limit) and time_limit >= 0):
         raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
@@ -84,7 +85,8 @@ def pack(*, nodes: Path, pods: Path, prices: Path | None, time_limit: float, obj
         clock=time.monotonic,
         started_seconds=before,
     )
-    write_plan(PlanFile(path=out, prices=price_of), instance, answer, elapsed=age)
+    with atomic_text(out) as stream:
+        stream.writelines(plan_text(instance, answer, prices=price_of, elapsed=age))
     left = f"; {answer.unplaced_pods} pods unplaced" if answer.unplaced_pods else ""
     click.echo(
         f"{len(instance.pod_names) - answer.unplaced_pods} pods on {answer.nodes_used} nodes"

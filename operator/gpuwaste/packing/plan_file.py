@@ -1,17 +1,12 @@
-"""Writes PLAN.json of `gpuwaste pack`: complete or not at all."""
+"""The text of PLAN.json, what `gpuwaste pack` answers."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuwaste.model.errors import InputError
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 
 if TYPE_CHECKING:
@@ -21,28 +16,19 @@ if TYPE_CHECKING:
     from gpuwaste.packing.answer import Answer
     from gpuwaste.packing.instance import Instance
 
-__all__ = ["PlanFile", "write_plan"]
+__all__ = ["plan_text"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanFile:
-    """What stands in the file beside the answer."""
-
-    path: Path
-    prices: Mapping[str, Decimal]
-
-
-def write_plan(file: PlanFile, instance: Instance, answer: Answer, *, elapsed: Callable[[], float]) -> None:
-    """Write the answer beside the file's place and rename it into place.
+def plan_text(
+    instance: Instance, answer: Answer, *, prices: Mapping[str, Decimal], elapsed: Callable[[], float]
+) -> list[str]:
+    """The plan as JSON, in pieces to be written one after the other.
 
     Args:
-        file: where, and the prices to repeat.
         instance: names the pods and nodes.
         answer: a verified answer.
-        elapsed: wall seconds of the process so far; read last, so that the file tells the whole run.
-
-    Raises:
-        InputError: the folder does not exist or cannot be written.
+        prices: repeated in the plan.
+        elapsed: wall seconds of the process so far; read last, so that the plan tells the whole run.
     """
     placements = _placements(instance, answer)
     names = instance.pod_names
@@ -58,10 +44,10 @@ def write_plan(file: PlanFile, instance: Instance, answer: Answer, *, elapsed: C
         "first_feasible_seconds": round(answer.first_feasible_seconds, 3),
         "unplaced": unplaced,
         "unplaced_gpu_milli": answer.unplaced_milli,
-        "prices": {model: float(price) for model, price in file.prices.items()},
+        "prices": {model: float(price) for model, price in prices.items()},
     }
     text = json.dumps(head, ensure_ascii=False)
-    _replace(file.path, [text[:-1], ', "placements": [\n', ",\n".join(placements), "\n]}\n"])
+    return [text[:-1], ', "placements": [\n', ",\n".join(placements), "\n]}\n"]
 
 
 def _placements(instance: Instance, answer: Answer) -> list[str]:
@@ -88,24 +74,3 @@ def _quoted(names: Sequence[str]) -> list[str]:
     if json.dumps(together, ensure_ascii=False) == f'"{together}"':
         return [f'"{name}"' for name in names]
     return [json.dumps(name, ensure_ascii=False) for name in names]
-
-
-def _replace(path: Path, parts: list[str]) -> None:
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise InputError(
-            f"cannot be written ({error.strerror})", where=str(path), fix="choose another --out"
-        ) from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.writelines(parts)
-            handle.flush()
-            os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
