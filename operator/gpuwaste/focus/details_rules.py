@@ -139,14 +139,16 @@ def _read_alike(
     problems: list[tuple[int, str, str]],
 ) -> NDArray[np.int64]:
     """Fill `units` and `scale` for texts that share a structure, and answer which rows were read."""
-    skeleton = _SKELETON[matrix]
+    # Most bytes are the same in all texts: only those that differ somewhere tell structures apart.
+    varying = np.flatnonzero((matrix != matrix[0]).any(axis=0))
+    skeleton = _SKELETON[matrix[:, varying]]
     left = np.arange(len(rows))
     done = []
     for _ in range(_MAX_TEMPLATES):
         if not len(left):
             break
-        alike = left[(skeleton[left] == skeleton[left[0]]).all(axis=1)]
-        left = np.setdiff1d(left, alike, assume_unique=True)
+        same = (skeleton == skeleton[left[0]]).all(axis=1)
+        alike, left = left[same[left]], left[~same[left]]
         text = matrix[alike[0]].tobytes()
         # Digits with a zero in front are no JSON number: such texts are read one by one.
         starts = [run.start() for run in re.finditer(rb"(?<![0-9.])[0-9]{2,}", text)]
@@ -155,7 +157,7 @@ def _read_alike(
         if not len(alike):
             continue
         ratio, found = details_problems(matrix[alike[0]].tobytes().decode("utf-8", "replace"))
-        read = _ratio_units(matrix[alike], text)
+        read = _ratio_units(matrix if len(alike) == len(matrix) else matrix[alike], text)
         if ratio is None or read is None:
             continue
         units[rows[alike]], scale[rows[alike]] = read

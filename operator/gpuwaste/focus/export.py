@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from gpuwaste.focus.ahead import ahead
 from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import read_bill
 from gpuwaste.focus.columns import coded_schema, schema_of
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "ledger_days"]
 
 _HOURS_PER_DAY: Final = 24
-_WORKERS: Final = 2
-"""Days computed at a time: Arrow and numpy release the interpreter's lock, and two days bound the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +146,7 @@ def _write_file(
     clusters: set[str] = set()
     with ExitStack() as stack:
         sink: RowSink = stack.enter_context(open_sink(path, coded_schema(options.version)))
-        for day, split in _splits(days, options):
+        for day, split in ahead(lambda day: _split(day, options), days):
             sink.write(split.rows)
             rows += len(split.rows)
             charges += split.charges
@@ -232,24 +229,8 @@ def _write_metadata(
     write_json(metadata_path(writing.path), metadata_document(schema, facts))
 
 
-def _splits(days: Iterator[LedgerDay], options: ExportOptions) -> Iterator[tuple[LedgerDay, Split]]:
-    """Split the days in order. While one is written the next are computed, a fixed number ahead."""
-
-    def split(day: LedgerDay) -> tuple[LedgerDay, Split]:
-        return day, split_ledger(day.read(), options)
-
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="focus-split") as pool:
-        waiting: deque[Future[tuple[LedgerDay, Split]]] = deque()
-        try:
-            for day in days:
-                waiting.append(pool.submit(split, day))
-                if len(waiting) > _WORKERS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def _split(day: LedgerDay, options: ExportOptions) -> tuple[LedgerDay, Split]:
+    return day, split_ledger(day.read(), options)
 
 
 def _sector(day: LedgerDay) -> TimeSector:

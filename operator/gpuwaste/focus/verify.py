@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuwaste.focus.ahead import ahead
 from gpuwaste.focus.columns import SUMMABLE, columns_of
 from gpuwaste.focus.details_rules import check_details
 from gpuwaste.focus.verify_charges import PRODUCTS, SPLIT, Charges, corrections, differs, is_far
 from gpuwaste.focus.verify_files import Batch, FocusFile, open_file
 from gpuwaste.focus.verify_origin import compare_with_origin
-from gpuwaste.focus.verify_rows import broken_rows
+from gpuwaste.focus.verify_rows import broken_pairs, broken_rows, sample_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,18 +89,36 @@ def _limited(violations: Iterable[Violation], seen: Counter[str]) -> Iterator[Vi
             yield violation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What is found in a batch by itself."""
+
+    batch: Batch
+    sample: pa.Table
+    ratio: pa.Array
+    violations: list[Violation]
+
+
 def _first_pass(file: FocusFile, version: Version, charges: Charges) -> Iterator[Violation]:
     columns = [*(column.name for column in columns_of(version)), "x_OriginChargeId"]
-    with duckdb.connect(config={"threads": 1}) as connection:
-        for batch in file.batches(columns):
-            for rule, rows, why in broken_rows(connection, batch, version):
-                yield from _at(rule, batch, rows, why)
-            details = check_details(batch.table["AllocatedMethodDetails"].combine_chunks())
-            for row, rule, why in details.problems:
-                yield Violation(rule=rule, where=f"row {batch.start + row + 1}", why=why)
-            yield from _at(_RATIO_RANGE, batch, _out_of_range(details.ratio), "AllocatedRatio must lie between 0 and 1")
-            yield from _broken_products(batch)
-            charges.add(batch, details.ratio)
+    samples = []
+    for read in ahead(lambda batch: _read_batch(batch, version), file.batches(columns)):
+        yield from read.violations
+        samples.append(read.sample)
+        charges.add(read.batch, read.ratio)
+    if samples:
+        for rule, row, why in broken_rows(samples, version):
+            yield Violation(rule=rule, where=f"row {row + 1}", why=why)
+
+
+def _read_batch(batch: Batch, version: Version) -> _Read:
+    details = check_details(batch.table["AllocatedMethodDetails"].combine_chunks())
+    found = [Violation(rule=rule, where=f"row {batch.start + row + 1}", why=why) for row, rule, why in details.problems]
+    for rule, rows, why in broken_pairs(batch.table):
+        found += _at(rule, batch, rows, why)
+    found += _at(_RATIO_RANGE, batch, _out_of_range(details.ratio), "AllocatedRatio must lie between 0 and 1")
+    found += _broken_products(batch)
+    return _Read(batch=batch, sample=sample_rows(batch, version), ratio=details.ratio, violations=found)
 
 
 def _at(rule: str, batch: Batch, rows: NDArray[np.int64], why: str) -> Iterator[Violation]:
@@ -133,6 +151,13 @@ def _second_pass(file: FocusFile, charges: Charges) -> Iterator[Violation]:
     if not any((of >= 0).any() for of in charges.of):
         return
     totals = charges.totals()
-    for number, batch in enumerate(file.batches(SUMMABLE)):
-        for name, rows in charges.broken_parts(number, batch.table, totals):
-            yield from _at(f"{SPLIT}-A-003-C", batch, rows, f"{name} is not AllocatedRatio × the sum of its charge")
+    numbered = enumerate(file.batches(SUMMABLE))
+    for found in ahead(lambda item: _broken_parts(*item, charges, totals), numbered):
+        yield from found
+
+
+def _broken_parts(number: int, batch: Batch, charges: Charges, totals: pa.Table) -> list[Violation]:
+    found: list[Violation] = []
+    for name, rows in charges.broken_parts(number, batch.table, totals):
+        found += _at(f"{SPLIT}-A-003-C", batch, rows, f"{name} is not AllocatedRatio × the sum of its charge")
+    return found

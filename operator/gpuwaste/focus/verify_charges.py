@@ -82,23 +82,12 @@ class Charges:
         self.ratio.append(ratio)
 
     def _charge_of(self, parts: pa.Table) -> Int64s:
-        names = [name for name in _KEY if name in parts.column_names]
+        own = "x_OriginChargeId" in parts.column_names and parts["x_OriginChargeId"].null_count == 0
+        names = ["x_OriginChargeId"] if own else [name for name in _KEY if name in parts.column_names]
         keys = [column_codes(parts[name]) for name in names]
-        own = "x_OriginChargeId" in parts.column_names
-        if own:
-            origin = column_codes(parts["x_OriginChargeId"])
-            # Rows that name their charge are told apart by that alone.
-            named = pc.is_valid(parts["x_OriginChargeId"]).to_numpy()
-            keys = [origin, *(np.where(named, 0, key) for key in keys)]
-            names = ["x_OriginChargeId", *names]
         groups = group_numbers(keys)
         first = parts.select(names).take(pa.array(groups.first)).to_pylist()
-        texts = [
-            str(row["x_OriginChargeId"])
-            if own and row["x_OriginChargeId"] is not None
-            else "|".join(map(str, row.values()))
-            for row in first
-        ]
+        texts = ["|".join(map(str, row.values())) for row in first]
         numbers = np.array([self._number.setdefault(text, len(self._number)) for text in texts], np.int64)
         return numbers[groups.of]
 

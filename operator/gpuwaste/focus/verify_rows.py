@@ -6,6 +6,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,6 @@ from gpuwaste.focus.rules import row_rules
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import duckdb
     from numpy.typing import NDArray
 
     from gpuwaste.focus.columns import Version
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["broken_rows", "column_codes"]
+__all__ = ["broken_pairs", "broken_rows", "column_codes", "sample_rows"]
+
+_MAX_EXAMPLES: Final = 20
+_PLAIN: Final = {TIME_TYPE: pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()): pa.string()}
 
 _MANY_VALUES: Final = ("AllocatedMethodDetails", "AllocatedResourceId", "AllocatedResourceName", "AllocatedTags")
 """Columns that differ from row to row; rules ask only whether they are null or blank."""
@@ -41,28 +44,40 @@ def column_codes(column: pa.ChunkedArray | pa.Array) -> Int64s:
     return codes
 
 
-def broken_rows(
-    connection: duckdb.DuckDBPyConnection, batch: Batch, version: Version
-) -> Iterator[tuple[str, Int64s, str]]:
-    """Each broken rule of single rows: its id, the rows of the batch that break it, and why."""
+def sample_rows(batch: Batch, version: Version) -> pa.Table:
+    """One row for all rows of a batch that the rules of single rows cannot tell apart.
+
+    Columns: those of the version, times without a zone (they are UTC), `row_number` of the first of the rows in the
+    file, and `alike`, their count.
+    """
     table = batch.table
     groups = group_numbers(_alike(table))
-    seen = [name for name in table.column_names if name in {column.name for column in columns_of(version)}]
-    sample = table.select(seen).take(pa.array(groups.first))
-    for position, field in enumerate(sample.schema):
-        if field.type == TIME_TYPE:
-            plain = sample[field.name].cast(pa.timestamp("us"))
-            sample = sample.set_column(position, field.name, plain)
-    connection.register("sample", sample.append_column("position", pa.array(np.arange(len(sample)))))
-    rules = [rule for rule in row_rules(version) if set(rule.columns) <= set(seen)]
-    counts = connection.sql(
-        "SELECT " + ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules) + " FROM sample"
-    ).fetchall()
-    for rule, count in zip(rules, counts[0] if counts else (), strict=True):
-        if count:
-            found = connection.sql(f"SELECT position FROM sample WHERE {rule.broken}").fetchnumpy()["position"]
-            yield rule.id, np.flatnonzero(np.isin(groups.of, found)), rule.why
-    yield from _broken_pairs(table)
+    wanted = {column.name for column in columns_of(version)} & set(table.column_names)
+    seen = [name for name in table.column_names if name in wanted]
+    # Texts leave their dictionaries here: samples of many batches are joined.
+    columns = {name: table[name].take(pa.array(groups.first)) for name in seen}
+    columns = {name: values.cast(_PLAIN.get(values.type, values.type)) for name, values in columns.items()}
+    counts = {"row_number": batch.start + groups.first, "alike": np.bincount(groups.of, minlength=len(groups.first))}
+    return pa.table(columns | counts)
+
+
+def broken_rows(samples: list[pa.Table], version: Version) -> Iterator[tuple[str, int, str]]:
+    """Each broken rule of single rows: its id, the number of a row that breaks it, and why."""
+    table = pa.concat_tables(samples)
+    rules = [rule for rule in row_rules(version) if set(rule.columns) <= set(table.column_names)]
+    with duckdb.connect() as connection:
+        connection.register("sample", table)
+        counts = connection.sql(
+            "SELECT " + ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules) + " FROM sample"
+        ).fetchall()
+        for rule, count in zip(rules, counts[0] if counts else (), strict=True):
+            if not count:
+                continue
+            found = connection.sql(
+                f"SELECT row_number, alike FROM sample WHERE {rule.broken} ORDER BY row_number LIMIT {_MAX_EXAMPLES}"
+            ).fetchall()
+            for number, alike in found:
+                yield rule.id, number, f"{rule.why}{f', as on {alike - 1} rows like it' if alike > 1 else ''}"
 
 
 def _alike(table: pa.Table) -> list[Int64s]:
@@ -94,7 +109,8 @@ def _blank(column: pa.ChunkedArray) -> Int64s:
     return states[column_codes(coded)]
 
 
-def _broken_pairs(table: pa.Table) -> Iterator[tuple[str, Int64s, str]]:
+def broken_pairs(table: pa.Table) -> Iterator[tuple[str, Int64s, str]]:
+    """Each broken rule of key-value columns: its id, the rows of the table that break it, and why."""
     known: dict[str, tuple[Int64s, list[str]]] = {}
     for name in PAIR_COLUMNS:
         if name not in table.column_names:

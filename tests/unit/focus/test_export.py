@@ -102,4 +102,4 @@ def test_the_commands(store, tmp_path):
     pq.write_table(table, out)
     result = runner.invoke(focus, ["verify", out])
     assert result.exit_code == 1
-    assert "O-014-M row 1, charge" in result.output
+    assert "O-014-M row 1: the ratios of charge" in result.output
