@@ -52,7 +52,7 @@ def demo(out: Path | None, nodes: int, seed: int) -> None:
     """
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     folder = _prepare(out)
     console.print(_ABOUT.format(nodes=nodes, interval=_INTERVAL_SECONDS), soft_wrap=False)
     end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gpuwaste.api import UNMEASURED
 from gpuwaste.cluster.kinds import GPU_WASTES
 from gpuwaste.model.money import plain
 from gpuwaste.waste.figures import Figures, money_of, summarise, total
@@ -43,19 +44,19 @@ def print_summary(console: Console, rehearsal: Rehearsal, folder: Path) -> None:
 
 def _money(figures: Figures, which: str) -> str:
     amounts = figures.cost if which == "cost" else figures.waste_cost
-    shown = " + ".join(f"{plain(money_of(amount))} {currency}" for currency, amount in sorted(amounts.items()))
-    if figures.unpriced:
-        return f"{shown} + <unknown>" if shown else "<unknown>"
-    return shown or "0.00"
+    known = [f"{plain(money_of(amount), decimals=0)} {currency}" for currency, amount in sorted(amounts.items())]
+    return " + ".join([*known, *(["?"] if figures.unpriced else [])]) or "0"
 
 
 def _print_teams(console: Console, by: dict[tuple[str, ...], Figures]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="Waste by team, one day", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(
+        title="Waste by team, one day, in GPU-hours", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+    )
     table.add_column("Team", no_wrap=True)
-    for name in ("Owned GPUh", "Effective", "Waste", "Waste %", "Cost", "Cost of waste"):
+    for name in ("Owned", "Effective", "Waste", "Waste %", "Cost", "Cost of waste"):
         table.add_column(name, justify="right", no_wrap=True)
     names = sorted({team for team, _ in by if team}, key=lambda team: -by[team, "holder"].waste)
     lines: list[tuple[str, Figures]] = [(name, by[name, "holder"]) for name in names]
@@ -73,6 +74,8 @@ def _print_teams(console: Console, by: dict[tuple[str, ...], Figures]) -> None:
             end_section=name == "(held by nobody)",
         )
     console.print(table)
+    if lines[-1][1].unpriced:
+        console.print("[dim]?: no price is known for some of these GPUs; unknown is never counted as zero.[/dim]\n")
 
 
 def _print_workloads(console: Console, rehearsal: Rehearsal) -> None:
@@ -81,25 +84,25 @@ def _print_workloads(console: Console, rehearsal: Rehearsal) -> None:
 
     bodies = rehearsal.cluster.objects(GPU_WASTES)
     table = Table(
-        title=f"kubectl get gpuwaste -A: the {_WORKLOADS} with most waste of {len(bodies)}",
+        title=f"The {_WORKLOADS} of {len(bodies)} workloads with most waste, as `kubectl get gpuwaste -A` shows them",
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
+        pad_edge=False,
     )
-    for name in ("Namespace", "Workload"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("Workload", overflow="fold", min_width=24)
     for name in ("GPUs", "Held", "Effective", "Waste %", "Cost/Month"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Advice", overflow="fold", ratio=1)
+    table.add_column("Advice", overflow="fold", min_width=20)
     for body in sorted(bodies, key=_waste_of, reverse=True)[:_WORKLOADS]:
         summary = body["status"]["summary"]
+        measured = summary["effectiveGPUHours"] != UNMEASURED
         table.add_row(
-            body["metadata"]["namespace"],
-            summary["workload"],
+            f"{body['metadata']['namespace']}/{summary['workload']}",
             summary["gpus"],
             summary["heldGPUHours"],
-            summary["effectiveGPUHours"],
-            summary["wastePercent"],
+            summary["effectiveGPUHours"] if measured else "?",
+            summary["wastePercent"] if measured else "?",
             summary["costPerMonth"],
             summary["advice"],
         )
@@ -117,21 +120,20 @@ def _print_plan(console: Console, plan: PlanDocument | None) -> None:
         console.print("  no GPU node is known, so there is nothing to plan")
         return
     objective, saving = plan.objective, plan.savings
-    unit = f"{objective.currency or 'GPUs'} an hour" if objective.currency else "GPUs"
-    console.print(
-        f"  now {objective.current:f} {unit}, planned {objective.planned:f}, proven bound {objective.bound:f}"
-    )
-    console.print(
-        f"  gap to the bound {objective.gap * 100:.2f} %, {plan.moves} pods moved, {len(plan.actions)} actions"
-    )
+    unit = f"{objective.currency} an hour" if objective.currency else "GPUs"
+    current, planned, bound = (plain(one) for one in (objective.current, objective.planned, objective.bound))
+    console.print(f"  now {current} {unit}; planned {planned}; no plan can go below {bound} (proven)")
+    gap = plain(objective.gap * 100)
+    console.print(f"  {gap} % above that bound; {plan.moves} pods move, {len(plan.actions)} actions")
     cash = "<unknown>" if saving.cash_now is None else f"{plain(saving.cash_now)} {saving.currency or ''} a month"
-    freed = "<unknown>" if saving.capacity_freed_gpu_hours is None else f"{saving.capacity_freed_gpu_hours:f} GPU-hours"
-    console.print(f"  cash saved now {cash}; capacity freed a month {freed}")
+    console.print(f"  saved at once: {cash}")
+    if saving.capacity_freed_gpu_hours:
+        console.print(f"  freed for others: {plain(saving.capacity_freed_gpu_hours)} GPU-hours a month")
     for refusal in _first(plan):
         console.print(f"  left alone: {refusal}")
 
 
 def _first(plan: PlanDocument) -> Iterable[str]:
-    shown = [f"{one.target.kind}/{one.target.name}: {one.message}" for one in plan.refused[:3]]
+    shown = [one.message for one in plan.refused[:3]]
     more = len(plan.refused) - len(shown)
     return [*shown, f"and {more} more (plan.json)"] if more > 0 else shown
