@@ -34,7 +34,7 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"`{' '.join(command[:6])} …` failed with {done.returncode}:\n{tail}")
 
 
-def _header() -> Path:
+def header_folder() -> Path:
     """The folder with NVIDIA's `nvml.h`, from the package index at the pinned version."""
 
     def make(folder: Path) -> None:
@@ -64,7 +64,7 @@ def built(sanitize: str = "") -> Path:
         for path in _HERE.glob(pattern)
     )
     digest = digest_of([*sources, Path(str(products.__file__))], sanitize)
-    header = _header()
+    header = header_folder()
 
     def make(folder: Path) -> None:
         settings = [f"OUT={folder}", f"INCLUDE={header}", f"PYTHON={sys.executable}", f"SANITIZE={sanitize}"]

@@ -27,6 +27,7 @@ __all__ = ["apply_node", "clear_faults", "clients", "history", "register", "rese
 _FOREVER_NS = (1 << 63) - 1
 _STRATEGIES = {0: "none", 1: "time-slicing", 2: "mps"}
 _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux
+_NO_PID = 1 << 22  # Linux gives no process such a number
 
 
 def _seconds(ns: int) -> float:
@@ -83,14 +84,32 @@ def clear_faults(sim: SimState, *, gpu: str = "", kind: int = 0) -> int:
     return ended
 
 
+def _holder(sim: SimState, byte: int) -> int | None:
+    """PID of the process that holds a lock on a byte (0: not visible from here), or None for nobody."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, byte, 1, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(sim.descriptor, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
 def clients(sim: SimState) -> int:
     """How many other processes hold the driver open."""
-    count = 0
-    for slot in range(CONSTANTS["MAX_CLIENTS"]):
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, 0, CONSTANTS["LOCK_CLIENTS"] + slot, 1, 0)
-        answer = struct.unpack(_FLOCK, fcntl.fcntl(sim.descriptor, fcntl.F_GETLK, asked))
-        count += answer[0] != fcntl.F_UNLCK
-    return count
+    first = CONSTANTS["LOCK_CLIENTS"]
+    return sum(_holder(sim, first + slot) is not None for slot in range(CONSTANTS["MAX_CLIENTS"]))
+
+
+def _live_pids(sim: SimState) -> dict[int, int]:
+    """PIDs, by slot, of processes that attached themselves; the entries of dead ones are ended."""
+    found = {}
+    for slot, process in enumerate(sim.state.processes[: sim.state.process_count]):
+        if process.origin != CONSTANTS["ORIGIN_LIVE"] or process.until_ns != _FOREVER_NS:
+            continue
+        pid = _holder(sim, CONSTANTS["LOCK_PROCESSES"] + slot)
+        if pid is not None:
+            found[slot] = pid
+            continue
+        with sim.writing():
+            process.until_ns = min(process.until_ns, sim.now_ns())
+    return found
 
 
 def reset_gpu(sim: SimState, uuid: str) -> None:
@@ -221,7 +240,7 @@ def _history_gpu(sim: SimState, index: int) -> ScenarioGpu:
     instances = []
     for compute in sim.state.computes[: sim.state.compute_count]:
         instance = sim.state.instances[compute.instance]
-        if compute.published and instance.gpu == index:
+        if compute.published and instance.published and instance.gpu == index:
             profile = names[instance.profile_id]
             instances.append(ScenarioInstance(uuid=compute.uuid.decode(), profile=profile, start=instance.start))
     return ScenarioGpu(
@@ -236,16 +255,24 @@ def _history_gpu(sim: SimState, index: int) -> ScenarioGpu:
 def history(sim: SimState, *, name: str, uid: str) -> ScenarioNode:
     """What ran on the node, as a scenario: every process that was there with its load, those that have ended too.
 
-    The agent's `simulate.truth` computes from it what a perfect agent would have reported. Exact while a GPU's MIG
-    mode and sharing stay as they are, and for compute instances that fill their GPU instance.
+    A process that attached itself has its PID while it lives; after that, where another has the number that it saw
+    itself, it has one above four million. The agent's `simulate.truth` computes from the node what a perfect agent
+    would have reported: exact while a GPU's MIG mode and sharing stay as they are, and for compute instances that
+    fill their GPU instance.
     """
+    live = _live_pids(sim)
+    taken: dict[int, tuple[bool, bytes]] = {}
     processes = []
     for slot, entry in enumerate(sim.state.processes[: sim.state.process_count]):
         if not entry.published or entry.until_ns <= entry.from_ns:
             continue
+        pid = live.get(slot) or entry.pid
+        identity = (slot in live, entry.name)
+        if taken.setdefault(pid, identity) != identity:
+            pid = _NO_PID + slot
         processes.append(
             ScenarioProcess(
-                pid=entry.pid,
+                pid=pid,
                 parent=_parent_uuid(sim, slot),
                 load=_load(sim, slot),
                 from_s=entry.from_ns / SECOND,

@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text)
-        made.set_defaults(run=run, parser=made)
+        made.set_defaults(act=run, parser=made)
         return made
 
     create = command("create", _create, "make a node's state file from a scenario")
@@ -228,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a command; returns 0, or 1 with one line on stderr where it is refused."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        return int(args.act(args))
     except (ScenarioError, StateError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -89,7 +89,7 @@ class Gpu(ctypes.Structure):
 
 
 class Instance(ctypes.Structure):
-    """A GPU instance; entries are never used again, so the history stays readable."""
+    """A GPU instance; an entry is used again only where no process ever ran on it, so the history stays readable."""
 
     c_name = "sim_instance"
     _fields_ = [
@@ -138,7 +138,7 @@ class Point(ctypes.Structure):
 
 
 class Process(ctypes.Structure):
-    """A process on a GPU (`compute` ANY) or on a compute instance; never used again, like `Instance`."""
+    """A process on a GPU (`compute` ANY) or on a compute instance; the entry is never used again."""
 
     c_name = "sim_process"
     _fields_ = [

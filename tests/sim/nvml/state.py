@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.sim.nvml.layout import ANY, CONSTANTS, MAGIC, Compute, Fault, Instance, Point, Process, State
@@ -18,6 +17,7 @@ from gpuwaste_agent.simulate.scenario import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from gpuwaste_agent.simulate.scenario import (
         ScenarioFault,

@@ -160,14 +160,15 @@ static uint32_t free_ci_id(uint32_t instance)
 static nvmlReturn_t create(const struct gi_target *target, uint32_t slices, const uint32_t *wanted,
                            nvmlComputeInstance_t *handle)
 {
-    uint32_t index = sim_state->compute_count, taken = taken_slices(target->index), start = 0;
+    uint32_t taken = taken_slices(target->index), start = 0;
     bool found = false;
     for (uint32_t at = 0; at < target->profile->slices && !found; at++)
         if (legal_start(target, slices, at) && (!wanted || *wanted == at) && !(taken & ((1u << slices) - 1u) << at)) {
             start = at;
             found = true;
         }
-    REQUIRE(found && index < SIM_MAX_COMPUTES, NVML_ERROR_INSUFFICIENT_RESOURCES);
+    uint32_t index = found ? sim_free_compute() : SIM_ANY;
+    REQUIRE(index != SIM_ANY, NVML_ERROR_INSUFFICIENT_RESOURCES);
     struct sim_compute *compute = &sim_state->computes[index];
     *compute = (struct sim_compute){
         .created_ns = target->on.now,
@@ -178,7 +179,8 @@ static nvmlReturn_t create(const struct gi_target *target, uint32_t slices, cons
         .start = start,
     };
     name_compute(compute->uuid, sizeof compute->uuid);
-    sim_state->compute_count = index + 1;
+    if (index == sim_state->compute_count)
+        sim_state->compute_count = index + 1;
     __atomic_store_n(&compute->published, 1, __ATOMIC_RELEASE);
     *handle = &sim_compute_handles[index];
     return NVML_SUCCESS;

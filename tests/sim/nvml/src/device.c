@@ -7,6 +7,7 @@
 #include "sim.h"
 
 #define FIRST_BUS 0x10u
+#define LINK_WIDTH 16u
 #define VENDOR_SUBSYSTEM 0x147910DEu
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
@@ -156,6 +157,47 @@ nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci)
 nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {
     return pci_info(__func__, device, pci);
+}
+
+static nvmlReturn_t link_generation(const char *call, nvmlDevice_t device, unsigned int *generation)
+{
+    ARGUMENT(generation);
+    struct target target;
+    TRY(sim_enter(call, device, &target));
+    WHOLE_GPU;
+    uint32_t architecture = target.product->architecture;
+    *generation = architecture >= NVML_DEVICE_ARCH_HOPPER ? 5 : architecture >= NVML_DEVICE_ARCH_AMPERE ? 4 : 3;
+    return NVML_SUCCESS;
+}
+
+static nvmlReturn_t link_width(const char *call, nvmlDevice_t device, unsigned int *width)
+{
+    ARGUMENT(width);
+    struct target target;
+    TRY(sim_enter(call, device, &target));
+    WHOLE_GPU;
+    *width = LINK_WIDTH;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int *generation)
+{
+    return link_generation(__func__, device, generation);
+}
+
+nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(nvmlDevice_t device, unsigned int *generation)
+{
+    return link_generation(__func__, device, generation);
+}
+
+nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int *width)
+{
+    return link_width(__func__, device, width);
+}
+
+nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int *width)
+{
+    return link_width(__func__, device, width);
 }
 
 nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, nvmlBrandType_t *brand)

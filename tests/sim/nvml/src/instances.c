@@ -56,9 +56,10 @@ static nvmlReturn_t create(const struct target *target, const struct sim_profile
                            nvmlGpuInstance_t *handle)
 {
     struct taken taken = sim_taken(target->gpu, profile->id);
-    uint32_t start = wanted ? *wanted : 0, index = sim_state->instance_count;
+    uint32_t start = wanted ? *wanted : 0;
     bool fits = wanted ? sim_fits(&taken, profile, start) : choose(target->product, &taken, profile, &start);
-    REQUIRE(fits && index < SIM_MAX_INSTANCES, NVML_ERROR_INSUFFICIENT_RESOURCES);
+    uint32_t index = fits ? sim_free_instance() : SIM_ANY;
+    REQUIRE(index != SIM_ANY, NVML_ERROR_INSUFFICIENT_RESOURCES);
     struct sim_instance *instance = &sim_state->instances[index];
     *instance = (struct sim_instance){
         .created_ns = target->now,
@@ -69,7 +70,8 @@ static nvmlReturn_t create(const struct target *target, const struct sim_profile
         .start = start,
         .size = profile->size,
     };
-    sim_state->instance_count = index + 1;
+    if (index == sim_state->instance_count)
+        sim_state->instance_count = index + 1;
     __atomic_store_n(&instance->published, 1, __ATOMIC_RELEASE);
     *handle = &sim_instance_handles[index];
     return NVML_SUCCESS;

@@ -28,6 +28,45 @@ bool sim_has_processes(uint32_t gpu, uint32_t compute, int64_t now)
     return false;
 }
 
+static bool ever_used(uint32_t compute)
+{
+    for (uint32_t slot = 0; slot < sim_state->process_count; slot++)
+        if (sim_state->processes[slot].compute == compute)
+            return true;
+    return false;
+}
+
+/* Forget the dead compute instances of a dead GPU instance; false where one of them has a history. */
+static bool forget_computes(uint32_t instance)
+{
+    for (uint32_t index = 0; index < sim_state->compute_count; index++)
+        if (sim_state->computes[index].published && sim_instance_of(index) == instance &&
+            (sim_compute_alive(index) || ever_used(index)))
+            return false;
+    for (uint32_t index = 0; index < sim_state->compute_count; index++)
+        if (sim_instance_of(index) == instance)
+            __atomic_store_n(&sim_state->computes[index].published, 0, __ATOMIC_RELEASE);
+    return true;
+}
+
+uint32_t sim_free_instance(void)
+{
+    for (uint32_t index = 0; index < sim_state->instance_count; index++)
+        if (!sim_instance_alive(index) && forget_computes(index)) {
+            __atomic_store_n(&sim_state->instances[index].published, 0, __ATOMIC_RELEASE);
+            return index;
+        }
+    return sim_state->instance_count < SIM_MAX_INSTANCES ? sim_state->instance_count : SIM_ANY;
+}
+
+uint32_t sim_free_compute(void)
+{
+    for (uint32_t index = 0; index < sim_state->compute_count; index++)
+        if (!sim_state->computes[index].published)
+            return index;
+    return sim_state->compute_count < SIM_MAX_COMPUTES ? sim_state->compute_count : SIM_ANY;
+}
+
 static bool has_instances(uint32_t gpu)
 {
     for (uint32_t index = 0; index < sim_state->instance_count; index++)

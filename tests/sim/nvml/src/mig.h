@@ -24,6 +24,10 @@ struct taken {
 struct taken sim_taken(uint32_t gpu, uint32_t profile_id);
 bool sim_fits(const struct taken *taken, const struct sim_profile *profile, uint32_t start);
 
+/* A place for a new entry, which is not published: one that nothing refers to any more, or the next. Full: SIM_ANY. */
+uint32_t sim_free_instance(void);
+uint32_t sim_free_compute(void);
+
 /* Whether a process runs on a parent; SIM_ANY for `compute`: anywhere on the GPU. */
 bool sim_has_processes(uint32_t gpu, uint32_t compute, int64_t now);
 

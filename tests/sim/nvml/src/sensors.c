@@ -4,7 +4,6 @@
 #include "sim.h"
 
 #define MIB (UINT64_C(1) << 20)
-#define IDLE_SM_MHZ 210u
 #define IDLE_CELSIUS 30
 #define LOAD_CELSIUS 45
 #define SLOWDOWN_CELSIUS 90u
@@ -271,7 +270,7 @@ static nvmlReturn_t clock_mhz(const char *call, nvmlDevice_t device, nvmlClockTy
     if (type == NVML_CLOCK_MEM)
         *mhz = target.product->memory_mhz;
     else
-        *mhz = most || busy(&target) ? target.product->sm_mhz : IDLE_SM_MHZ;
+        *mhz = most || busy(&target) ? target.product->sm_mhz : SIM_IDLE_SM_MHZ;
     return NVML_SUCCESS;
 }
 

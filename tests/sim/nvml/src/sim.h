@@ -73,6 +73,7 @@ unsigned int sim_percent(double part);
 
 /* Sampling of utilization: the driver's samples are this long and end on multiples of it. */
 #define SIM_SAMPLE_NS INT64_C(200000000)
+#define SIM_IDLE_SM_MHZ 210u
 
 /* Live instances. */
 bool sim_instance_alive(uint32_t instance);
