@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -189,3 +190,7 @@ class Metrics(Collector):
         """Content type and text for an Accept header: OpenMetrics where asked for, else Prometheus text."""
         encoder, content_type = choose_encoder(accept)
         return content_type, encoder(self._registry)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown_table())

@@ -79,6 +79,10 @@ class _Gpu:
     refused: dict[str, str] = field(default_factory=dict)
 
 
+def _memory_info_v2(handle: Any) -> Any:
+    return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+
+
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -364,7 +368,7 @@ class RealNvml:
 
     def _read_parent(self, gpu: _Gpu, parent: _Parent) -> ParentReading:
         mig = gpu.info.mig_enabled
-        memory = self._ask(gpu, "memory", pynvml.nvmlDeviceGetMemoryInfo, parent.handle)
+        memory = self._memory(gpu, parent.handle)
         processes = self._processes(gpu, parent, mig=mig) if self._list_processes else None
         activity = Activity()
         if parent.gpm is not None:
@@ -385,6 +389,11 @@ class RealNvml:
             memory_bytes=None if memory is None else memory.used,
             processes=processes,
         )
+
+    def _memory(self, gpu: _Gpu, handle: Any) -> Any:
+        """Memory in use without what the driver keeps for itself, where the driver tells it apart."""
+        exact = self._ask(gpu, "memory v2", _memory_info_v2, handle)
+        return exact if exact is not None else self._ask(gpu, "memory", pynvml.nvmlDeviceGetMemoryInfo, handle)
 
     def _device_duty(self, gpu: _Gpu) -> float | None:
         """Average of the utilization samples the driver kept since the last reading; else its newest value."""

@@ -177,30 +177,32 @@ class SimulatedNvml:
         facts = gpu.facts
         watts = facts.idle_watts + (facts.max_watts - facts.idle_watts) * sm
         self._energy_mj[gpu_uuid] += watts * (now - self._read_at[gpu_uuid]) * 1000
-        xids, lost, unhealthy = self._faults(gpu_uuid, self._read_at[gpu_uuid], now)
+        xids, silent, unhealthy = self._faults(gpu_uuid, self._read_at[gpu_uuid], now)
         self._read_at[gpu_uuid] = now
-        if lost:
-            return GpuReading(True, xids, None, ())
+        if silent:
+            return GpuReading(unhealthy, xids, None, ())
         energy = None if facts.architecture == _PASCAL else int(self._energy_mj[gpu_uuid])
         return GpuReading(unhealthy, xids, energy, readings)
 
     def _faults(self, gpu_uuid: str, since: float, now: float) -> tuple[tuple[int, ...], bool, bool]:
+        """XIDs since the last reading, whether the GPU does not answer, and whether it is unhealthy."""
         xids: list[int] = []
-        lost = unhealthy = False
+        silent = unhealthy = False
         for fault in self._node.faults:
-            if fault.gpu != gpu_uuid:
+            if fault.gpu not in ("", gpu_uuid):
                 continue
             begins = since < fault.from_s <= now
             active = fault.from_s <= now < fault.until_s
-            if fault.kind == "lost":
-                lost = lost or active
+            if fault.kind in ("lost", "hang", "driver-reload"):
+                silent = silent or active
+                unhealthy = unhealthy or (active and fault.kind == "lost")
             elif fault.kind == "xid":
                 unhealthy = unhealthy or (active and fault.xid not in APPLICATION_XIDS)
                 if begins and fault.xid:
                     xids.append(fault.xid)
             elif fault.kind == "counter-reset" and begins:
                 self._energy_mj[gpu_uuid] = 0.0
-        return tuple(xids), lost, unhealthy or lost
+        return tuple(xids), silent, unhealthy
 
     def close(self) -> None:
         """Nothing to let go."""

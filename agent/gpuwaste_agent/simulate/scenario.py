@@ -33,7 +33,7 @@ __all__ = [
 
 VERSION = 1
 STRATEGIES = {"none": Sharing.EXCLUSIVE, "time-slicing": Sharing.TIME_SLICING, "mps": Sharing.MPS}
-FAULT_KINDS = ("lost", "xid", "counter-reset", "clock-step")
+FAULT_KINDS = ("lost", "xid", "hang", "driver-reload", "counter-reset", "clock-step")
 FOREVER = float("inf")
 
 
@@ -122,7 +122,11 @@ class ScenarioContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioFault:
-    """Something goes wrong: `lost` and `xid` until `until_s`, `counter-reset` and `clock-step` at `from_s`."""
+    """Something goes wrong from `from_s` on.
+
+    `lost`, `xid`, `hang` (calls do not return) and `driver-reload` (of all GPUs) last until `until_s`;
+    `counter-reset` and `clock-step` happen once.
+    """
 
     kind: str
     gpu: str = ""

@@ -223,7 +223,7 @@ def _fault(value: Any, where: str) -> ScenarioFault:
         step_s=reader.number("step_s", 0.0),
     )
     reader.done()
-    if fault.kind != "clock-step" and not fault.gpu:
+    if fault.kind not in ("clock-step", "driver-reload") and not fault.gpu:
         raise reader.fail("gpu", f"is missing: say which GPU the fault `{fault.kind}` hits")
     return fault
 

@@ -1,0 +1,108 @@
+"""Handing over what nobody has fetched, to a real HTTP server."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import trustme
+
+from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.leaving import Handover, HandoverError, hand_over
+from gpuwaste_agent.server import Identity, TlsFiles
+from gpuwaste_agent.wire.usage_pb2 import Batch, Record
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    for _ in range(30):
+        journal.append([Record(window_ns=1) for _ in range(2)])
+    journal.sync()
+    yield journal
+    journal.close()
+
+
+class Receiver:
+    """Takes what it is sent; answers with `status`."""
+
+    def __init__(self, context: ssl.SSLContext | None = None, status: int = 200):
+        received = self.received = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args):
+                """Silent."""
+
+            def take(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                received.append((self.command, self.path, Batch.FromString(body)))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_POST = do_PUT = take  # noqa: N815 - the names are the base class's
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.scheme = "http"
+        if context is not None:
+            self.scheme = "https"
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    @property
+    def url(self):
+        return f"{self.scheme}://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+IDENTITY = Identity(node="n", node_uid="u")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_only_what_was_not_fetched_goes(journal, method):
+    with Receiver() as receiver:
+        sent = hand_over(Handover(method=method, url=receiver.url + "/v1/windows?sig=x"), journal, IDENTITY, after=50)
+    ((command, path, batch),) = receiver.received
+    assert (command, path) == (method, "/v1/windows?sig=x")
+    assert [record.seq for record in batch.records] == list(range(51, 61))
+    assert (batch.node, batch.journal_id) == ("n", journal.journal_id)
+    assert sent == batch.ByteSize()
+
+
+def test_nothing_is_sent_where_everything_was_fetched(journal):
+    with Receiver() as receiver:
+        assert hand_over(Handover(method="PUT", url=receiver.url), journal, IDENTITY, after=60) == 0
+    assert receiver.received == []
+
+
+def test_mutual_tls_with_the_operator(journal, tmp_path):
+    ca = trustme.CA()
+    cert = ca.issue_cert("agent.gpuwaste.internal")
+    files = TlsFiles(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "ca")
+    files.cert.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+    files.key.write_bytes(cert.private_key_pem.bytes())
+    ca.cert_pem.write_to_path(files.ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    with Receiver(context) as receiver:
+        hand_over(Handover(method="POST", url=receiver.url + "/v1/windows", tls=files), journal, IDENTITY, after=0)
+    assert len(receiver.received[0][2].records) == 60
+
+
+def test_a_refusal_and_a_dead_address_are_named(journal):
+    with Receiver(status=403) as receiver, pytest.raises(HandoverError, match=r"PUT 127\.0\.0\.1 answered 403"):
+        hand_over(Handover(method="PUT", url=receiver.url), journal, IDENTITY, after=0)
+    with pytest.raises(HandoverError, match=r"POST 127\.0\.0\.1: .*refused"):
+        hand_over(Handover(method="POST", url=receiver.url), journal, IDENTITY, after=0)

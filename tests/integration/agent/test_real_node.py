@@ -1,0 +1,186 @@
+"""The agent as it runs on a node: NVML by the real bindings, the kubelet's socket, /proc and the log directory.
+
+The driver is the simulated library with NVML's real ABI; the kubelet is a grpc server on a unix socket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from tests.integration.agent.test_podresources import Kubelet
+from tests.sim.nvml.build import BuildError, built
+from tests.sim.nvml.change import apply_node
+from tests.sim.nvml.state import create_state
+from tests.unit.agent.builders import SECOND, a_node, name_uid, process
+
+from gpuwaste_agent.wire.usage_pb2 import Batch
+
+CONTAINER = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def library():
+    try:
+        return built() / "libnvidia-ml.so.1"
+    except BuildError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"the simulated driver cannot be built here: {error}")
+
+
+def a_mixed_node():
+    return (
+        a_node()
+        .gpu("H100-80GB", strategy="time-slicing", replicas=2)
+        .gpu("H100-80GB", mig=(("3g.40gb", 0), ("1g.10gb", 4)))
+        .gpu("T4-16GB")
+        .gpu("A100-80GB", mig=(("3g.40gb", 4),))
+        .pod("busy", process(101, 0.7, 0.5), devices=["GPU-0::0"])
+        .pod("light", process(102, 0.2, 0.25), devices=["GPU-0::1"])
+        .pod("mig", process(103, 0.4, 0.5, parent="MIG-1-0"), devices=["MIG-1-0"])
+        .pod("t4", process(104, 0.3, parent="GPU-2"), devices=["GPU-2"])
+        .pod("a100", process(105, 0.3, parent="MIG-3-0"), devices=["MIG-3-0"])
+        .on_host(process(106, 0.1, parent="GPU-2"))
+        .obj()
+    )
+
+
+@pytest.fixture
+def node(library, tmp_path):
+    """Everything a node has but the agent; yields flags, environment and the driver's state."""
+    scenario = a_mixed_node()
+    state = create_state(tmp_path / "nvml.state", scenario, start_utc_ns=time.time_ns())
+    kubelet = Kubelet(tmp_path / "kubelet.sock")
+    kubelet.allocatable = {"nvidia.com/gpu": [slice_ for gpu in scenario.gpus for slice_ in gpu.slice_ids()]}
+    (tmp_path / "proc" / "106").mkdir(parents=True)
+    (tmp_path / "proc" / "106" / "cgroup").write_text("0::/system.slice/host.service\n")
+    (tmp_path / "proc" / "1").mkdir()
+    (tmp_path / "proc" / "1" / "comm").write_text("pause\n")
+    for container in scenario.containers:
+        kubelet.give(container.pod, "nvidia.com/gpu", *container.devices, container="c")
+        (tmp_path / "pods" / f"ns_{container.pod}_{container.pod_uid}").mkdir(parents=True)
+        for one in container.processes:
+            (tmp_path / "proc" / str(one.pid)).mkdir()
+            path = f"0::/kubepods/burstable/pod{container.pod_uid}/{CONTAINER}\n"
+            (tmp_path / "proc" / str(one.pid) / "cgroup").write_text(path)
+    flags = ["--nvml-library", library, "--pod-resources", kubelet.socket, "--proc", tmp_path / "proc"]
+    flags += ["--pod-logs", tmp_path / "pods", "--interval", "0.25", "--window", "1", "--node", "n"]
+    flags += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", tmp_path / "journal"]
+    environment = {**os.environ, "GPUWASTE_SIM_STATE": str(tmp_path / "nvml.state")}
+    yield flags, environment, state, scenario
+    kubelet.server.stop(None).wait()
+
+
+def start(node, *command):
+    flags, environment, *_ = node
+    words = [sys.executable, "-m", "gpuwaste_agent.main", *command, *map(str, flags)]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def running(node):
+    process_ = start(node)
+    line = process_.stderr.readline()
+    assert "windows on port" in line, line + process_.stderr.read()
+    port = int(line.split("windows on port ")[1].split(",")[0])
+    yield process_, f"http://127.0.0.1:{port}/v1/windows?limit=20000"
+    process_.kill()
+    process_.communicate(timeout=10)
+
+
+def full_windows(url: str, wanted: int, after: int = 0):
+    """Records of so many windows that were read whole."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}&after={after}", timeout=5) as answer:  # noqa: S310 - loopback
+            records = Batch.FromString(answer.read()).records
+        whole = {
+            r.window_start_unix_ns
+            for r in records
+            if r.WhichOneof("body") == "device" and r.device.figures.memory_quality.coverage_ppm == 1_000_000
+        }
+        if len(whole) > wanted:
+            starts = sorted(whole)[-wanted:]
+            return [r for r in records if r.window_start_unix_ns in starts]
+        time.sleep(0.2)
+    raise AssertionError("too few whole windows")
+
+
+def test_figures_agree_with_the_load(running):
+    _, url = running
+    windows = 5
+    records = full_windows(url, windows)
+    usages = [r.usage for r in records if r.WhichOneof("body") == "usage"]
+    devices = [r.device for r in records if r.WhichOneof("body") == "device"]
+
+    def total(pod, figure):
+        return sum(getattr(u.figures, figure) for u in usages if u.pod == pod) / SECOND / windows
+
+    assert total("busy", "duty_ns") == pytest.approx(0.7, rel=0.01)
+    assert total("light", "duty_ns") == pytest.approx(0.2, rel=0.01)
+    assert total("mig", "duty_ns") == pytest.approx(0.4, rel=0.01)
+    assert total("mig", "sm_ns") == pytest.approx(0.2, rel=0.01)
+    assert total("t4", "duty_ns") == pytest.approx(0.3, rel=0.01)
+    shared = sum(d.figures.sm_ns for d in devices if d.parent_id == "GPU-0") / SECOND / windows
+    assert shared == pytest.approx(0.7 * 0.5 + 0.2 * 0.25, rel=0.01)
+    for pod, true_sm in (("busy", 0.35), ("light", 0.05)):
+        low = sum(u.figures.sm_quality.low for u in usages if u.pod == pod) / SECOND / windows
+        high = sum(u.figures.sm_quality.high for u in usages if u.pod == pod) / SECOND / windows
+        assert low - 0.01 <= true_sm <= high + 0.01
+    host = sum(d.unattributed.duty_ns for d in devices if d.parent_id == "GPU-2") / SECOND / windows
+    assert host == pytest.approx(0.1, abs=0.01)
+    a100 = next(u for u in usages if u.pod == "a100")
+    assert not a100.figures.HasField("duty_ns")
+    assert a100.held_ns == SECOND
+    assert {u.pod_uid for u in usages} == {name_uid(u.pod) for u in usages}
+    assert {u.container_id for u in usages} == {CONTAINER}
+
+
+def test_a_layout_change_is_seen_and_no_window_is_lost(running, node):
+    _, url = running
+    _, _, state, scenario = node
+    full_windows(url, 1)
+    gpu = scenario.gpus[1]
+    changed = dataclasses.replace(
+        scenario,
+        gpus=(scenario.gpus[0], dataclasses.replace(gpu, mig=gpu.mig[:1]), *scenario.gpus[2:]),
+    )
+    apply_node(state, changed)
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        parents = {r.device.parent_id for r in full_windows(url, 1) if r.WhichOneof("body") == "device"}
+        if "MIG-1-1" not in parents:
+            break
+        time.sleep(0.5)
+    assert "MIG-1-0" in parents
+    assert "MIG-1-1" not in parents
+
+
+def test_the_driver_is_let_go_at_once(running):
+    process_, url = running
+    full_windows(url, 1)
+    began = time.monotonic()
+    process_.send_signal(signal.SIGTERM)
+    process_.wait(timeout=10)
+    assert time.monotonic() - began < 1.5
+    assert process_.returncode == 0
+
+
+def test_the_doctor_names_what_cannot_be_read_and_why(node):
+    process_ = start(node, "doctor", "-o", "json")
+    out, errors = process_.communicate(timeout=30)
+    assert process_.returncode == 0, errors
+    found = {(f["subject"], f["figure"]): f for f in json.loads(out)}
+    assert found["GPU-0", "sm"]["state"] == "readable"
+    assert found["MIG-1-0", "sm"]["why"] == "GPM"
+    assert "dcgm-exporter" in found["MIG-3-0", "duty"]["fix"]
+    assert found["GPU-2", "sm"]["state"] == "not readable"
+    assert "hostPID" in next(f["fix"] for (_, figure), f in found.items() if figure == "owners")

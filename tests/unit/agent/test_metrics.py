@@ -1,0 +1,85 @@
+"""Metrics: sums, series that end with their container, names, and the table in the docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tests.unit.agent.builders import Rig, a_node, process
+
+from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.metrics import METRICS, Metrics, markdown_table
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    journal = Journal(tmp_path)
+    yield Metrics(journal)
+    journal.close()
+
+
+def scraped(metrics, accept="application/openmetrics-text; version=1.0.0"):
+    content_type, body = metrics.render(accept)
+    return content_type, {f.name: f for f in text_string_to_metric_families(body.decode())}
+
+
+def test_windows_become_counters_in_base_units(metrics):
+    node = a_node().gpu("H100-80GB").pod("a", process(1, 0.5, 0.5)).obj()
+    for _ in range(2):
+        metrics.add(Rig(node).every(1, 60).records)
+    _, families = scraped(metrics)
+    (sample,) = families["gpuwaste_container_sm_seconds"].samples
+    assert sample.value == pytest.approx(30)
+    assert sample.labels == {
+        "gpu": "GPU-0", "parent": "GPU-0", "slice": "GPU-0", "namespace": "ns", "pod": "a", "container": "c",
+    }  # fmt: skip
+    assert families["gpuwaste_device_duty_seconds"].samples[0].value == pytest.approx(60)
+    assert families["gpuwaste_container_held_seconds"].samples[0].value == pytest.approx(120)
+
+
+def test_what_is_unmeasured_has_no_series_and_a_measured_zero_has(metrics):
+    node = a_node().gpu("T4-16GB").pod("a").obj()
+    metrics.add(Rig(node).every(1, 60).records)
+    _, families = scraped(metrics)
+    assert families["gpuwaste_container_sm_seconds"].samples == []
+    assert families["gpuwaste_container_duty_seconds"].samples[0].value == 0
+
+
+def test_series_of_a_container_end_with_it(metrics):
+    node = a_node().gpu("T4-16GB").pod("a", until_s=60).pod("b", from_s=60).obj()
+    records = Rig(node).every(1, 120).records
+    for start in sorted({record.window_start_unix_ns for record in records}):
+        metrics.add([record for record in records if record.window_start_unix_ns == start])
+    _, families = scraped(metrics)
+    assert [s.labels["pod"] for s in families["gpuwaste_container_held_seconds"].samples] == ["b"]
+
+
+def test_the_agent_tells_about_itself(metrics):
+    metrics.tick(0.25, 3_000_000_000)
+    _, families = scraped(metrics)
+    assert families["gpuwaste_agent_ticks"].samples[0].value == 1
+    assert families["gpuwaste_agent_driver_cpu_seconds"].samples[0].value == 3
+    assert families["gpuwaste_agent_info"].samples[0].value == 1
+
+
+def test_both_formats_are_served(metrics):
+    assert scraped(metrics)[0].startswith("application/openmetrics-text")
+    assert metrics.render("text/plain")[0].startswith("text/plain")
+
+
+def test_names_and_labels_keep_the_conventions():
+    for spec in METRICS:
+        assert re.fullmatch(r"gpuwaste_[a-z_]+", spec.name)
+        assert spec.exposed.endswith("_total") == (spec.kind == "counter")
+        assert not {"pod_uid", "pid", "container_id"} & set(spec.labels)
+        assert spec.help.endswith(".")
+    assert len({spec.name for spec in METRICS}) == len(METRICS)
+
+
+def test_the_docs_have_the_table():
+    text = (ROOT / "docs" / "agent.md").read_text()
+    assert markdown_table() in text, "docs/agent.md: put the output of `python -m gpuwaste_agent.metrics` there"
