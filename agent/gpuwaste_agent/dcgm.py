@@ -163,6 +163,11 @@ class DcgmNvml:
         self._scraper = scraper
         self._instances: dict[str, tuple[str, int]] = {}
 
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time inside the driver's calls."""
+        return self._inner.cpu_ns
+
     def driver(self) -> DriverFacts:
         """Return versions and topology."""
         return self._inner.driver()

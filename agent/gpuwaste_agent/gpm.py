@@ -6,13 +6,13 @@ Two samples must lie more than 100 ms apart (NVML header); closer readings give 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml
 
 from gpuwaste_agent.telemetry import Activity
 
-__all__ = ["GpmReader"]
+__all__ = ["GpmReader", "Measured", "activity_of"]
 
 _PERCENT = 100.0
 _APART_NS = 100_000_000
@@ -28,6 +28,21 @@ _METRICS = (
     pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC,
     pynvml.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC,
 )
+
+
+class Measured(NamedTuple):
+    """Values in the order of the metrics asked for, and the seconds they cover."""
+
+    values: list[float | None]
+    seconds: float
+
+
+def activity_of(measured: Measured) -> Activity:
+    """Turn NVML's percentages and rates into an activity."""
+    values, seconds = measured
+    duty, sm, tensor, dram = (None if v is None else min(1.0, max(0.0, v / _PERCENT)) for v in values[:4])
+    pcie, nvlink = (_bytes(values[index : index + 2], seconds) for index in (4, 6))
+    return Activity(duty=duty, sm=sm, tensor=tensor, dram=dram, pcie_bytes=pcie, nvlink_bytes=nvlink)
 
 
 class GpmReader:
@@ -47,8 +62,8 @@ class GpmReader:
         else:
             pynvml.nvmlGpmMigSampleGet(self._device, self._gi_id, self._now)
 
-    def read(self) -> Activity | None:
-        """Average since the last call; None on the first one and for calls less than 100 ms apart.
+    def measure(self) -> Measured | None:
+        """Averages since the last call; None on the first one and for calls less than 100 ms apart.
 
         Raises:
             pynvml.NVMLError: The driver refuses.
@@ -72,10 +87,7 @@ class GpmReader:
             query.metrics[index].value if query.metrics[index].nvmlReturn == pynvml.NVML_SUCCESS else None
             for index in range(len(_METRICS))
         ]
-        duty, sm, tensor, dram = (None if v is None else min(1.0, max(0.0, v / _PERCENT)) for v in values[:4])
-        seconds = (taken - since) / 1e9
-        pcie, nvlink = (_bytes(values[index : index + 2], seconds) for index in (4, 6))
-        return Activity(duty=duty, sm=sm, tensor=tensor, dram=dram, pcie_bytes=pcie, nvlink_bytes=nvlink)
+        return Measured(values, (taken - since) / 1e9)
 
     def close(self) -> None:
         """Free both samples."""

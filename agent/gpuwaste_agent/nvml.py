@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import re
-from dataclasses import dataclass, field
+import time
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from gpuwaste_agent.gpm import GpmReader
-from gpuwaste_agent.products import find_product
+from gpuwaste_agent.gpm import activity_of
+from gpuwaste_agent.nvml_devices import DriverGpu, DriverParent, describe, present_parents, text_of
 from gpuwaste_agent.telemetry import (
     APPLICATION_XIDS,
     Activity,
@@ -27,7 +26,6 @@ from gpuwaste_agent.telemetry import (
     GpuReading,
     NvmlUnavailableError,
     Origin,
-    ParentInfo,
     ParentReading,
     ProcessSample,
 )
@@ -40,7 +38,6 @@ __all__ = ["RealNvml"]
 
 _PERCENT = 100.0
 _MOST_XIDS = 64
-_MIG_NAME = re.compile(r"MIG (\S+)$")
 _REFUSED = (
     pynvml.NVML_ERROR_NOT_SUPPORTED,
     pynvml.NVML_ERROR_NO_PERMISSION,
@@ -60,31 +57,18 @@ class _LostError(Exception):
     """The GPU does not answer any more."""
 
 
-@dataclass(slots=True)
-class _Parent:
-    info: ParentInfo
-    handle: Any
-    gpm: GpmReader | None
-    processes_since_us: int = 0
-
-
-@dataclass(slots=True)
-class _Gpu:
-    info: GpuInfo
-    handle: Any
-    parents: list[_Parent]
-    device_since_us: int = 0
-    hardware_xid: bool = False
-    lost: bool = False
-    refused: dict[str, str] = field(default_factory=dict)
+def _process_samples(handle: Any, since_us: int) -> list[Any]:
+    """Utilization by process since a time; NOT_FOUND is the driver's word for nothing."""
+    try:
+        return list(pynvml.nvmlDeviceGetProcessUtilization(handle, since_us))
+    except pynvml.NVMLError as error:
+        if error.value != pynvml.NVML_ERROR_NOT_FOUND:
+            raise
+        return []
 
 
 def _memory_info_v2(handle: Any) -> Any:
     return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 class RealNvml:
@@ -103,7 +87,8 @@ class RealNvml:
             NvmlUnavailableError: There is no library or no driver; the message says what to do.
         """
         self._list_processes = list_processes
-        self._gpus: dict[str, _Gpu] = {}
+        self.cpu_ns = 0
+        self._gpus: dict[str, DriverGpu] = {}
         self._events: Any = None
         self._open = False
         try:
@@ -120,7 +105,7 @@ class RealNvml:
 
     # --- asking -----------------------------------------------------------------------------------------------
 
-    def _ask(self, gpu: _Gpu, figure: str, call: Callable[..., Any], *args: Any) -> Any:
+    def _ask(self, gpu: DriverGpu, figure: str, call: Callable[..., Any], *args: Any) -> Any:
         """Call NVML; None where it is refused, and then not asked again.
 
         Raises:
@@ -128,6 +113,7 @@ class RealNvml:
         """
         if figure in gpu.refused:
             return None
+        began = time.thread_time_ns()
         try:
             return call(*args)
         except pynvml.NVMLError as error:
@@ -136,6 +122,8 @@ class RealNvml:
             if error.value in _REFUSED:
                 gpu.refused[figure] = str(error)
             return None
+        finally:
+            self.cpu_ns += time.thread_time_ns() - began
 
     def refusals(self) -> dict[str, dict[str, str]]:
         """What was refused and why, by GPU and figure."""
@@ -158,9 +146,9 @@ class RealNvml:
             width = self._ask(gpu, "pcie width", pynvml.nvmlDeviceGetMaxPcieLinkWidth, gpu.handle)
             links[uuid] = {"nvlinks": active, "pcie_generation": generation, "pcie_width": width}
         return DriverFacts(
-            driver_version=_text(pynvml.nvmlSystemGetDriverVersion()),
+            driver_version=text_of(pynvml.nvmlSystemGetDriverVersion()),
             cuda_version=f"{version // 1000}.{version % 1000 // 10}",
-            nvml_version=_text(pynvml.nvmlSystemGetNVMLVersion()),
+            nvml_version=text_of(pynvml.nvmlSystemGetNVMLVersion()),
             topology_json=json.dumps(links, sort_keys=True),
         )
 
@@ -176,25 +164,9 @@ class RealNvml:
         try:
             if pynvml.nvmlDeviceGetCount() != len(self._gpus):
                 return True
-            return any(self._mig_now(gpu) != {p.info.parent_id for p in gpu.parents} for gpu in self._gpus.values())
+            return any(present_parents(gpu) != {p.info.parent_id for p in gpu.parents} for gpu in self._gpus.values())
         except pynvml.NVMLError:
             return True
-
-    @staticmethod
-    def _mig_now(gpu: _Gpu) -> set[str]:
-        """UUIDs of the instances a GPU has now, or its own where MIG is off."""
-        if "mig" in gpu.refused:
-            return {gpu.info.uuid}
-        if pynvml.nvmlDeviceGetMigMode(gpu.handle)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
-            return {gpu.info.uuid}
-        found = set()
-        for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu.handle)):
-            try:
-                mig = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu.handle, number)
-                found.add(_text(pynvml.nvmlDeviceGetUUID(mig)))
-            except pynvml.NVMLError:
-                continue
-        return found
 
     def listed(self) -> Sequence[GpuInfo]:
         """Return the GPUs as they were listed last."""
@@ -210,7 +182,7 @@ class RealNvml:
         for index in range(count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                gpu = self._describe(index, handle)
+                gpu = describe(index, handle)
             except pynvml.NVMLError as error:
                 if error.value in _LOST:
                     continue
@@ -228,87 +200,6 @@ class RealNvml:
             return int(pynvml.nvmlDeviceGetCount())
         except pynvml.NVMLError as error:
             raise NvmlUnavailableError(f"NVML does not answer ({error}): is the driver being reloaded?") from error
-
-    def _describe(self, index: int, handle: Any) -> _Gpu:
-        model = _text(pynvml.nvmlDeviceGetName(handle))
-        uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
-        product = find_product(model)
-        mig = False
-        refused: dict[str, str] = {}
-        try:
-            mig = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-        except pynvml.NVMLError as error:
-            refused["mig"] = str(error)
-        gpm = self._has_gpm(handle)
-        parents = self._instances(handle, model, gpm=gpm) if mig else []
-        if not mig:
-            reader = GpmReader(handle, None) if gpm else None
-            parents = [_Parent(ParentInfo(parent_id=uuid), handle, reader)]
-        info = GpuInfo(
-            uuid=uuid,
-            index=index,
-            minor=pynvml.nvmlDeviceGetMinorNumber(handle),
-            model=model,
-            product=product.name if product else "",
-            memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-            pci_bus_id=_text(pynvml.nvmlDeviceGetPciInfo(handle).busId),
-            architecture=product.architecture if product else "",
-            mig_enabled=mig,
-            idle_watts=product.idle_watts if product else 0,
-            parents=tuple(parent.info for parent in parents),
-        )
-        return _Gpu(info, handle, parents, refused=refused)
-
-    @staticmethod
-    def _has_gpm(handle: Any) -> bool:
-        try:
-            return bool(pynvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice)
-        except pynvml.NVMLError:
-            return False
-
-    def _instances(self, handle: Any, model: str, *, gpm: bool) -> list[_Parent]:
-        """MIG instances of a GPU; one that vanishes while it is asked is left out."""
-        found = []
-        product = find_product(model)
-        for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            try:
-                mig = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                gi_id = pynvml.nvmlDeviceGetGpuInstanceId(mig)
-                ci_id = pynvml.nvmlDeviceGetComputeInstanceId(mig)
-                named = _MIG_NAME.search(_text(pynvml.nvmlDeviceGetName(mig)))
-                profile = named[1] if named else ""
-                start, size, axis = self._placement(handle, gi_id)
-            except pynvml.NVMLError:
-                continue
-            info = ParentInfo(
-                parent_id=_text(pynvml.nvmlDeviceGetUUID(mig)),
-                weight_num=size,
-                weight_den=product.axis_units if product and product.mig_capable else axis,
-                profile=profile,
-                start=start,
-                gi_id=gi_id,
-                ci_id=ci_id,
-            )
-            found.append(_Parent(info, mig, GpmReader(handle, gi_id) if gpm else None))
-        return found
-
-    @staticmethod
-    def _placement(handle: Any, gi_id: int) -> tuple[int, int, int]:
-        """Start and size of an instance on the memory axis, and the axis' length: that of the largest placement."""
-        instance = pynvml.nvmlDeviceGetGpuInstanceById(handle, gi_id)
-        placement = pynvml.nvmlGpuInstanceGetInfo(instance).placement
-        axis = placement.start + placement.size
-        for number in range(pynvml.NVML_GPU_INSTANCE_PROFILE_COUNT):
-            try:
-                profile = pynvml.nvmlDeviceGetGpuInstanceProfileInfo(handle, number)
-                count = ctypes.c_uint(0)
-                pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile.id, None, ctypes.byref(count))
-                places = (pynvml.c_nvmlGpuInstancePlacement_t * count.value)()
-                pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, profile.id, places, ctypes.byref(count))
-            except pynvml.NVMLError:
-                continue
-            axis = max([axis, *(place.start + place.size for place in places)])
-        return placement.start, placement.size, axis
 
     # --- XIDs -------------------------------------------------------------------------------------------------
 
@@ -342,7 +233,7 @@ class RealNvml:
                 event = pynvml.nvmlEventSetWait_v2(self._events, 0)
             except pynvml.NVMLError:
                 break
-            uuid = _text(pynvml.nvmlDeviceGetUUID(event.device))
+            uuid = text_of(pynvml.nvmlDeviceGetUUID(event.device))
             found.setdefault(uuid, []).append(int(event.eventData))
         for uuid, xids in found.items():
             gpu = self._gpus.get(uuid)
@@ -366,13 +257,14 @@ class RealNvml:
             return GpuReading(unhealthy=True, xids=xids, energy_mj=None, parents=())
         return GpuReading(unhealthy=gpu.hardware_xid, xids=xids, energy_mj=energy, parents=parents)
 
-    def _read_parent(self, gpu: _Gpu, parent: _Parent) -> ParentReading:
+    def _read_parent(self, gpu: DriverGpu, parent: DriverParent) -> ParentReading:
         mig = gpu.info.mig_enabled
         memory = self._memory(gpu, parent.handle)
         processes = self._processes(gpu, parent, mig=mig) if self._list_processes else None
         activity = Activity()
         if parent.gpm is not None:
-            activity = self._ask(gpu, "gpm", parent.gpm.read) or activity
+            measured = self._ask(gpu, "gpm", parent.gpm.measure)
+            activity = activity if measured is None else activity_of(measured)
         if not mig:
             encoder = self._ask(gpu, "encoder", pynvml.nvmlDeviceGetEncoderUtilization, gpu.handle)
             decoder = self._ask(gpu, "decoder", pynvml.nvmlDeviceGetDecoderUtilization, gpu.handle)
@@ -390,12 +282,12 @@ class RealNvml:
             processes=processes,
         )
 
-    def _memory(self, gpu: _Gpu, handle: Any) -> Any:
+    def _memory(self, gpu: DriverGpu, handle: Any) -> Any:
         """Memory in use without what the driver keeps for itself, where the driver tells it apart."""
         exact = self._ask(gpu, "memory v2", _memory_info_v2, handle)
         return exact if exact is not None else self._ask(gpu, "memory", pynvml.nvmlDeviceGetMemoryInfo, handle)
 
-    def _device_duty(self, gpu: _Gpu) -> float | None:
+    def _device_duty(self, gpu: DriverGpu) -> float | None:
         """Average of the utilization samples the driver kept since the last reading; else its newest value."""
         answer = self._ask(
             gpu,
@@ -412,7 +304,7 @@ class RealNvml:
         rates = self._ask(gpu, "device utilization", pynvml.nvmlDeviceGetUtilizationRates, gpu.handle)
         return None if rates is None else float(rates.gpu) / _PERCENT
 
-    def _processes(self, gpu: _Gpu, parent: _Parent, *, mig: bool) -> list[ProcessSample] | None:
+    def _processes(self, gpu: DriverGpu, parent: DriverParent, *, mig: bool) -> list[ProcessSample] | None:
         running = self._ask(gpu, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, parent.handle)
         if running is None:
             return None
@@ -433,23 +325,14 @@ class RealNvml:
         idle = (0.0, 0.0, 0.0)
         return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()]
 
-    def _process_rates(self, gpu: _Gpu, parent: _Parent) -> dict[int, tuple[float, float, float]] | None:
+    def _process_rates(self, gpu: DriverGpu, parent: DriverParent) -> dict[int, tuple[float, float, float]] | None:
         """Duty, encoder and decoder by PID since the last reading; None where the driver refuses.
 
         NOT_FOUND says that no process did anything since then.
         """
-        figure = "process utilization"
-        if figure in gpu.refused:
-            return None
-        try:
-            samples = pynvml.nvmlDeviceGetProcessUtilization(parent.handle, parent.processes_since_us)
-        except pynvml.NVMLError as error:
-            if error.value in _LOST:
-                raise _LostError(str(error)) from error
-            if error.value == pynvml.NVML_ERROR_NOT_FOUND:
-                return {}
-            if error.value in _REFUSED:
-                gpu.refused[figure] = str(error)
+        since = parent.processes_since_us
+        samples = self._ask(gpu, "process utilization", _process_samples, parent.handle, since)
+        if samples is None:
             return None
         newest = parent.processes_since_us
         rates = {}

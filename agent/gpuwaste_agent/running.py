@@ -200,6 +200,6 @@ def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, st
             journal.sync()
             unsynced, synced = 0, began
         health.tick()
-        metrics.tick(time.monotonic() - began, parts.agent.sampler.driver_cpu_ns)
+        metrics.tick(time.monotonic() - began, parts.nvml.cpu_ns)
         if not parts.pacer.wait(stop.wait):
             return

@@ -6,7 +6,6 @@ ticks; where it crosses window edges it is split exactly there.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,7 +73,6 @@ class Sampler:
 
     Attributes:
         gpus: The GPUs as they were listed last.
-        driver_cpu_ns: CPU time spent inside the driver's calls.
     """
 
     def __init__(
@@ -112,7 +110,6 @@ class Sampler:
         self.gpus: Sequence[GpuInfo] = ()
         self._unhealthy: dict[str, bool] = {}
         self._resumed: dict[tuple[str, str, str, str], Tenure] = {}
-        self.driver_cpu_ns = 0
         self.refresh()
 
     def resume(self, tenures: dict[tuple[str, str, str, str], Tenure]) -> None:
@@ -145,9 +142,7 @@ class Sampler:
         """Take one reading of everything, add the span since the last one, and return the windows that ended."""
         mono, utc = self._clock.monotonic_ns(), self._clock.utc_ns()
         snapshot = self._holdings.poll() or self._snapshot or _NOTHING
-        began = time.thread_time_ns()
         readings = {gpu.uuid: self._nvml.read(gpu.uuid) for gpu in self.gpus}
-        self.driver_cpu_ns += time.thread_time_ns() - began
         union = self._union(snapshot)
         self._index_processes(readings, union)
         closed = []

@@ -165,6 +165,10 @@ class Nvml(Protocol):
     def mode(self) -> str:
         """What NodeFacts call this source: `nvml`, `dcgm-exporter` or `simulated`."""
 
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time spent inside the driver's calls so far."""
+
     def driver(self) -> DriverFacts:
         """Return versions and topology."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent.simulate.scenario import STRATEGIES
@@ -104,6 +105,7 @@ class SimulatedNvml:
         self._gpus = {gpu.uuid: gpu for gpu in node.gpus}
         self._parents = {gpu.uuid: [_Parent(*args, gpu) for args in self._timelines(gpu)] for gpu in node.gpus}
         self._energy_mj = {gpu.uuid: 0.0 for gpu in node.gpus}
+        self.cpu_ns = 0
         self._read_at = dict.fromkeys(self._gpus, 0.0)
         now = self._now()
         for uuid, parents in self._parents.items():
@@ -170,6 +172,12 @@ class SimulatedNvml:
 
     def read(self, gpu_uuid: str) -> GpuReading:
         """Answer for one GPU at the clock's time."""
+        began = time.thread_time_ns()
+        reading = self._read(gpu_uuid)
+        self.cpu_ns += time.thread_time_ns() - began
+        return reading
+
+    def _read(self, gpu_uuid: str) -> GpuReading:
         now = self._now()
         gpu = self._gpus[gpu_uuid]
         readings = [parent.read(now) for parent in self._parents[gpu_uuid]]
