@@ -1,0 +1,89 @@
+"""Objects are written when they changed by more than they are worth, and removed when nobody needs them."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, ObjectMeta, PoolSummary
+from gpuwaste.cluster.kinds import GPU_POOLS
+from gpuwaste.cluster.memory import MemoryCluster
+from gpuwaste.runtime.writer import ObjectWriter, worth_writing
+
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
+
+
+def pool(name, *, owned="10.00", at=NOW):
+    summary = PoolSummary(
+        window="1h",
+        owned_gpu_hours=owned,
+        held_gpu_hours="5.00",
+        effective_gpu_hours="1.00",
+        waste_percent="90",
+        price="<unknown>",
+        cost_per_month="<unknown>",
+    )
+    return GPUPool(
+        metadata=ObjectMeta(name=name),
+        spec=GPUPoolSpec(gpu_model="H100-80GB", node_pool="default"),
+        status=GPUPoolStatus(observed_time=at, summary=summary),
+    )
+
+
+async def no_wait(_):
+    return
+
+
+def writer():
+    api = MemoryCluster(now=lambda: NOW)
+    return api, ObjectWriter(api=api, writes_per_second=1000, sleep=no_wait)
+
+
+def test_an_unchanged_object_is_not_written_again():
+    api, to = writer()
+    assert asyncio.run(to.write([pool("a")])).written == 1
+    version = api.objects(GPU_POOLS)[0]["metadata"]["resourceVersion"]
+    result = asyncio.run(to.write([pool("a", owned="10.01")]))
+    assert (result.written, result.unchanged) == (0, 1)
+    assert api.objects(GPU_POOLS)[0]["metadata"]["resourceVersion"] == version
+    assert asyncio.run(to.write([pool("a", owned="12.00")])).written == 1
+
+
+def test_objects_that_nobody_needs_are_removed_only_where_they_are_owned():
+    api, to = writer()
+    asyncio.run(to.write([pool("a"), pool("b")]))
+    assert asyncio.run(to.write([pool("a")])).removed == 0
+    assert asyncio.run(to.write([pool("a")], owns=("GPUPool",))).removed == 1
+    assert [body["metadata"]["name"] for body in api.objects(GPU_POOLS)] == ["a"]
+
+
+def test_a_new_writer_knows_what_an_old_one_wrote():
+    api, to = writer()
+    asyncio.run(to.write([pool("a"), pool("old")]))
+    fresh = ObjectWriter(api=api, writes_per_second=1000, sleep=no_wait)
+    result = asyncio.run(fresh.write([pool("a")], owns=("GPUPool",)))
+    assert (result.written, result.unchanged, result.removed) == (0, 1, 1)
+    assert fresh.previous("GPUPool", "a").status.summary.owned_gpu_hours == "10.00"
+    assert fresh.previous("GPUPool", "none") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "worth"),
+    [
+        ({}, {"a": 1}, True),
+        ({"a": "x"}, {"a": "y"}, True),
+        ({"a": "100.0"}, {"a": "101.0"}, False),
+        ({"a": "100.0"}, {"a": "103.0"}, True),
+        ({"a": 100}, {"a": 101}, False),
+        ({"a": "0"}, {"a": "0.1"}, True),
+        ({"a": "1,000.00 USD"}, {"a": "1,010.00 USD"}, False),
+        ({"a": "1.00 USD"}, {"a": "<unknown>"}, True),
+        ({"a": [1]}, {"a": [1, 2]}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"toTime": "a"}, {"toTime": "b"}, False),
+        ({"observedTime": "2026-11-02T09:00:00Z"}, {"observedTime": "2026-11-02T10:00:00Z"}, True),
+        ({"observedTime": "2026-11-02T09:00:00Z"}, {"observedTime": "2026-11-02T09:30:00Z"}, False),
+    ],
+)
+def test_what_a_write_is_worth(old, new, worth):
+    assert worth_writing(old, new) is worth

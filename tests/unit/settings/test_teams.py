@@ -1,0 +1,83 @@
+"""Team rules: the first that matches decides, the namespace is the default."""
+
+import pytest
+from pydantic import ValidationError
+
+from gpuwaste.model.errors import InputError
+from gpuwaste.settings.operator import load_settings
+from gpuwaste.settings.teams import TeamRule, TeamRules
+
+
+def team(*rules, namespace="ml-search", namespace_labels=None, pod_labels=None):
+    decided = TeamRules(rules=rules).resolve(
+        namespace=namespace,
+        namespace_labels=namespace_labels or {},
+        namespace_annotations={},
+        pod_labels=pod_labels or {},
+        pod_annotations={},
+    )
+    return decided.team, decided.rule
+
+
+BY_LABEL = TeamRule(source="namespaceLabel", key="team")
+BY_NAME = TeamRule(source="namespace", match="ml-(.+)")
+GOLD = TeamRule(source="podLabel", key="tier", match="gold", team="vip")
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "want"),
+    [
+        ((), {}, ("ml-search", None)),
+        ((BY_LABEL,), {"namespace_labels": {"team": "search"}}, ("search", 1)),
+        ((BY_LABEL, BY_NAME), {}, ("search", 2)),
+        ((BY_LABEL, BY_NAME), {"namespace_labels": {"team": "ads"}}, ("ads", 1)),
+        ((BY_NAME,), {"namespace": "xml-search"}, ("xml-search", None)),
+        (
+            (GOLD,),
+            {"pod_labels": {"tier": "gold"}},
+            ("vip", 1),
+        ),
+        (
+            (GOLD,),
+            {"pod_labels": {"tier": "tin"}},
+            ("ml-search", None),
+        ),
+    ],
+)
+def test_precedence(rules, more, want):
+    assert team(*rules, **more) == want
+
+
+def test_the_hash_changes_with_the_rules():
+    assert TeamRules().hash() == TeamRules().hash() != TeamRules(rules=(BY_NAME,)).hash()
+
+
+def test_a_broken_expression_is_refused():
+    with pytest.raises(ValidationError, match="regular expression"):
+        TeamRule(source="namespace", match="(")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("store: /data\nagents: {port: 0}", "field `agents.port`"),
+        ("store: /data\nunknown: 1", "field `unknown`"),
+        ("clusterName: a", "field `store`"),
+        ("store: /data\nteamRules: {rules: [{source: nowhere}]}", "field `teamRules.rules.0.source`"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_bad_settings_are_refused_by_file_and_field(tmp_path, text, message):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_settings(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_have_camel_case_names(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("store: /data\nagents: {pullPeriodSeconds: 5, endpoints: ['http://127.0.0.1:1']}")
+    assert load_settings(path).agents.pull_period_seconds == 5
