@@ -21,6 +21,7 @@ from gpuwaste.focus.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, gather, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
+from gpuwaste.ledger.schema import PRICE_COLUMNS, WASTE_CATEGORIES
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.model.units import NS_PER_HOUR
 
@@ -29,7 +30,36 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["Charges", "carriers", "impute"]
+__all__ = ["CARRIED", "Charges", "carriers", "impute"]
+
+CARRIED: Final = (
+    "hour",
+    "cluster",
+    "row_kind",
+    "node_uid",
+    "resource",
+    "gpu_uuid",
+    "node",
+    "provider_id",
+    "pool",
+    "gpu_model",
+    "namespace",
+    "workload_kind",
+    "workload_name",
+    "team",
+    "owned",
+    "held",
+    "duty",
+    "effective",
+    "borrowed",
+    "lent",
+    *WASTE_CATEGORIES,
+    *PRICE_COLUMNS,
+    "currency",
+    "price_source",
+    "price_date",
+)
+"""The columns of the ledger that an export reads."""
 
 _QUANTITY_DECIMALS: Final = 6
 _PRICE_DECIMALS: Final = 12

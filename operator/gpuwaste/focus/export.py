@@ -14,12 +14,12 @@ import pyarrow as pa
 from gpuwaste.focus.ahead import ahead
 from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import read_bill
+from gpuwaste.focus.charges import CARRIED
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
 from gpuwaste.focus.node_hours import collect_hours
 from gpuwaste.focus.split import Split, split_ledger
-from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.store import parse_hour_folder
 from gpuwaste.model.errors import InputError
 
@@ -92,11 +92,11 @@ def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
 
 
 def _read_hour(store: Store, name: str) -> pa.Table:
-    table = store.read_table(name)
-    missing = [column for column in LEDGER_SCHEMA.names if column not in table.column_names]
+    table = store.read_table(name, list(CARRIED))
+    missing = [column for column in CARRIED if column not in table.column_names]
     if missing:
         raise InputError(f"columns missing: {', '.join(missing)}", where=name, fix="replay the ledger from its inputs")
-    return table.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)
+    return table
 
 
 def _single_file(out: Path) -> Path | None:

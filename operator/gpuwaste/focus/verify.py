@@ -151,13 +151,13 @@ def _second_pass(file: FocusFile, charges: Charges) -> Iterator[Violation]:
     if not any((of >= 0).any() for of in charges.of):
         return
     totals = charges.totals()
-    numbered = enumerate(file.batches(SUMMABLE))
-    for found in ahead(lambda item: _broken_parts(*item, charges, totals), numbered):
+    charges.join()
+    for found in ahead(lambda batch: _broken_parts(batch, charges, totals), file.batches(SUMMABLE)):
         yield from found
 
 
-def _broken_parts(number: int, batch: Batch, charges: Charges, totals: pa.Table) -> list[Violation]:
+def _broken_parts(batch: Batch, charges: Charges, totals: pa.Table) -> list[Violation]:
     found: list[Violation] = []
-    for name, rows in charges.broken_parts(number, batch.table, totals):
+    for name, rows in charges.broken_parts(batch, totals):
         found += _at(f"{SPLIT}-A-003-C", batch, rows, f"{name} is not AllocatedRatio × the sum of its charge")
     return found

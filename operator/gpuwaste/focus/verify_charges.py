@@ -55,8 +55,8 @@ class Charges:
 
     Attributes:
         exact: whether amounts are decimals, so that sums must agree to the last digit.
-        of: for each batch int32[n], the charge of each row, −1 where it is no part of one.
-        ratio: for each batch decimal128(38,28)[n].
+        of: int32[n], the charge of each row, −1 where it is no part of one; in pieces, as the rows came.
+        ratio: decimal128(38,28)[n], likewise.
     """
 
     exact: bool
@@ -144,6 +144,11 @@ class Charges:
         plain = found.rename_columns([name.removesuffix("_sum").removesuffix("_min") for name in found.column_names])
         return plain.sort_by("charge").combine_chunks()
 
+    def join(self) -> None:
+        """Make one piece of all rows: a second reading of a file may cut it into other batches."""
+        self.of = [np.concatenate(self.of)]
+        self.ratio = [pa.concat_arrays(self.ratio)]
+
     def broken(self) -> Iterator[Found]:
         """Every broken rule between the parts of charges, at the first row of the charge."""
         if not self._sums:
@@ -187,19 +192,20 @@ class Charges:
                 )
                 yield rule, row["row"], why, near
 
-    def broken_parts(self, batch: int, table: pa.Table, totals: pa.Table) -> Iterator[tuple[str, Int64s]]:
+    def broken_parts(self, batch: Batch, totals: pa.Table) -> Iterator[tuple[str, Int64s]]:
         """The summable metrics that are not ratio × sum of the charge, with the rows of a batch where they are not.
 
         Args:
-            batch: number of the batch, in the order in which they were added.
-            table: its summable metrics.
+            batch: rows of the file with its summable metrics, after `join`.
             totals: as `totals` answers.
         """
-        of = self.of[batch]
+        table = batch.table
+        of, ratios = self.of[0], self.ratio[0]
+        of = of[batch.start : batch.start + len(table)]
         part = np.flatnonzero(of >= 0)
         if not len(part):
             return
-        at, ratio = pa.array(of[part]), self.ratio[batch].take(pa.array(part))
+        at, ratio = pa.array(of[part]), ratios.slice(batch.start, len(table)).take(pa.array(part))
         seen: dict[str, pa.Array] = {}
         for name in table.column_names:
             values = table[name].combine_chunks().take(pa.array(part))

@@ -1,0 +1,124 @@
+"""How long a million split rows take to export and to verify, and in how much memory.
+
+Prints one line a figure (`name value unit target ok|missed`), writes the same as JSON with `--out`, and exits 1 when a
+target is missed. `--quick` divides an eighth of the rows and holds the times against an eighth of the targets plus the
+start of the program, which it measures as its baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tests.unit.focus.clusters import random_ledger
+
+from gpuwaste.ledger.store import Store, hour_folder, open_store
+
+_ROWS = 1_000_000
+_SECONDS = 5.0
+_GIGABYTES = 1.5
+_NODES, _GPUS, _HOLDERS, _NAMESPACES = 125, 8, 5, 1000
+_DAYS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured value; `target` is the most (or, for rows, the least) it may be; None where it is a baseline."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None
+    met: bool
+
+    def __str__(self) -> str:
+        target = "-" if self.target is None else f"{self.target:g}"
+        return f"{self.name} {self.value:.3f} {self.unit} {target} {'ok' if self.met else 'missed'}"
+
+
+def write_ledger(store: Store, days: int) -> None:
+    """A cluster of a thousand GPUs, each shared by five workloads of a thousand namespaces, for some days."""
+    rng = np.random.default_rng(20261101)
+    for day in range(days):
+        table = random_ledger(
+            rng,
+            nodes=_NODES,
+            gpus=_GPUS,
+            hours=24,
+            holders=_HOLDERS,
+            namespaces=_NAMESPACES,
+            prices=("2.5", "3.123456789012"),
+            first_hour=24 * day,
+        )
+        for hour in pc.unique(table["hour"]):
+            name = f"{hour_folder('ledger', 'c1', hour.as_py())}/part-0.parquet"
+            store.write_table(name, table.filter(pc.equal(table["hour"], hour)))
+
+
+def run(*arguments: str) -> tuple[float, float]:
+    """Seconds and peak gigabytes of one call of the command, the start of Python included."""
+    before = time.perf_counter()
+    child = subprocess.Popen([Path(sys.executable).with_name("gpuwaste"), *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - before
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"gpuwaste {' '.join(arguments)} ended with {child.returncode}")
+    return seconds, usage.ru_maxrss * 1024 / 1e9
+
+
+def at_most(name: str, value: float, unit: str, target: float) -> Figure:
+    """A figure that must not exceed its target."""
+    return Figure(name=name, value=value, unit=unit, target=target, met=value <= target)
+
+
+def measure(folder: Path, *, quick: bool) -> list[Figure]:
+    """Write a ledger, export it and verify what came out."""
+    days = 1 if quick else _DAYS
+    write_ledger(open_store(str(folder / "data")), days)
+    out = folder / "focus.parquet"
+    start, _ = run("focus", "export", "--help")
+    export = ["--ledger", str(folder / "data"), "--from", "2026-11-01", "--to", f"2026-11-{days:02}"]
+    export_seconds, export_memory = run("focus", "export", *export, "--by", "workload", "--out", str(out))
+    verify_seconds, verify_memory = run("focus", "verify", str(out))
+    rows = pq.read_metadata(out).num_rows
+    wanted = _ROWS * days // _DAYS
+    seconds = _SECONDS * days / _DAYS + (start if quick else 0)
+    return [
+        Figure(name="focus_start", value=start, unit="s", target=None, met=True),
+        Figure(name="focus_rows", value=rows, unit="rows", target=wanted, met=rows >= wanted),
+        at_most("focus_export", export_seconds, "s", seconds),
+        at_most("focus_export_memory", export_memory, "GB", _GIGABYTES),
+        at_most("focus_verify", verify_seconds, "s", seconds),
+        at_most("focus_verify_memory", verify_memory, "GB", _GIGABYTES),
+        Figure(name="focus_file", value=out.stat().st_size / 1e6, unit="MB", target=None, met=True),
+    ]
+
+
+def main() -> int:
+    """Measure, print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="an eighth of the rows, at most 30 s")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="gpuwaste-bench-") as folder:
+        figures = measure(Path(folder), quick=chosen.quick)
+    for figure in figures:
+        print(figure)
+    if chosen.out:
+        chosen.out.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
