@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 START_NS = 1_767_225_600 * SECOND  # 2026-01-01
+END_SECONDS = 20.0
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -93,7 +94,7 @@ class Node:
     path: Path
     library: Path
     environment: dict[str, str] = field(default_factory=dict)
-    programs: list[Program] = field(default_factory=list)
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def at(self, seconds: float) -> None:
         self.sim.set_clock(round(seconds * SECOND))
@@ -106,23 +107,24 @@ class Node:
             **self.environment,
         }
 
-    def start(self, *command: str, **more: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, env=self.variables(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more
-        )
+    def start(self, *command: str, pipes: bool = False) -> subprocess.Popen[str]:
+        """Start a program of the node, which ends with it at the latest."""
+        pipe = subprocess.PIPE if pipes else subprocess.DEVNULL
+        child = subprocess.Popen(command, env=self.variables(), text=True, stdin=pipe, stdout=pipe)
+        self.children.append(child)
+        return child
 
     def program(self, *, init: bool = True, under: Sequence[str] = ()) -> Program:
         """Start an NVML program, by the command `under` where one is given."""
-        made = Program(self.start(*under, sys.executable, str(WORKER)))
-        self.programs.append(made)
+        made = Program(self.start(*under, sys.executable, str(WORKER), pipes=True))
         if init:
             assert made.ask("nvmlInit()") is None
         return made
 
     def close(self) -> None:
-        for program in self.programs:
-            program.child.kill()
-            program.child.communicate()
+        for child in self.children:
+            child.kill()
+            child.communicate(timeout=END_SECONDS)
 
 
 def make_node(folder: Path, library: Path, node: ScenarioNode, *, at: float = 10.0, **environment: str) -> Node:
