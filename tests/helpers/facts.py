@@ -54,7 +54,7 @@ def price(amount="3.20", *, on="node-a", product="H100-80GB", currency="USD"):
         node_uid=f"uid-{on}",
         product=product,
         currency=currency,
-        source="test",
+        source="PriceList",
         date="2026-11-01",
         list_unit_cost=amount,
         contracted_unit_cost=amount,
