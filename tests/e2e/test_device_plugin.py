@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster.nodes.example import example_scenario
 from tests.cluster.nodes.gpus import CONFIG_MAP, GpuNodes
 from tests.cluster.nodes.pods import container_environment, pod, wait_for_pod
-
-from gpuwaste_agent.simulate.scenario import ScenarioFault
-from gpuwaste_agent.simulate.scenario_file import dump_scenario, load_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +51,6 @@ def _as_before(node_cluster: NodeCluster, gpus: GpuNodes) -> Iterator[None]:
     yield
     access = node_cluster.access
     access.kubectl("delete", "deployments,pods", "--all", "--now", "--wait", timeout_seconds=60)
-    gpus.scenario.write_text(dump_scenario(example_scenario()))
     flip(access, None)
     offered(gpus, {"nvidia.com/gpu": 4})
 
@@ -143,13 +138,18 @@ def test_a_lost_gpu_is_not_offered_and_its_pod_runs_on(gpus: GpuNodes, node_clus
     access = node_cluster.access
     access.apply(pod("holder", limits={"nvidia.com/gpu": 4}))
     held = container_environment(wait_for_pod(access, "holder"))["NVIDIA_VISIBLE_DEVICES"].split(",")[0]
-    scenario = load_scenario(gpus.scenario)
-    faults = (ScenarioFault(kind="xid", gpu=held, xid=79),)
-    nodes = tuple(replace(node, faults=faults) if node.name == _T4_NODE else node for node in scenario.nodes)
-    gpus.scenario.write_text(dump_scenario(replace(scenario, nodes=nodes)))
+    node = node_cluster.node(_T4_NODE)
+    gpus.control_driver(node, "fault", "xid", "--gpu", held, "--xid", "31")
+    time.sleep(2)
+    assert gpus.allocatable(_T4_NODE) == {"nvidia.com/gpu": 4}, "a program's own mistake"
+    gpus.control_driver(node, "fault", "xid", "--gpu", held, "--xid", "79")
     offered(gpus, {"nvidia.com/gpu": 3})
     assert access.get("pod", "holder")["status"]["phase"] == "Running"
     assert access.get("node", _T4_NODE)["status"]["capacity"]["nvidia.com/gpu"] == "4"
+    # As with NVIDIA's plugin, a GPU that was bad stays so until the plugin starts anew.
+    gpus.control_driver(node, "clear")
+    gpus.stop("deviceplugin", node)
+    gpus.start_plugin(node)
 
 
 def test_a_paused_plugin_offers_nothing(gpus: GpuNodes, node_cluster: NodeCluster) -> None:

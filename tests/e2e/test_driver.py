@@ -54,8 +54,7 @@ def _no_pods_left(node_cluster: NodeCluster) -> Iterator[None]:
 
 def processes(gpus: GpuNodes, node: Node) -> list[list[Any]]:
     """What NVML answers on the host of a node."""
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(gpus.driver)}
-    environment["GPUWASTE_SIM_STATE"] = str(gpus.driver_state(node))
+    environment = {**os.environ, **gpus.driver_environment(node)}
     argv = [sys.executable, "-c", _ASK]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, check=True)
     return list(json.loads(done.stdout))

@@ -51,6 +51,8 @@ def _as_before(node_cluster: NodeCluster, gpus: GpuNodes) -> Iterator[None]:
     access = node_cluster.access
     access.kubectl("delete", "daemonsets,pods", "--all", "--now", "--wait", timeout_seconds=60)
     gpus.scenario.write_text(dump_scenario(example_scenario()))
+    node = node_cluster.node(_NODE)
+    eventually(lambda: gpus.gpus(node), example_scenario().node(_NODE).gpus)
     # Only a change of the label starts anything.
     access.kubectl("label", "node", _NODE, "--overwrite", f"{CONFIG_LABEL}=as-before")
     state(access, "success")
@@ -85,6 +87,7 @@ def run_on(gpus: GpuNodes, gpu: int) -> None:
     process = ScenarioProcess(pid=4_000_000, parent=parent, load=load)
     nodes = tuple(replace(node, processes=(process,)) if node.name == _NODE else node for node in scenario.nodes)
     gpus.scenario.write_text(dump_scenario(replace(scenario, nodes=nodes)))
+    time.sleep(0.5)  # the driver looks at the file five times a second
 
 
 def daemon_set(name: str, *, app: str, avoids_changes: bool) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def test_a_layout_is_applied_and_offered(gpus: GpuNodes, node_cluster: NodeClust
     eventually(lambda: gpus.allocatable(_NODE), {"nvidia.com/mig-1g.10gb": 14})
     access.apply(pod("small", limits={"nvidia.com/mig-1g.10gb": 1}))
     held = container_environment(wait_for_pod(access, "small"))["NVIDIA_VISIBLE_DEVICES"]
-    instances = {i.uuid for gpu in load_scenario(gpus.scenario).node(_NODE).gpus for i in gpu.mig or ()}
+    instances = {i.uuid for gpu in gpus.gpus(node_cluster.node(_NODE)) for i in gpu.mig or ()}
     assert held in instances
     found = labels(access)
     assert {value for name, value in found.items() if name.startswith("nvidia.com/gpu.deploy.")} == {"true"}
@@ -125,7 +128,7 @@ def test_a_layout_that_does_not_fit_leaves_the_gpu_cleared(gpus: GpuNodes, node_
     choose(node_cluster.access, "too-much")
     state(node_cluster.access, "failed")
     eventually(lambda: gpus.allocatable(_NODE), {"nvidia.com/gpu": 1})
-    assert load_scenario(gpus.scenario).node(_NODE).gpus[1].mig == ()
+    assert gpus.gpus(node_cluster.node(_NODE))[1].mig == ()
 
 
 def test_pods_are_not_drained_and_a_process_keeps_its_instance(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
@@ -136,7 +139,7 @@ def test_pods_are_not_drained_and_a_process_keeps_its_instance(gpus: GpuNodes, n
     choose(access, "sevenths")
     state(access, "failed")
     assert access.get("pod", "holder")["status"]["phase"] == "Running"
-    assert {i.profile for i in load_scenario(gpus.scenario).node(_NODE).gpus[1].mig or ()} >= {"3g.40gb"}
+    assert {i.profile for i in gpus.gpus(node_cluster.node(_NODE))[1].mig or ()} >= {"3g.40gb"}
 
 
 def test_the_mode_of_a_gpu_in_use_is_not_changed_without_a_reboot(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
@@ -194,7 +197,7 @@ def test_it_waits_for_nvidias_daemons_but_for_no_other(gpus: GpuNodes, node_clus
         eventually(lambda: daemon_running(access, "nvidia-dcgm-exporter"), wanted=True)
         choose(access, "sevenths")
         state(access, "failed")
-        assert load_scenario(gpus.scenario).node(_NODE).gpus[0].mig is None
+        assert gpus.gpus(node_cluster.node(_NODE))[0].mig is None
         access.kubectl("delete", "daemonset", "stubborn", "--wait")
         # Another's daemon stays and nobody minds.
         access.apply(daemon_set("other", app="other", avoids_changes=False))

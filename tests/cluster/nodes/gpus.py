@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.sim.nvml.build import built
 from tests.sim.nvml.state import create_state
 
 from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance
-from gpuwaste_agent.simulate.scenario_file import dump_scenario, load_scenario
+from gpuwaste_agent.simulate.scenario_file import dump_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +112,7 @@ class GpuNodes:
         """Start the device plugin of one node."""
         flags = ["--kubelet-folder", str(node.kubelet_folder), "--default-config", "default"]
         mounts = [f"--mount={self.driver}/{_LIBRARY}:/usr/lib/x86_64-linux-gnu/{_LIBRARY}"]
-        mounts += [f"--mount={self.driver_state(node)}:{_STATE}:rw"]
+        mounts += [f"--mount={_state_of(node)}:{_STATE}:rw"]
         self._start("deviceplugin", node, *flags, *mounts)
 
     def start_mig_manager(self, node: Node, *, wait_seconds: float = 300.0, with_reboot: bool = False) -> None:
@@ -125,13 +127,29 @@ class GpuNodes:
         self._cluster.access.apply(*device_classes())
         self._start("dra", node, "--kubelet-folder", node.kubelet_folder)
 
-    def driver_state(self, node: Node) -> Path:
-        """The file by which the simulated driver's library knows a node's GPUs; name it in GPUWASTE_SIM_STATE."""
-        return node.folder / "nvml.state"
+    def driver_environment(self, node: Node) -> dict[str, str]:
+        """What a program on the host needs in its environment so that NVML answers for a node."""
+        return {"LD_LIBRARY_PATH": str(self.driver), "GPUWASTE_SIM_STATE": str(_state_of(node))}
 
     def gpus(self, node: Node) -> tuple[ScenarioGpu, ...]:
-        """A node's GPUs, as the scenario file has them now."""
-        return load_scenario(self.scenario).node(node.name).gpus
+        """A node's GPUs and their MIG instances, as NVML has them now."""
+        environment = {**os.environ, **self.driver_environment(node)}
+        argv = [sys.executable, "-m", "tests.sim.hardware"]
+        done = subprocess.run(argv, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=30, check=True)
+        return tuple(
+            ScenarioGpu(
+                uuid=gpu["uuid"],
+                product=gpu["product"],
+                mig=None if gpu["mig"] is None else tuple(ScenarioInstance(**each) for each in gpu["mig"]),
+            )
+            for gpu in json.loads(done.stdout)
+        )
+
+    def control_driver(self, node: Node, *args: str) -> None:
+        """Change what a node's driver says, as `python -m tests.sim.nvml.control` does."""
+        environment = {**os.environ, **self.driver_environment(node)}
+        argv = [sys.executable, "-m", "tests.sim.nvml.control", *args]
+        subprocess.run(argv, cwd=_ROOT, env=environment, capture_output=True, timeout=30, check=True)
 
     def import_load_image(self) -> None:
         """Make LOAD_IMAGE known to all nodes: it puts the load that its arguments say on the GPUs it is given."""
@@ -142,9 +160,9 @@ class GpuNodes:
     def _start_driver(self, node: Node, scenario: Scenario) -> None:
         """Make the state of a node's driver, and keep it as the scenario file says."""
         now_ns = int(datetime.now(UTC).timestamp() * 1_000_000) * 1000
-        create_state(self.driver_state(node), scenario.node(node.name), start_utc_ns=now_ns)
+        create_state(_state_of(node), scenario.node(node.name), start_utc_ns=now_ns)
         access = self._cluster.access
-        argv = [sys.executable, "-m", "tests.sim.nvml.control", "--state", str(self.driver_state(node)), "follow"]
+        argv = [sys.executable, "-m", "tests.sim.nvml.control", "--state", str(_state_of(node)), "follow"]
         argv += ["--scenario", str(self.scenario), "--node", node.name]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(access.folder / "home")}
         self._cluster.supervisor.start(f"driver-{node.name}", argv, environment=environment, folder=_ROOT)
@@ -162,6 +180,14 @@ class GpuNodes:
         name = f"{program}-{node.name}"
         access = self._cluster.access
         argv = [sys.executable, "-m", f"tests.sim.{program}", "--node", node.name]
-        argv += ["--kubeconfig", str(access.kubeconfig), "--scenario", str(self.scenario), *map(str, flags)]
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(access.folder / "home")}
+        argv += ["--kubeconfig", str(access.kubeconfig), *map(str, flags)]
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(access.folder / "home"),
+            **self.driver_environment(node),
+        }
         self._children[name] = self._cluster.supervisor.start(name, argv, environment=environment, folder=_ROOT)
+
+
+def _state_of(node: Node) -> Path:
+    return node.folder / "nvml.state"

@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -25,7 +24,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--node", required=True)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
-    parser.add_argument("--scenario", type=Path, required=True, help="the file that says which GPUs there are")
     parser.add_argument("--config-map", default="gpu-operator/device-plugin-config", metavar="NAMESPACE/NAME")
     parser.add_argument("--default-config", default="", metavar="KEY")
     parser.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER[:rw]")
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> int:
     namespace, _, name = flags.config_map.partition("/")
     plugin = DevicePlugin(
         api=NodeApi(flags.kubeconfig, flags.node),
-        hardware=Hardware(flags.scenario, flags.node, now=lambda: datetime.now(UTC)),
+        hardware=Hardware(),
         folder=flags.kubelet_folder / "device-plugins",
         config_map=(namespace, name),
         default=flags.default_config,

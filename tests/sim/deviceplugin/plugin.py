@@ -92,12 +92,14 @@ class DevicePlugin:
             self.stop()
         if self._config is None:
             return
+        self._hardware.open()
         gpus = self._hardware.gpus()
         self._serve(offer(gpus, self._config, self._hardware.unhealthy()), self._config)
         self._label(found, labels(gpus, self._config))
 
     def stop(self) -> None:
-        """Withdraw all resources."""
+        """Let the driver go, and withdraw all resources."""
+        self._hardware.close()
         for service in self._services.values():
             service.stop()
         self._services.clear()

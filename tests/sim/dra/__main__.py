@@ -7,7 +7,6 @@ import logging
 import signal
 import sys
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -24,12 +23,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--node", required=True)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
-    parser.add_argument("--scenario", type=Path, required=True, help="the file that says which GPUs there are")
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     driver = DraDriver(
         api=NodeApi(flags.kubeconfig, flags.node),
-        hardware=Hardware(flags.scenario, flags.node, now=lambda: datetime.now(UTC)),
+        hardware=Hardware(),
         kubelet_folder=flags.kubelet_folder,
     )
     ending = threading.Event()

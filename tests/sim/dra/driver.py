@@ -68,7 +68,8 @@ class DraDriver:
         self._generation = 0
 
     def start(self) -> None:
-        """Listen; the kubelet notices the socket in its folder of plugins and asks who is there."""
+        """Connect to the driver and listen; the kubelet notices the socket and asks who is there."""
+        self._hardware.open()
         unary = grpc.unary_unary_rpc_method_handler
         claims, prepared, unprepared = dra_pb2.Claims, dra_pb2.Prepared, dra_pb2.Unprepared
         service = {
@@ -104,6 +105,7 @@ class DraDriver:
         """Stop listening; half a minute later the kubelet takes the slice away."""
         for server in self._servers:
             server.stop(grace=0.5).wait()
+        self._hardware.close()
         for socket in (self._registration_socket, self._plugin_socket):
             socket.unlink(missing_ok=True)
 

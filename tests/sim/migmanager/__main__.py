@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -38,7 +37,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--node", required=True)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
-    parser.add_argument("--scenario", type=Path, required=True, help="the file that says which GPUs there are")
     parser.add_argument("--config-map", default="gpu-operator/mig-parted-config", metavar="NAMESPACE/NAME")
     parser.add_argument("--wait-seconds", type=float, default=300.0, help="how long daemons have to go")
     parser.add_argument("--with-reboot", action="store_true")
@@ -49,7 +47,7 @@ def main(argv: list[str]) -> int:
     api = NodeApi(flags.kubeconfig, flags.node)
     manager = MigManager(
         api=api,
-        hardware=Hardware(flags.scenario, flags.node, now=lambda: datetime.now(UTC)),
+        hardware=Hardware(),
         config_map=(namespace, name),
         plugin_gone=lambda: not any(sockets.glob("nvidia.com-*.sock")),
         pci_devices=_PCI_DEVICES,

@@ -7,11 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tests.sim.hardware import InUseError, new_mig_uuid
+from tests.sim.hardware import InUseError
 from tests.sim.migmanager.config import ConfigError, generated, parse_config, wanted_layouts
-from tests.sim.migmanager.layout import place
-
-from gpuwaste_agent.simulate.scenario import ScenarioInstance
+from tests.sim.migmanager.layout import orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -120,16 +118,17 @@ class MigManager:
         elif self._change is not None and not self._change.wedged:
             self._go_on(self._change)
 
-    def file(self) -> str:
+    def _file(self, gpus: Sequence[ScenarioGpu]) -> str:
         """The configuration file that holds."""
         given = (self._api.config_map(*self._config_map) or {}).get(_CONFIG_KEY)
-        return given or generated([gpu.facts for gpu in self._hardware.gpus() if gpu.facts.mig_capable])
+        return given or generated([gpu.facts for gpu in gpus if gpu.facts.mig_capable])
 
     def _begin(self, name: str, node: dict[str, Any]) -> None:
         self._change = None
-        gpus = self._hardware.gpus()
+        with self._hardware.opened() as hardware:
+            gpus = hardware.gpus()
         try:
-            configs = parse_config(self.file())
+            configs = parse_config(self._file(gpus))
             wanted = wanted_layouts(configs[name], gpus, self._pci_devices)
         except (ConfigError, KeyError) as error:
             _log.error("configuration %s cannot be used: %s", name, error)
@@ -151,15 +150,14 @@ class MigManager:
         staying = [pod["metadata"]["name"] for pod in self._api.pods() if _is_waited_for(pod)]
         if staying or not self._plugin_gone():
             if self._clock_seconds() > change.deadline_seconds:
-                _log.error(
-                    "still there after %.0f s: %s", self._wait_seconds, ", ".join(staying) or "the device plugin"
-                )
+                names = ", ".join(staying) or "the device plugin"
+                _log.error("still there after %.0f s: %s", self._wait_seconds, names)
                 self._end("failed")
             return
         try:
-            fits = [
-                self._cut(gpu, change.wanted[gpu.uuid]) for gpu in self._hardware.gpus() if gpu.uuid in change.wanted
-            ]
+            with self._hardware.opened() as hardware:
+                gpus = {gpu.uuid: gpu for gpu in hardware.gpus()}
+                fits = [self._cut(gpus[uuid], layout) for uuid, layout in change.wanted.items()]
         except _ModeError as error:
             _log.error("%s", error)
             if self._with_reboot:
@@ -178,21 +176,19 @@ class MigManager:
             return True
         if wanted is not None and not gpu.facts.mig_capable:
             raise KeyError(f"{gpu.product} has no MIG")
+        if gpu.mig:
+            self._hardware.clear(gpu.uuid)
         if (gpu.mig is None) != (wanted is None):
             try:
-                self._hardware.set_layout(gpu.uuid, None if wanted is None else ())
+                self._hardware.set_mode(gpu.uuid, enabled=wanted is not None)
             except InUseError as error:
-                raise _ModeError(f"MIG mode of {gpu.uuid} cannot be changed: {error}") from None
-        if wanted is None:
-            return True
-        self._hardware.set_layout(gpu.uuid, ())
-        places = place(gpu.facts, wanted)
-        if places is None:
-            _log.error("%s do not fit on %s: it is left without instances", dict(wanted), gpu.uuid)
-            return False
-        layout = tuple(ScenarioInstance(uuid=new_mig_uuid(), profile=name, start=start) for name, start in places)
-        self._hardware.set_layout(gpu.uuid, layout)
-        return True
+                raise _ModeError(str(error)) from None
+        for order in orders(wanted or Counter()):
+            if self._hardware.create(gpu.uuid, order):
+                return True
+            self._hardware.clear(gpu.uuid)
+        _log.error("%s do not fit on %s: it is left without instances", dict(wanted or {}), gpu.uuid)
+        return False
 
     def _end(self, state: str) -> None:
         labels = self._api.node_object()["metadata"].get("labels", {})
