@@ -1,4 +1,4 @@
-"""The rules schedulers use: first fit and best fit, in any order of the pods.
+"""The rules schedulers use: first fit, best fit, dot product, least fragmentation; in any order of the pods.
 
 Each places one pod after the other and never moves one. They are the comparison of the benchmark, the first
 feasible answer, and the seed of the column generation.
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rule", "Shelf", "decreasing_order", "place_in_order", "scarcest_order"]
 
-Rule = Literal["first", "best"]
+Rule = Literal["first", "best", "dot", "fragmentation"]
+
+_TYPICAL_SHAPES = 16
 
 
 class Shelf:
@@ -108,6 +110,22 @@ class Shelf:
         self._most[node] = row.max()
         self._empty[node] = (row == WHOLE_GPU_MILLI).sum()
 
+    def free(self, nodes: Ints) -> tuple[Ints, Ints, Ints]:
+        """Free CPU int64[n], memory int64[n] and milli of each GPU int64[n, G] of some nodes."""
+        return self._cpu[nodes], self._memory[nodes], self._gpu[nodes]
+
+    def after(self, shape: int, gpu: Ints) -> Ints:
+        """int64[n, G]: free milli of each GPU once a pod of the shape is there, on nodes that are able."""
+        whole, share = int(self._problem.whole[shape]), int(self._problem.share[shape])
+        if share:
+            fullest = np.where(gpu >= share, gpu, 2 * WHOLE_GPU_MILLI).argmin(axis=1)
+            gpu = gpu.copy()
+            gpu[np.arange(len(gpu)), fullest] -= share
+        elif whole:
+            full = gpu == WHOLE_GPU_MILLI
+            gpu = np.where(full & (full.cumsum(axis=1) <= whole), 0, gpu)
+        return gpu
+
     def leftover(self) -> Floats:
         """float64[N, 3]: free CPU, memory and GPU as parts of the node."""
         problem = self._problem
@@ -148,24 +166,89 @@ def scarcest_order(problem: Problem, pods: Ints) -> Ints:
 def place_in_order(problem: Problem, shapes: Ints, kinds: Ints, *, rule: Rule) -> Ints:
     """Place pods one after the other.
 
+    An empty node is opened only where no node in use takes the pod: the first in the order of the fleet.
+
     Args:
         problem: shapes and types.
         shapes: int64[P], the shape of each pod in the order of arrival.
         kinds: int64[N], the type of each node in the order of the fleet.
-        rule: which of the able nodes is taken.
+        rule: which of the able nodes in use is taken. `first` in order; `best` with least left; `dot` with the
+            largest product of what the pod needs and the node has free (Panigrahy et al. 2011);
+            `fragmentation` where what typical pods cannot use grows least (Weng et al., FGD, ATC 2023).
 
     Returns:
         int64[N, S] pods of each shape on each node; what fits nowhere is left out.
     """
     shelf = Shelf(problem, kinds)
+    score = _Score(problem, shelf, rule)
+    in_use = np.zeros(len(kinds), dtype=np.bool_)
     for shape in shapes.tolist():
         able = shelf.able(shape)
-        if rule == "first":
+        used = np.flatnonzero(able & in_use) if rule != "first" else np.flatnonzero(able)[:1]
+        if len(used):
+            node = int(used[score.of(shape, used).argmin()]) if len(used) > 1 else int(used[0])
+        else:
             node = int(able.argmax())
-            if able[node]:
-                shelf.put(shape, node)
-            continue
-        candidates = np.flatnonzero(able)
-        if len(candidates):
-            shelf.put(shape, int(candidates[shelf.leftover()[candidates].sum(axis=1).argmin()]))
+            if not able[node]:
+                continue
+        shelf.put(shape, node)
+        in_use[node] = True
+        score.changed(node)
     return shelf.filling
+
+
+class _Score:
+    """How good a node is for a pod under a rule; the smallest is taken."""
+
+    def __init__(self, problem: Problem, shelf: Shelf, rule: Rule) -> None:
+        self._problem, self._shelf, self._rule = problem, shelf, rule
+        typical = np.argsort(-problem.demand, kind="stable")[:_TYPICAL_SHAPES]
+        self._typical = typical[problem.total_milli[typical] > 0]
+        weight = problem.demand[self._typical].astype(np.float64)
+        self._weight = weight / max(float(weight.sum()), 1.0)
+        self._fragments = np.zeros(len(shelf.kind))
+        if rule == "fragmentation":
+            self._fragments = self._fragmentation(*shelf.free(np.arange(len(shelf.kind))))
+
+    def of(self, shape: int, nodes: Ints) -> Floats:
+        """float64[len(nodes)]."""
+        problem, shelf = self._problem, self._shelf
+        if self._rule == "fragmentation":
+            cpu, memory, gpu = shelf.free(nodes)
+            after = shelf.after(shape, gpu)
+            return (
+                self._fragmentation(cpu - problem.cpu[shape], memory - problem.memory[shape], after)
+                - self._fragments[nodes]
+            )
+        left = shelf.leftover()[nodes]
+        if self._rule == "best":
+            best: Floats = left.sum(axis=1)
+            return best
+        kind = shelf.kind[nodes]
+        need = np.stack(
+            [
+                problem.cpu[shape] / np.maximum(problem.type_cpu[kind], 1),
+                problem.memory[shape] / np.maximum(problem.type_memory[kind], 1),
+                problem.total_milli[shape] / np.maximum(problem.type_gpus[kind] * WHOLE_GPU_MILLI, 1),
+            ],
+            axis=1,
+        )
+        dot: Floats = -(need * left).sum(axis=1)
+        return dot
+
+    def changed(self, node: int) -> None:
+        """A pod was put on the node."""
+        if self._rule == "fragmentation":
+            self._fragments[node] = self._fragmentation(*self._shelf.free(np.array([node])))[0]
+
+    def _fragmentation(self, cpu: Ints, memory: Ints, gpu: Ints) -> Floats:
+        """float64[n]: free GPU-milli that a typical pod cannot use, over the typical pods."""
+        problem, typical = self._problem, self._typical
+        free = gpu.sum(axis=1)[:, None]
+        share, whole = problem.share[typical], problem.whole[typical]
+        full = np.where(gpu == WHOLE_GPU_MILLI, gpu, 0).sum(axis=1)[:, None]
+        usable = np.stack([np.where(gpu >= size, gpu, 0).sum(axis=1) for size in share.tolist()], axis=1)
+        usable = np.where(whole > 0, np.where(full >= whole * WHOLE_GPU_MILLI, full, 0), usable)
+        runs = (cpu[:, None] >= problem.cpu[typical]) & (memory[:, None] >= problem.memory[typical])
+        fragments: Floats = (free - np.where(runs, usable, 0)) @ self._weight
+        return fragments

@@ -192,7 +192,8 @@ class _Judge:
     def candidates(self, pod: int, memory: Floats, p99: Floats) -> Bools:
         """bool[groups]: those whose memory and percentiles leave room for the pod."""
         room: Bools = memory + self.memory[pod] <= self._memory_gib + _MEMORY_TOLERANCE_GIB
-        return room & (p99 + self.p99[pod] <= _P99_SUM_LIMIT_PCT)
+        room &= p99 + self.p99[pod] <= _P99_SUM_LIMIT_PCT
+        return room
 
     def allows(self, total: np.ndarray) -> bool:
         """Whether a load keeps the promise."""
