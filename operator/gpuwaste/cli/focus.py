@@ -10,8 +10,10 @@ import click
 
 from gpuwaste import __version__
 from gpuwaste.cli.stores import Day, open_ledger
+from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
+    from gpuwaste.api.reservation import GPUReservation
     from gpuwaste.focus.columns import Version
     from gpuwaste.focus.options import Grain, Grouping
 
@@ -83,6 +85,45 @@ def export_command(
     for path in summary.files:
         click.echo(f"{path}")
     click.echo(f"{summary.rows} rows from {summary.charges} charges")
+
+
+@focus.command(name="commitments")
+@click.option(
+    "--reservations",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="GPUReservation objects as YAML, like `kubectl get gpureservations -o yaml` prints them.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file.")
+def commitments_command(*, reservations: Path, out: Path) -> None:
+    """Write what was bought ahead as the Contract Commitment dataset of FOCUS 1.3."""
+    from gpuwaste.focus.export import export_commitments
+
+    summary = export_commitments(
+        _read_reservations(reservations), out, now=datetime.now(UTC), generator_version=__version__
+    )
+    for finding in summary.findings:
+        click.echo(str(finding), err=True)
+    click.echo(f"{out}\n{summary.rows} commitments")
+
+
+def _read_reservations(path: Path) -> list[GPUReservation]:
+    import yaml
+
+    from gpuwaste.api.reservation import GPUReservation
+
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot be read as YAML: {error}", where=str(path)) from None
+    found: list[GPUReservation] = []
+    for document in documents:
+        items = document.get("items", [document]) if isinstance(document, dict) else [document]
+        for item in items:
+            if not isinstance(item, dict):
+                raise InputError("holds something that is no object", where=str(path))
+            found.append(GPUReservation.parse(item))
+    return found
 
 
 @focus.command(name="verify")

@@ -16,6 +16,7 @@ from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import read_bill
 from gpuwaste.focus.charges import CARRIED
 from gpuwaste.focus.columns import coded_schema, schema_of
+from gpuwaste.focus.commitments import commitment_rows
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
 from gpuwaste.focus.node_hours import collect_hours
@@ -24,13 +25,14 @@ from gpuwaste.ledger.store import parse_hour_folder
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from gpuwaste.api.reservation import GPUReservation
     from gpuwaste.focus.options import ExportOptions, Finding
     from gpuwaste.ledger.store import Store
 
-__all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "ledger_days"]
+__all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "export_commitments", "ledger_days"]
 
 _HOURS_PER_DAY: Final = 24
 
@@ -196,6 +198,30 @@ def export_bill(
         writing, split.rows.schema, options, clusters=clusters, sectors=[_sector(day) for day in seen], bill=bill.name
     )
     return ExportSummary(files=(path,), rows=len(split.rows), charges=split.charges, findings=split.findings)
+
+
+def export_commitments(
+    reservations: Iterable[GPUReservation], out: Path, *, now: datetime, generator_version: str
+) -> ExportSummary:
+    """Write the Contract Commitment dataset, with its metadata.
+
+    Raises:
+        InputError: `out` is no .parquet or .csv file.
+    """
+    rows, findings = commitment_rows(reservations)
+    with open_sink(out, rows.schema) as sink:
+        sink.write(rows)
+    facts = DataSetFacts(
+        dataset="ContractCommitment",
+        instance="GPU reservations",
+        version="1.3",
+        generator_version=generator_version,
+        created=now,
+        sectors=(),
+        data_file=out.name,
+    )
+    write_json(metadata_path(out), metadata_document(rows.schema, facts))
+    return ExportSummary(files=(out,), rows=len(rows), charges=len(rows), findings=findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
