@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from gpuwaste_agent import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.core import Metric
 
@@ -93,6 +93,8 @@ def _specs() -> tuple[MetricSpec, ...]:
 
 METRICS = _specs()
 _BY_NAME = {spec.name: spec for spec in METRICS}
+_OWN = tuple(spec.name for spec in METRICS if spec.name.startswith("gpuwaste_agent_"))
+_END = b"# EOF\n"
 
 
 def markdown_table() -> str:
@@ -104,15 +106,15 @@ def markdown_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-class Metrics(Collector):
+class Metrics:
     """Sums of everything recorded since the agent started; series of containers that left are dropped."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._lock = threading.Lock()
         self._sums: dict[str, dict[tuple[str, ...], float]] = {spec.name: {} for spec in METRICS}
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        # The windows' part changes once a window and is large: it is written once, by content type.
+        self._written: dict[str, bytes] = {}
 
     def tick(self, seconds: float, driver_cpu_ns: int) -> None:
         """Count a reading that took so long; `driver_cpu_ns` is the driver's part of all readings so far."""
@@ -135,6 +137,7 @@ class Metrics(Collector):
             self._bump("gpuwaste_agent_records", (), len(records))
             if any(record.WhichOneof("body") == "device" for record in records):
                 self._forget(present)
+            self._written = {}
 
     def _forget(self, present: set[tuple[str, ...]]) -> None:
         for spec in METRICS:
@@ -164,9 +167,8 @@ class Metrics(Collector):
         self._bump("gpuwaste_container_held_seconds", labels, usage.held_ns / _NS)
         return labels
 
-    def _current(self) -> Iterator[tuple[str, dict[tuple[str, ...], float]]]:
-        with self._lock:
-            sums = {name: dict(series) for name, series in self._sums.items()}
+    def _agent_sums(self) -> dict[str, dict[tuple[str, ...], float]]:
+        sums = {name: self._sums[name] for name in _OWN}
         journal = self._journal
         sums["gpuwaste_agent_journal_bytes"] = {(): float(journal.size_bytes)}
         sums["gpuwaste_agent_journal_dropped_records"] = {(): float(journal.dropped_records)}
@@ -174,22 +176,42 @@ class Metrics(Collector):
         newest = journal.newest_window_end_ns
         if newest is not None:
             sums["gpuwaste_agent_journal_newest_window_timestamp_seconds"] = {(): newest / _NS}
-        yield from sums.items()
+        return sums
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text for an Accept header: OpenMetrics where asked for, else Prometheus text."""
+        encoder, content_type = choose_encoder(accept)
+        with self._lock:
+            windows = self._written.get(content_type)
+            if windows is None:
+                large = {name: series for name, series in self._sums.items() if name not in _OWN}
+                windows = self._written[content_type] = _text(encoder, large)
+            own = _text(encoder, self._agent_sums())
+        end = _END if "openmetrics" in content_type else b""
+        return content_type, windows + own + end
+
+
+def _text(encoder: Callable[[Any], bytes], sums: dict[str, dict[tuple[str, ...], float]]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(sums))
+    return encoder(registry).removesuffix(_END)
+
+
+class _Families(Collector):
+    """Metric families of some sums."""
+
+    def __init__(self, sums: dict[str, dict[tuple[str, ...], float]]) -> None:
+        self._sums = sums
 
     def collect(self) -> Iterable[Metric]:
-        """Yield every family; called by the registry."""
-        for name, series in self._current():
+        """Yield every family; called by the encoder through its registry."""
+        for name, series in self._sums.items():
             spec = _BY_NAME[name]
             family = GaugeMetricFamily if spec.kind == "gauge" else CounterMetricFamily
             metric = family(spec.name, spec.help, labels=list(spec.labels))
             for labels, value in series.items():
                 metric.add_metric(list(labels), value)
             yield metric
-
-    def render(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text for an Accept header: OpenMetrics where asked for, else Prometheus text."""
-        encoder, content_type = choose_encoder(accept)
-        return content_type, encoder(self._registry)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What the agent costs on a full node: CPU and memory, measured on the real process.
 
 Eight H100 in seven MIG instances each, 56 containers with one process each, mutual TLS on, pulled every ten seconds,
-`/metrics` scraped every fifteen. The driver is the simulator, whose own time is taken apart: the agent counts CPU
-time inside driver calls. Prints one line a figure, writes the same as JSON, exits 1 when a target is missed.
+`/metrics` scraped every fifteen. The agent runs as on a node: NVML's bindings on the simulated driver library, the
+kubelet's API on a unix socket, a /proc. CPU time inside NVML calls, the bindings included, is counted apart by the
+agent. Prints one line a figure, writes the same as JSON, exits 1 when a target is missed.
+
+Run it as a module from the root: `python -m tests.perf.agent.bench`.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 
 import trustme
+from tests.integration.agent.test_podresources import Kubelet
+from tests.sim.nvml.build import built
+from tests.sim.nvml.state import create_state
 
 from gpuwaste_agent.simulate.scenario import (
     Scenario,
@@ -32,7 +37,6 @@ from gpuwaste_agent.simulate.scenario import (
     ScenarioNode,
     ScenarioProcess,
 )
-from gpuwaste_agent.simulate.scenario_file import dump_scenario
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
 NAME = "agent.gpuwaste.internal"
@@ -72,6 +76,23 @@ def scenario() -> Scenario:
         name="bench", uid=str(uuid.uuid5(uuid.NAMESPACE_OID, "n")), gpus=tuple(gpus), containers=tuple(containers)
     )
     return Scenario(nodes=(node,))
+
+
+def a_node(directory: Path) -> tuple[list[str], Kubelet]:
+    """Everything on a node but the agent; returns the agent's flags and the kubelet, which is to be stopped."""
+    (node,) = scenario().nodes
+    create_state(directory / "nvml.state", node, start_utc_ns=time.time_ns())
+    kubelet = Kubelet(directory / "kubelet.sock")
+    kubelet.allocatable = {"nvidia.com/mig-1g.10gb": [c.devices[0] for c in node.containers]}
+    for container in node.containers:
+        kubelet.give(container.pod, container.resource, *container.devices)
+        (directory / "pods" / f"ns_{container.pod}_{container.pod_uid}").mkdir(parents=True)
+        proc = directory / "proc" / str(container.processes[0].pid)
+        proc.mkdir(parents=True)
+        (proc / "cgroup").write_text(f"0::/kubepods/burstable/pod{container.pod_uid}/{container.container_id}\n")
+    flags = ["--node", "bench", "--nvml-library", built() / "libnvidia-ml.so.1"]
+    flags += ["--pod-resources", kubelet.socket, "--proc", directory / "proc", "--pod-logs", directory / "pods"]
+    return [str(flag) for flag in flags], kubelet
 
 
 def certificates(directory: Path) -> tuple[list[str], ssl.SSLContext]:
@@ -128,14 +149,14 @@ def measure(interval: float, seconds: float, window: int) -> dict[str, float]:
     """Run the agent for so long and measure it after the first five seconds."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        (directory / "scenario.json").write_text(dump_scenario(scenario()))
+        node, kubelet = a_node(directory)
         flags, context = certificates(directory)
         port, plain = free_port(), free_port()
-        command = [sys.executable, "-m", "gpuwaste_agent.main", "--simulate", str(directory / "scenario.json")]
-        command += ["--node", "bench", "--start", datetime.now(UTC).isoformat(), "--interval", str(interval)]
+        command = [sys.executable, "-m", "gpuwaste_agent.main", *node, "--interval", str(interval)]
         command += ["--window", str(window), "--journal", str(directory / "journal"), "--listen", f"127.0.0.1:{port}"]
         command += ["--metrics-listen", f"127.0.0.1:{plain}", *flags]
-        agent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        environment = {**os.environ, "GPUWASTE_SIM_STATE": str(directory / "nvml.state")}
+        agent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         try:
             if agent.stderr is None or "windows on port" not in (first := agent.stderr.readline()):
                 raise RuntimeError(f"the agent did not start: {first}")
@@ -143,6 +164,7 @@ def measure(interval: float, seconds: float, window: int) -> dict[str, float]:
         finally:
             agent.terminate()
             agent.communicate(timeout=20)
+            kubelet.server.stop(None).wait()
 
 
 def scrape(plain: int) -> str:
