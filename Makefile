@@ -80,7 +80,9 @@ verify: ## Generated files, clean tree, style, types, imports, links
 generate: $(STAMP) ## Write everything that follows from other files: messages, products, CRDs, docs
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$tmp" --pyi_out="$$tmp" proto/gpuwaste/v1/usage.proto && \
-	cp "$$tmp"/gpuwaste/v1/usage_pb2.py "$$tmp"/gpuwaste/v1/usage_pb2.pyi agent/gpuwaste_agent/wire/
+	cp "$$tmp"/gpuwaste/v1/usage_pb2.py "$$tmp"/gpuwaste/v1/usage_pb2.pyi agent/gpuwaste_agent/wire/ && \
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$tmp" --pyi_out="$$tmp" proto/kubelet/podresources.proto && \
+	cp "$$tmp"/kubelet/podresources_pb2.py "$$tmp"/kubelet/podresources_pb2.pyi agent/gpuwaste_agent/kubelet/
 	@$(BIN)/python proto/generate_products.py
 	@$(BIN)/python -m gpuwaste.api.generate
 	@$(BIN)/python docs/generate.py
@@ -89,7 +91,7 @@ generate: $(STAMP) ## Write everything that follows from other files: messages, 
 lint: $(STAMP) ## Style of Python and YAML
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/yamllint --strict crds proto kind-config.yaml .pre-commit-config.yaml
+	$(BIN)/yamllint --strict $$(git ls-files '*.yaml' '*.yml')
 
 .PHONY: types
 types: $(STAMP) ## Types (mypy, strict)

@@ -29,7 +29,7 @@ def mul_div(
     Args:
         a: int64, 0 ≤ a < 2³⁶ (a minute has 5.6 × 2³³ nanoseconds).
         b: int64, 0 ≤ b < 2³⁶.
-        c: int64, 0 < c < 2⁴⁴.
+        c: int64, 0 < c < 2⁴⁴, and not below both a and b: the quotient then fits.
 
     Returns:
         Floor of the quotient and the remainder, int64 each.
@@ -41,6 +41,8 @@ def mul_div(
         raise OverflowError("mul_div takes factors below 2**36 and divisors below 2**44")
     if a.size and (int(a.min()) < 0 or int(b.min()) < 0 or int(c.min()) <= 0):
         raise OverflowError("mul_div takes no negative factors and only positive divisors")
+    if (np.minimum(a, b) > c).any():
+        raise OverflowError("mul_div takes a divisor that is not below both factors")
     b_high, b_low = b >> _SPLIT_BITS, b & ((1 << _SPLIT_BITS) - 1)
     quotient, rest = np.divmod(a * b_high, c)
     low_quotient, rest = np.divmod((rest << _SPLIT_BITS) + a * b_low, c)
