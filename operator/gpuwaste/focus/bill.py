@@ -15,6 +15,7 @@ from gpuwaste.focus.bill_columns import fill_columns
 from gpuwaste.focus.bill_plan import plan_bill
 from gpuwaste.focus.columns import METRICS, SUMMABLE
 from gpuwaste.focus.details import method_details
+from gpuwaste.focus.options import Finding
 from gpuwaste.focus.parts import Parts, gather, take
 from gpuwaste.focus.ratios import (
     AMOUNT_DECIMALS,
@@ -27,6 +28,8 @@ from gpuwaste.focus.ratios import (
     scaled_decimal,
 )
 from gpuwaste.focus.split import Split, focus_table, receiver_columns, spread
+from gpuwaste.focus.verify_files import Batch
+from gpuwaste.focus.verify_rows import broken_pairs, broken_rows, sample_rows
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import EXACT
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuwaste.focus.bill_plan import BillPlan
+    from gpuwaste.focus.columns import Version
     from gpuwaste.focus.node_hours import NodeHours
     from gpuwaste.focus.options import ExportOptions
 
@@ -77,7 +81,19 @@ def split_bill(bill: pa.Table, hours: NodeHours, options: ExportOptions) -> Spli
     if "ContractApplied" in columns:
         values["ContractApplied"] = _contract_applied(columns["ContractApplied"], out, units)
     rows = focus_table(values, len(out.row), options.version)
-    return Split(rows=rows, charges=len(plan.row), findings=plan.findings)
+    findings = (*plan.findings, *_broken_before(columns, amounts, len(bill), options.version))
+    return Split(rows=rows, charges=len(plan.row), findings=findings)
+
+
+def _broken_before(
+    columns: dict[str, pa.Array], amounts: dict[str, pa.Array], rows: int, version: Version
+) -> list[Finding]:
+    """Rows of the bill that break a FOCUS rule as they came: they are listed, and not changed."""
+    every = _dimensions(columns, np.arange(rows)) | amounts
+    batch = Batch(start=0, table=focus_table(every, rows, version))
+    found = list(broken_rows([sample_rows(batch, version)], version))
+    found += [(rule, int(at[0]), f"{why} ({len(at)} rows)") for rule, at, why in broken_pairs(batch.table)]
+    return [Finding(where=f"bill row {row + 1}", what=f"{rule}: {why}; kept as it came") for rule, row, why in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
