@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,9 +18,14 @@ from gpuwaste.model.errors import InputError, UnreachableError
 from gpuwaste.model.units import format_time, hour_start, parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
 __all__ = ["Store", "hour_folder", "open_store", "parse_hour_folder"]
+
+_SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
+_GCS_RETRY_SECONDS = 30
+"""Its client would try for 15 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,34 @@ class Store:
         """Whether the root is a folder of this machine."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
+    @contextmanager
+    def _reading(self, name: str, what: str) -> Iterator[None]:
+        """Say where a read failed. On this machine the path is wrong; elsewhere the store may answer another time.
+
+        Raises:
+            FileNotFoundError: as it came: there is no such file.
+            InputError: the path of a local folder or file cannot be read.
+            UnreachableError: the store did not answer, or refused.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            path = self._path(name)
+            if self.is_local:
+                raise InputError(f"cannot be read: {_cause(error)}", where=path) from None
+            raise UnreachableError(f"{self.filesystem.type_name}://{path}: {what}: {_cause(error)}") from error
+
     def read(self, name: str) -> bytes:
         """The bytes of a file.
 
         Raises:
             FileNotFoundError: there is none.
+            InputError: it is a folder, or may not be read.
+            UnreachableError: the store did not answer.
         """
-        with self.filesystem.open_input_file(self._path(name)) as stream:
+        with self._reading(name, "cannot be read"), self.filesystem.open_input_file(self._path(name)) as stream:
             data: bytes = stream.read()
         return data
 
@@ -63,7 +90,8 @@ class Store:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
                 stream.write(data)
         except OSError as error:
-            raise UnreachableError(f"{self._path(name)}: the store did not take the file: {error}") from error
+            where = f"{self.filesystem.type_name}://{self._path(name)}"
+            raise UnreachableError(f"{where}: the store did not take the file: {_cause(error)}") from error
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""
@@ -75,10 +103,8 @@ class Store:
     def files(self, folder: str) -> list[str]:
         """Names of all files below a folder, relative to the root, sorted. Files half-written are not among them."""
         selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
-        try:
+        with self._reading(folder, "cannot be listed"):
             found = self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise UnreachableError(f"{self._path(folder)}: the store cannot be listed: {error}") from error
         prefix = len(self.root) + 1
         return sorted(
             info.path[prefix:] for info in found if info.type == fs.FileType.File and not info.base_name.startswith(".")
@@ -96,15 +122,31 @@ class Store:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
     def table_metadata(self, name: str) -> dict[bytes, bytes]:
-        """What stands in the footer of a Parquet file; the rows are not read."""
-        with self.filesystem.open_input_file(self._path(name)) as stream:
-            return dict(pq.read_schema(stream).metadata or {})
+        """What stands in the footer of a Parquet file; the rows are not read.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            InputError: the file is no Parquet.
+        """
+        try:
+            with self._reading(name, "cannot be read"), self.filesystem.open_input_file(self._path(name)) as stream:
+                return dict(pq.read_schema(stream).metadata or {})
+        except pa.ArrowInvalid as error:
+            raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file; the same table always gives the same bytes."""
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd", version="2.6", store_schema=True)
         self.write(name, sink.getvalue())
+
+
+def _cause(error: OSError) -> str:
+    """The reason of an error of Arrow, whose message names the path again and ends in notes about its network code."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    text = str(error).split(" Detail:")[0].split("; Details:")[0]
+    return " ".join(text.split()).rstrip(".")
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -131,15 +173,25 @@ def open_store(url: str) -> Store:
 
     Raises:
         InputError: the URL names no known kind of store.
+        UnreachableError: the store did not answer when its region was asked for.
     """
     if "://" not in url:
         return Store(fs.LocalFileSystem(), Path(url).absolute().as_posix().rstrip("/"))
+    known = "use a folder, file://, s3://, gs:// or abfs://"
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _SCHEMES:
+        raise InputError(f"{scheme}:// is no kind of store", where=url, fix=known)
+    full = url
+    if scheme in ("gs", "gcs") and "retry_limit_seconds=" not in url:
+        full += f"{'&' if '?' in url else '?'}retry_limit_seconds={_GCS_RETRY_SECONDS}"
     try:
-        filesystem, root = fs.FileSystem.from_uri(url)
+        filesystem, root = fs.FileSystem.from_uri(full)
+    except OSError as error:
+        raise UnreachableError(f"{url}: cannot be reached: {_cause(error)}") from error
     except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(
-            f"cannot be opened as a store: {error}", where=url, fix="use a folder, file://, s3://, gs:// or abfs://"
-        ) from None
+        raise InputError(f"cannot be opened as a store: {error}", where=url, fix=known) from None
+    if not root.strip("/") and not isinstance(filesystem, fs.LocalFileSystem):
+        raise InputError("names no bucket", where=url, fix="write it like s3://bucket/folder")
     return Store(filesystem, root.rstrip("/"))
 
 

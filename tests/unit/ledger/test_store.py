@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 
 import pytest
+from pyarrow import fs
 
-from gpuwaste.ledger.store import open_store
+from gpuwaste.ledger.store import Store, open_store
 from gpuwaste.model.errors import GpuwasteError, InputError, UnreachableError
 
 
 @pytest.fixture
-def closed_port(monkeypatch):
-    """A port of this machine on which nobody listens, and credentials that never leave it."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
+def closed_store():
+    """An object store at a port of this machine on which nobody listens."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
+        filesystem = fs.S3FileSystem(
+            access_key="a",
+            secret_key="b",
+            region="us-east-1",
+            endpoint_override=f"127.0.0.1:{bound.getsockname()[1]}",
+            scheme="http",
+            connect_timeout=0.2,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
+        )
+        yield Store(filesystem, "bucket/folder")
 
 
 READS = {
@@ -35,14 +40,12 @@ READS = {
 
 
 @pytest.mark.parametrize("operation", READS)
-def test_a_store_that_does_not_answer_is_unreachable(closed_port, operation):
-    options = f"endpoint_override=127.0.0.1:{closed_port}&scheme=http&region=us-east-1"
-    options += "&connect_timeout=0.2&request_timeout=0.2&allow_bucket_creation=false"
-    store = open_store(f"s3://bucket/folder?{options}")
+def test_a_store_that_does_not_answer_is_unreachable(closed_store, operation):
     with pytest.raises(UnreachableError) as caught:
-        READS[operation](store)
+        READS[operation](closed_store)
     assert str(caught.value).startswith("s3://bucket/folder")
     assert "\n" not in str(caught.value)
+    assert "Details:" not in str(caught.value)
 
 
 @pytest.mark.parametrize("operation", ["read", "read or none", "table", "footer"])
@@ -75,9 +78,18 @@ def test_a_missing_file_stays_a_missing_file(tmp_path, operation):
         READS[operation](open_store(str(tmp_path)))
 
 
-@pytest.mark.parametrize("url", ["foo://x", "s3://", "file://relative/x"])
+@pytest.mark.parametrize("url", ["foo://x", "hdfs://127.0.0.1/x", "s3://", "file://relative/x"])
 def test_a_url_of_no_store_is_bad_input(url):
     with pytest.raises(GpuwasteError) as caught:
         open_store(url)
     assert isinstance(caught.value, InputError)
     assert str(caught.value).startswith(url)
+
+
+def test_a_bucket_whose_region_cannot_be_asked_for_is_unreachable(monkeypatch):
+    def from_uri(_):
+        raise OSError("When resolving region for bucket 'b': AWS Error NETWORK_CONNECTION; Details: none")
+
+    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=from_uri))  # the real one asks over the network
+    with pytest.raises(UnreachableError, match=r"^s3://b/x: cannot be reached: When resolving .* NETWORK_CONNECTION$"):
+        open_store("s3://b/x")
