@@ -64,8 +64,7 @@ class NodeAgent:
         self._boot_id = boot_id
         self._told = told
         self._maker = RecordMaker()
-        self._facts_hour: int | None = None
-        self._facts: bytes = b""
+        self._facts: tuple[object, ...] = ()
         self._looked_ns = clock.monotonic_ns()
         self.problem = ""
         self._driver = nvml.driver()
@@ -136,6 +135,12 @@ class NodeAgent:
 
     def _facts_due(self, closed: ClosedWindow) -> list[Record]:
         """The node's facts on change, and in the first window of every hour."""
+        hour = closed.start_unix_ns // _HOUR_NS
+        shared = tuple((parent.replicas, parent.sharing) for parent in closed.parents)
+        known = (hour, self.sampler.gpus, self._driver, shared)
+        if known == self._facts:
+            return []
+        self._facts = known
         record = node_facts(
             driver=self._driver,
             gpus=self.sampler.gpus,
@@ -144,11 +149,6 @@ class NodeAgent:
             boot_id=self._boot_id,
             version=__version__,
         )
-        content = record.SerializeToString(deterministic=True)
-        hour = closed.start_unix_ns // _HOUR_NS
-        if content == self._facts and hour == self._facts_hour:
-            return []
-        self._facts, self._facts_hour = content, hour
         record.window_start_unix_ns = closed.start_unix_ns
         record.window_ns = closed.length_ns
         return [record]
