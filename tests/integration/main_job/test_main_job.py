@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tests.unit.api.samples import all_kinds
 
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.schema import WASTE_CATEGORIES
@@ -155,6 +156,21 @@ def test_the_pools_add_up_to_the_ledger(world, store, rows, control_plane):
     }  # fmt: skip
     gpus = sum(pool["status"]["capacity"]["gpus"] for pool in pools)
     assert gpus == sum(len(node["gpus"]) for node in world.nodes.values())
+
+
+def test_a_reservation_of_an_unknown_gpu_is_told_so(world, store, control_plane):
+    body = all_kinds()["GPUReservation"].manifest()
+    body["metadata"] = {"name": "unknown-model"}
+    body["spec"]["gpuModel"] = "H1000"
+    control_plane.kubectl("apply", "-f", "-", input=json.dumps(body))
+
+    def told():
+        (item,) = [i for i in objects(control_plane, "gpureservations") if i["metadata"]["name"] == "unknown-model"]
+        return next((c for c in item.get("status", {}).get("conditions", ()) if c["type"] == "Valid"), None)
+
+    condition = wait_for("a condition", told, seconds=30)
+    assert (condition["status"], condition["reason"]) == ("False", "Invalid")
+    assert "H1000" in condition["message"]
 
 
 def test_a_plan_was_made(store, control_plane):
