@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Floats, Ints
     from gpuwaste.packing.shapes import Problem
+    from gpuwaste.packing.slots import Slots
 
 __all__ = ["Allowance", "Relaxed", "lagrangian_bound", "next_attainable", "volume_bound"]
 
@@ -33,20 +34,25 @@ class Relaxed:
     """What a linear or integer master minimises: cost of nodes and penalties of unplaced pods.
 
     Attributes:
-        problem: shapes and types.
+        slots: shapes, slots and types.
         node_cost: float64[K] objective of one node.
-        penalty: float64[S] objective of one unplaced pod.
+        penalty: float64[S + V] objective of one unplaced pod.
         allowance: limit of what stays unplaced; None for no limit.
     """
 
-    problem: Problem
+    slots: Slots
     node_cost: Floats
     penalty: Floats
     allowance: Allowance | None
 
     @property
+    def problem(self) -> Problem:
+        """Shapes and slots by types."""
+        return self.slots.problem
+
+    @property
     def unplaced_most(self) -> Ints:
-        """int64[S]: pods of each shape that may stay unplaced."""
+        """int64[S + V]: pods of each shape that may stay unplaced."""
         if self.allowance is None:
             return self.problem.demand
         return np.minimum(self.problem.demand, self.allowance.pods)
@@ -70,7 +76,8 @@ def lagrangian_bound(
 
     Args:
         task: what is minimised.
-        worth: float64[S] multipliers of the covering rows, >= 0.
+        worth: float64[S + V] multipliers of the covering rows, >= 0; of a slot no less than of a shape it may be
+            handed to.
         filling_bound: float64[K], no filling of one node of the type is worth more.
         milli_price: multiplier of the row of unplaced GPU-milli, >= 0; 0 without an allowance.
         pod_price: multiplier of the row of unplaced pods, >= 0; 0 without an allowance.

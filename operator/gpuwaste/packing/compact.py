@@ -98,7 +98,7 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
     if solved is None:
         return None
     room = np.maximum(-solved.duals[room_at:milli_at], 0.0).reshape(kinds, resources)
-    worth = np.maximum(solved.duals[:shapes], 0.0)
+    worth = task.slots.worth(solved.duals)
     # What a pod is worth beyond the room it takes is nothing but the solver's tolerance; counted, it keeps the
     # bound valid.
     beyond = np.maximum(worth[shape] - (room[kind] * need.T).sum(axis=1), 0.0)
@@ -111,6 +111,7 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
             milli_price=max(-float(solved.duals[-2]), 0.0),
             pod_price=max(-float(solved.duals[-1]), 0.0),
             copies=np.zeros(0),
+            handed=np.zeros(0),
         ),
         filling_bound=filling_bound,
     )

@@ -24,7 +24,7 @@ _STEP_PART = 0.1
 """Part of the fractional fillings that is rounded up in one step."""
 
 
-def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> Ints:
+def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> tuple[Ints, Ints]:
     """How often each filling of the pool is used, all whole.
 
     Args:
@@ -33,19 +33,21 @@ def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> 
         time_left: seconds until this must return.
 
     Returns:
-        int64[len(pool)] copies within the supply; some demand may be left over where time ran out or the
-        fillings fixed first leave no room.
+        int64[len(pool)] copies within the supply, and int64[E] how often each slot is handed to each shape; some
+        demand may be left over where time ran out or the fillings fixed first leave no room.
     """
     master = LpMaster(task)
     master.extend(pool)
     kind = np.array(pool.kinds, dtype=np.int64)
     fixed = np.zeros(len(pool), dtype=np.int64)
+    handed = np.zeros(len(task.slots.source), dtype=np.int64)
     while time_left() > 0:
         solved = master.solve(seconds=time_left())
         if solved is None:
             break
         whole = np.floor(solved.copies + _INTEGRAL).astype(np.int64)
         part = solved.copies - whole
+        handed = np.ceil(solved.handed - _INTEGRAL).astype(np.int64)
         fractional = np.flatnonzero(part > _INTEGRAL)
         target = np.maximum(fixed, whole)
         free = task.problem.supply - np.bincount(kind, weights=target, minlength=len(task.problem.supply))
@@ -59,7 +61,7 @@ def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> 
         fixed = target
         if not len(fractional) or stuck:
             break
-    return fixed
+    return fixed, handed
 
 
 def _next_up(part: Floats, fractional: Ints) -> Ints:

@@ -26,7 +26,7 @@ _SMOOTHING = 0.5
 _COARSE = Effort(relative_gap=2e-3, focus=0.01)
 _FINE = Effort(relative_gap=2e-5, focus=1.0)
 _IMPROVING = 1e-7
-_CONVERGED = 2e-5
+_CONVERGED = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,7 @@ class _Centre:
             milli_price=(1 - part) * last.milli_price + part * best.milli_price,
             pod_price=(1 - part) * last.pod_price + part * best.pod_price,
             copies=last.copies,
+            handed=last.handed,
         )
 
 

@@ -1,17 +1,20 @@
-"""Makes an incumbent better: column generation, then rounding by integer masters. Loads OR-Tools."""
+"""Makes an incumbent better: column generation, then rounding by diving and integer masters. Loads OR-Tools."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpuwaste.packing.bound import Relaxed
+from gpuwaste.packing.columns import ColumnPool, Filling
 from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 from gpuwaste.packing.master import choose_fillings
 from gpuwaste.packing.pricing import TypePricer
+from gpuwaste.packing.slots import Slots
 
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Ints
@@ -24,82 +27,117 @@ _POD_PENALTY = 1e-4
 """Objective of an unplaced pod beside 1 for an unplaced GPU, while as little as possible is left out."""
 _COST_TIEBREAK = 1e-3
 _CLOSE_ENOUGH = 5e-4
+_UNPLACED_TIMES = 3.0
 # Parts of the time limit at which each step must have ended.
 _PLACE_COLUMNS, _PLACE_ROUNDING, _COLUMNS, _REST, _ALL = 0.5, 0.7, 0.75, 0.8, 0.9
 
 
 def improve(state: SolveState) -> None:
     """Leave out less, if anything is left out; then lower the objective and raise the bound."""
-    pricers = [TypePricer(state.problem, kind) for kind in range(len(state.problem.supply))]
+    search = _Search(state)
     if state.best.unplaced_pods:
-        _place_more(state, pricers)
-    _minimise(state, pricers)
+        search.place_more()
+    search.minimise()
 
 
-def _place_more(state: SolveState, pricers: list[TypePricer]) -> None:
-    problem = state.problem
-    task = Relaxed(
-        problem=problem,
-        node_cost=_COST_TIEBREAK * problem.cost / max(float(problem.cost.max()), 1e-9),
-        penalty=problem.total_milli / WHOLE_GPU_MILLI + _POD_PENALTY,
-        allowance=None,
-    )
-    generated = generate(
-        task,
-        state.pool,
-        pricers,
-        time_left=lambda: state.seconds_left(_PLACE_COLUMNS),
-        on_bound=lambda _: None,
-    )
-    if generated.duals is None:
-        return
-    _round_by_diving(state, task, until=_PLACE_ROUNDING)
-    everything = np.arange(len(state.pool))
-    _round_all(state, task, everything, until=_PLACE_ROUNDING)
+class _Search:
+    """Column generation and rounding over the slots of a problem."""
 
+    def __init__(self, state: SolveState) -> None:
+        self._state = state
+        self._slots = Slots.of(state.problem)
+        self._pool = ColumnPool()
+        self._seeds_taken = 0
+        self._pricers = [TypePricer(self._slots, kind) for kind in range(len(state.problem.supply))]
+        self._take_seeds()
 
-def _minimise(state: SolveState, pricers: list[TypePricer]) -> None:
-    problem, allowance = state.problem, state.best.allowance
-    task = Relaxed(problem=problem, node_cost=problem.cost, penalty=np.zeros(len(problem.demand)), allowance=allowance)
-    generated = generate(
-        task,
-        state.pool,
-        pricers,
-        time_left=lambda: state.seconds_left(_COLUMNS),
-        on_bound=lambda bound: state.raise_bound(bound, allowance=allowance),
-    )
-    if generated.duals is None:
-        return
-    _round_by_diving(state, task, until=_REST)
-    if state.gap > _CLOSE_ENOUGH:
-        _round_all(state, task, _promising(state, generated.duals), until=_ALL)
+    def _take_seeds(self) -> None:
+        """Fillings of the placements offered since the last call."""
+        pool = self._state.pool
+        fresh = slice(self._seeds_taken, len(pool))
+        kind = np.array(pool.kinds[fresh], dtype=np.int64)
+        if len(kind):
+            pattern = np.stack(pool.patterns[fresh])
+            filling = Filling(kind=kind, pattern=pattern, copies=np.ones(len(kind), dtype=np.int64))
+            self._pool.add_filling(self._slots.encode(filling)[0])
+        self._seeds_taken = len(pool)
 
+    def place_more(self) -> None:
+        """Leave out as few GPU-milli, then as few pods, as possible."""
+        problem = self._slots.problem
+        task = Relaxed(
+            slots=self._slots,
+            node_cost=_COST_TIEBREAK * problem.cost / max(float(problem.cost.max()), 1e-9),
+            penalty=problem.total_milli / WHOLE_GPU_MILLI + _POD_PENALTY,
+            allowance=None,
+        )
+        generated = generate(
+            task,
+            self._pool,
+            self._pricers,
+            time_left=lambda: self._state.seconds_left(_PLACE_COLUMNS),
+            on_bound=lambda _: None,
+        )
+        if generated.duals is None:
+            return
+        self._round_by_diving(task, until=_PLACE_ROUNDING)
+        self._round_by_master(task, np.arange(len(self._pool)), until=_PLACE_ROUNDING)
 
-def _round_by_diving(state: SolveState, task: Relaxed, *, until: float) -> None:
-    copies = dive(task, state.pool, time_left=lambda: state.seconds_left(until))
-    state.offer(chosen_fillings(state.pool, copies), method="rounded column generation")
+    def minimise(self) -> None:
+        """Lower the objective of placements that leave out no more, and raise its bound."""
+        state, problem = self._state, self._slots.problem
+        allowance = state.best.allowance
+        task = Relaxed(
+            slots=self._slots,
+            node_cost=problem.cost,
+            penalty=np.zeros(len(problem.demand)),
+            allowance=allowance,
+        )
+        generated = generate(
+            task,
+            self._pool,
+            self._pricers,
+            time_left=lambda: state.seconds_left(_COLUMNS),
+            on_bound=lambda bound: state.raise_bound(bound, allowance=allowance),
+        )
+        if generated.duals is None:
+            return
+        # What the fillings fixed first leave no room for may stay unplaced on the way, at a price; a dive that
+        # may not would have to stop there.
+        dear = _UNPLACED_TIMES * (generated.duals.worth + float(problem.cost.max()))
+        self._round_by_diving(replace(task, allowance=None, penalty=dear), until=_REST)
+        if state.gap > _CLOSE_ENOUGH:
+            self._round_by_master(task, self._promising(generated.duals), until=_ALL)
 
+    def _offer(self, filling: Filling, handed: Ints, *, method: str) -> None:
+        self._state.offer(self._slots.decode(filling, handed), method=method)
+        self._take_seeds()
 
-def _round_all(state: SolveState, task: Relaxed, columns: Ints, *, until: float) -> None:
-    seconds = state.seconds_left(until)
-    if seconds <= 0:
-        return
-    chosen = choose_fillings(
-        task,
-        state.pool,
-        columns=columns,
-        seconds=seconds,
-        relative_gap=_CLOSE_ENOUGH,
-        start=state.best.filling,
-    )
-    if chosen is not None:
-        state.offer(chosen, method="column generation")
+    def _round_by_diving(self, task: Relaxed, *, until: float) -> None:
+        copies, handed = dive(task, self._pool, time_left=lambda: self._state.seconds_left(until))
+        self._offer(chosen_fillings(self._pool, copies), handed, method="rounded column generation")
 
+    def _round_by_master(self, task: Relaxed, columns: Ints, *, until: float) -> None:
+        seconds = self._state.seconds_left(until)
+        if seconds <= 0:
+            return
+        start, handed = self._slots.encode(self._state.best.filling)
+        chosen = choose_fillings(
+            task,
+            self._pool,
+            columns=columns,
+            seconds=seconds,
+            relative_gap=_CLOSE_ENOUGH,
+            start=start,
+            handed=handed,
+        )
+        if chosen is not None:
+            self._offer(*chosen, method="column generation")
 
-def _promising(state: SolveState, duals: Duals) -> Ints:
-    """Columns whose reduced cost does not rule them out of a placement better than the best one."""
-    problem = state.problem
-    slack = float(problem.cost_unit * state.best.cost_units) - state.bound
-    kind = np.array(state.pool.kinds, dtype=np.int64)
-    reduced = problem.cost[kind] + duals.node_price[kind] - np.stack(state.pool.patterns) @ duals.worth
-    return np.flatnonzero(reduced <= slack)
+    def _promising(self, duals: Duals) -> Ints:
+        """Columns whose reduced cost does not rule them out of a placement better than the best one."""
+        state, problem = self._state, self._slots.problem
+        slack = float(problem.cost_unit * state.best.cost_units) - state.bound
+        kind = np.array(self._pool.kinds, dtype=np.int64)
+        reduced = problem.cost[kind] + duals.node_price[kind] - np.stack(self._pool.patterns) @ duals.worth
+        return np.flatnonzero(reduced <= slack)

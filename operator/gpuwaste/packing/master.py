@@ -24,11 +24,12 @@ class Duals:
 
     Attributes:
         objective: of the optimum.
-        worth: float64[S] price of one pod of each shape, >= 0.
+        worth: float64[S + V] price of one pod of each shape, >= 0.
         node_price: float64[K] what one more node of a type would save, >= 0.
         milli_price: price of one unplaced GPU-milli, >= 0.
         pod_price: price of one unplaced pod, >= 0.
         copies: float64[columns taken over], how often each filling is used.
+        handed: float64[E], how often each slot is handed to each shape.
     """
 
     objective: float
@@ -37,6 +38,7 @@ class Duals:
     milli_price: float
     pod_price: float
     copies: Floats
+    handed: Floats
 
 
 class LpMaster:
@@ -48,16 +50,34 @@ class LpMaster:
         self._shapes = shapes
         self._node_cost = task.node_cost
         self._taken = 0
+        self._slots = task.slots
         unplaced = np.flatnonzero(task.unplaced_most)
-        count = self._unplaced = len(unplaced)
+        count, ways = len(unplaced), len(task.slots.source)
+        self._unplaced, self._ways = count, ways
+        way = count + np.arange(ways)
         self._lp = IncrementalLp(
             Program(
-                cost=task.penalty[unplaced],
-                lower=np.zeros(count),
-                upper=task.unplaced_most[unplaced].astype(np.float64),
-                row=np.concatenate([unplaced, np.repeat([shapes + kinds, shapes + kinds + 1], count)]),
-                column=np.tile(np.arange(count), 3),
-                value=np.concatenate([np.ones(count), problem.total_milli[unplaced], np.ones(count)]),
+                cost=np.concatenate([task.penalty[unplaced], np.zeros(ways)]),
+                lower=np.zeros(count + ways),
+                upper=np.concatenate([task.unplaced_most[unplaced].astype(np.float64), np.full(ways, np.inf)]),
+                row=np.concatenate(
+                    [
+                        unplaced,
+                        np.repeat([shapes + kinds, shapes + kinds + 1], count),
+                        task.slots.source,
+                        task.slots.target,
+                    ]
+                ),
+                column=np.concatenate([np.tile(np.arange(count), 3), way, way]),
+                value=np.concatenate(
+                    [
+                        np.ones(count),
+                        problem.total_milli[unplaced],
+                        np.ones(count),
+                        -np.ones(ways),
+                        np.ones(ways),
+                    ]
+                ),
                 row_lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
                 row_upper=np.concatenate([np.full(shapes, np.inf), problem.supply, task.caps]),
             )
@@ -77,7 +97,7 @@ class LpMaster:
 
     def at_least(self, column: int, copies: int) -> None:
         """Use a filling of the pool at least so often from now on."""
-        self._lp.set_lower(self._unplaced + column, float(copies))
+        self._lp.set_lower(self._unplaced + self._ways + column, float(copies))
 
     def solve(self, *, seconds: float) -> Duals | None:
         """The optimum over the columns taken over, or None if time ran out."""
@@ -87,11 +107,12 @@ class LpMaster:
         duals = solved.duals
         return Duals(
             objective=solved.objective,
-            worth=np.maximum(duals[: self._shapes], 0.0),
+            worth=self._slots.worth(duals),
             node_price=np.maximum(-duals[self._shapes : -2], 0.0),
             milli_price=max(-float(duals[-2]), 0.0),
             pod_price=max(-float(duals[-1]), 0.0),
-            copies=solved.values[self._unplaced :],
+            copies=solved.values[self._unplaced + self._ways :],
+            handed=solved.values[self._unplaced : self._unplaced + self._ways],
         )
 
 
@@ -103,7 +124,8 @@ def choose_fillings(
     seconds: float,
     relative_gap: float,
     start: Filling,
-) -> Filling | None:
+    handed: Ints,
+) -> tuple[Filling, Ints] | None:
     """Solve the master as an integer programme.
 
     Args:
@@ -112,10 +134,12 @@ def choose_fillings(
         columns: int64, positions in the pool to choose from.
         seconds: wall time at most.
         relative_gap: how close to the best of the pool is close enough.
-        start: a placement to begin from, whose fillings are in the pool.
+        start: a placement to begin from, with its slots; its fillings are in the pool.
+        handed: int64[E], how it hands them out.
 
     Returns:
-        Fillings that cover the demand, some of it perhaps more than once; None if none was found.
+        Fillings that cover the demand, some of it perhaps more than once, and how often each slot is handed to
+        each shape; None if nothing was found.
     """
     problem = task.problem
     shapes, kinds = problem.fits.shape
@@ -128,26 +152,49 @@ def choose_fillings(
     position, shape = np.nonzero(pattern)
     unplaced = np.flatnonzero(task.unplaced_most)
     left = len(unplaced)
+    ways = len(task.slots.source)
     left_at = count + np.arange(left)
+    way_at = count + left + np.arange(ways)
     program = Program(
-        cost=np.concatenate([task.node_cost[kind], task.penalty[unplaced]]),
-        lower=np.zeros(count + left),
-        upper=np.concatenate([problem.supply[kind], task.unplaced_most[unplaced]]).astype(np.float64),
-        row=np.concatenate([shape, unplaced, shapes + kind, np.repeat([shapes + kinds, shapes + kinds + 1], left)]),
-        column=np.concatenate([position, left_at, np.arange(count), left_at, left_at]),
+        cost=np.concatenate([task.node_cost[kind], task.penalty[unplaced], np.zeros(ways)]),
+        lower=np.zeros(count + left + ways),
+        upper=np.concatenate(
+            [problem.supply[kind], task.unplaced_most[unplaced], problem.demand[task.slots.target]]
+        ).astype(np.float64),
+        row=np.concatenate(
+            [
+                shape,
+                unplaced,
+                shapes + kind,
+                np.repeat([shapes + kinds, shapes + kinds + 1], left),
+                task.slots.source,
+                task.slots.target,
+            ]
+        ),
+        column=np.concatenate([position, left_at, np.arange(count), left_at, left_at, way_at, way_at]),
         value=np.concatenate(
-            [pattern[position, shape], np.ones(left + count), problem.total_milli[unplaced], np.ones(left)]
+            [
+                pattern[position, shape],
+                np.ones(left + count),
+                problem.total_milli[unplaced],
+                np.ones(left),
+                -np.ones(ways),
+                np.ones(ways),
+            ]
         ).astype(np.float64),
         row_lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
         row_upper=np.concatenate([np.full(shapes, np.inf), problem.supply, task.caps]),
     )
-    first = np.zeros(count + left)
+    first = np.zeros(count + left + ways)
     if len(begun) == len(started):
         np.add.at(first, np.searchsorted(columns, begun), start.copies)
-        first[count:] = (problem.demand - start.placed)[unplaced]
+        placed = start.placed
+        np.add.at(placed, task.slots.target, handed)
+        first[left_at] = (problem.demand - placed)[unplaced]
+        first[way_at] = handed
     result = solve_mip(
         program,
-        integer=np.ones(count + left, dtype=np.bool_),
+        integer=np.ones(count + left + ways, dtype=np.bool_),
         seconds=seconds,
         relative_gap=relative_gap,
         start=first if len(begun) == len(started) else None,
@@ -156,4 +203,5 @@ def choose_fillings(
         return None
     copies = np.rint(result.values[:count]).astype(np.int64)
     used = copies > 0
-    return Filling(kind=kind[used], pattern=pattern[used], copies=copies[used])
+    chosen = Filling(kind=kind[used], pattern=pattern[used], copies=copies[used])
+    return chosen, np.rint(result.values[way_at]).astype(np.int64)

@@ -14,6 +14,7 @@ from gpuwaste.packing.linear import IncrementalLp, Program, solve_mip
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
     from gpuwaste.packing.shapes import Problem
+    from gpuwaste.packing.slots import Slots
 
 __all__ = ["Effort", "Priced", "TypePricer"]
 
@@ -55,12 +56,12 @@ class TypePricer:
     reduced cost is more than the distance to the known filling (patterns are whole in every real filling).
     """
 
-    def __init__(self, problem: Problem, kind: int) -> None:
-        self._problem = problem
+    def __init__(self, slots: Slots, kind: int) -> None:
+        problem = self._problem = slots.problem
         self.kind = kind
         self._gpus = int(problem.type_gpus[kind])
-        self._items = np.flatnonzero(problem.fits[:, kind] & (problem.demand > 0))
-        self._program = _knapsack(problem, kind, self._items)
+        self._items = np.flatnonzero(slots.offered[:, kind])
+        self._program = _knapsack(problem, kind, self._items, slots.wanted[self._items])
         self._lp = IncrementalLp(self._program)
 
     def price(self, worth: Floats, *, known: float, seconds: float, effort: Effort) -> Priced:
@@ -144,7 +145,7 @@ def _restricted(program: Program, keep: Ints) -> Program:
     )
 
 
-def _knapsack(problem: Problem, kind: int, items: Ints) -> Program:
+def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program:
     """Pods of each shape (whole) and GPUs by pattern: rows CPU, memory, GPUs, then one for each share size."""
     share, whole = problem.share[items], problem.whole[items]
     gpus = float(problem.type_gpus[kind])
@@ -172,7 +173,7 @@ def _knapsack(problem: Problem, kind: int, items: Ints) -> Program:
         limits = np.concatenate([np.ones(2), [gpus], np.zeros(len(sizes))])
     row, column = np.nonzero(matrix)
     extra = matrix.shape[1] - len(items)
-    most = _most_per_node(problem, kind, items).astype(np.float64)
+    most = _most_per_node(problem, kind, items, wanted).astype(np.float64)
     return Program(
         cost=np.zeros(matrix.shape[1]),
         lower=np.zeros(matrix.shape[1]),
@@ -185,9 +186,9 @@ def _knapsack(problem: Problem, kind: int, items: Ints) -> Program:
     )
 
 
-def _most_per_node(problem: Problem, kind: int, items: Ints) -> Ints:
-    """int64[len(items)]: how many pods of each shape alone fit on one node, at most its demand."""
-    most = problem.demand[items].copy()
+def _most_per_node(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Ints:
+    """int64[len(items)]: how many pods of each shape alone fit on one node, at most what is wanted."""
+    most = wanted.copy()
     for need, have in (
         (problem.cpu[items], problem.type_cpu[kind]),
         (problem.memory[items], problem.type_memory[kind]),
