@@ -12,6 +12,7 @@ is cut away on opening; it was never served.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -33,6 +34,7 @@ _HEAD = struct.Struct("<II")
 _BODY = struct.Struct("<QIQ")
 _SUFFIX = ".seg"
 _IDENTITY = "journal.json"
+_LOCK = "lock"
 _RECORD_TAG = 0x32  # Batch.records: field 6, length-delimited
 _HOUR_NS = 3600 * 1_000_000_000
 _SEGMENT_BYTES = 8 << 20
@@ -156,16 +158,33 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         self._handle: BinaryIO | None = None
+        self._lock_fd: int | None = None
         self.dropped_records = 0
         self.repaired_bytes = 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = self._take_lock()
             self.journal_id = self._identity(journal_id)
             self._segments = self._open_segments()
         except (OSError, ValueError) as error:
             raise JournalError(f"{directory}: the journal cannot be opened ({error}); check the volume") from error
         self._next_seq = self._segments[-1].next_seq if self._segments else 1
         self._durable_seq = self._next_seq
+
+    def _take_lock(self) -> int | None:
+        """The right to write, which one process has at a time; None where another one has it."""
+        descriptor = os.open(self._directory / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    @property
+    def writable(self) -> bool:
+        """Whether this journal may be appended to: another process does not write it."""
+        return self._lock_fd is not None
 
     def _identity(self, wanted: str | None) -> str:
         path = self._directory / _IDENTITY
@@ -199,7 +218,7 @@ class Journal:
             with path.open("rb") as handle:
                 segment.size = _read_frames(segment, handle)
             torn = path.stat().st_size - segment.size
-            if torn and path == paths[-1]:
+            if torn and path == paths[-1] and self.writable:
                 self.repaired_bytes += torn
                 with path.open("r+b") as handle:
                     handle.truncate(segment.size)
@@ -230,10 +249,15 @@ class Journal:
         """Give the records their sequence numbers and write them as one frame; all are kept or none.
 
         Raises:
+            JournalError: Another process writes this journal.
             OSError: The disk is full even after the oldest segments were dropped, or fails.
         """
         if not records:
             return
+        if not self.writable:
+            raise JournalError(
+                f"{self._directory}: another process writes this journal; stop it or name another folder"
+            )
         parts = []
         newest_ns = 0
         for seq, record in enumerate(records, self._next_seq):
@@ -395,8 +419,11 @@ class Journal:
         return payload[begin:end], taken
 
     def close(self) -> None:
-        """Make everything durable and let the file go."""
+        """Make everything durable, and let the file and the right to write go."""
         if self._handle is not None:
             self.sync()
             self._handle.close()
             self._handle = None
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None

@@ -40,7 +40,7 @@ class NodeAgent:
 
     Attributes:
         sampler: What accumulates.
-        problem: Why the GPUs could not be listed again, empty where nothing is wrong.
+        problem: Why GPUs could not be listed again or records not be kept, empty where nothing is wrong.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class NodeAgent:
         self._facts: tuple[object, ...] = ()
         self._looked_ns = clock.monotonic_ns()
         self.problem = ""
+        self._lost: Record | None = None
         self._driver = nvml.driver()
         self.sampler = Sampler(
             nvml=nvml,
@@ -100,9 +101,27 @@ class NodeAgent:
             self._append([gap])
 
     def _append(self, records: list[Record]) -> int:
-        self._journal.append(records)
+        """Append a window; what a full or broken disk refuses becomes a gap in front of the next one it takes."""
+        lost = self._lost
+        try:
+            self._journal.append([*([lost] if lost is not None else []), *records])
+        except OSError as error:
+            self.problem = f"the journal takes no records ({error})"
+            self._lose(records)
+            return 0
+        self._lost = None
         self._told(records)
         return len(records)
+
+    def _lose(self, records: list[Record]) -> None:
+        first, last = records[0], records[-1]
+        end_ns = last.window_start_unix_ns + last.window_ns
+        if self._lost is None:
+            self._lost = gap_record(first.window_start_unix_ns, end_ns, reason="the journal's disk took no records")
+        self._lost.gap.to_unix_ns = end_ns
+        self._lost.gap.lost_records += len(records)
+        self._lost.window_start_unix_ns, self._lost.window_ns = last.window_start_unix_ns, last.window_ns
+        self._journal.dropped_records += len(records)
 
     def _refresh(self) -> None:
         """List GPUs and read the driver's versions again where something changed: MIG, a lost GPU, a reload."""

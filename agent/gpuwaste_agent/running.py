@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent.clock import SteppedClock, SystemClock
-from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.journal import Journal, JournalError
 from gpuwaste_agent.metrics import Metrics
 from gpuwaste_agent.node_agent import NodeAgent
 from gpuwaste_agent.pacing import RealPacer, SimulatedPacer
@@ -145,6 +145,8 @@ def run(settings: AgentSettings) -> int:
     journal = Journal(
         settings.journal, retention_hours=settings.retention_hours, limit_bytes=settings.journal_limit_bytes
     )
+    if not journal.writable:
+        raise JournalError(f"{settings.journal}: another agent writes this journal; stop it or name another --journal")
     metrics = Metrics(journal)
     health = _Health(settings)
     identity = Identity(node=settings.node, node_uid=settings.node_uid, cluster=settings.cluster)
@@ -189,6 +191,16 @@ def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknow
             sys.stderr.write(f"gpuwaste-agent: handed over {sent} bytes by {target.method}\n")
 
 
+def _made_durable(journal: Journal) -> bool:
+    """Make new windows durable; where the disk fails they wait, unserved, for the next attempt."""
+    try:
+        journal.sync()
+    except OSError as error:
+        sys.stderr.write(f"gpuwaste-agent: windows are not durable yet: {error}\n")
+        return False
+    return True
+
+
 def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, stop: threading.Event) -> None:
     """Tick when due; make new windows durable at once, in a fast simulation a few times a second."""
     unsynced = 0
@@ -197,8 +209,9 @@ def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, st
         began = time.monotonic()
         unsynced += parts.agent.tick()
         if unsynced and began - synced >= _SYNC_SECONDS:
-            journal.sync()
-            unsynced, synced = 0, began
+            if _made_durable(journal):
+                unsynced = 0
+            synced = began
         health.tick()
         metrics.tick(time.monotonic() - began, parts.nvml.cpu_ns)
         if not parts.pacer.wait(stop.wait):

@@ -164,6 +164,24 @@ def test_a_full_disk_drops_the_oldest_and_leaves_no_half_window(tmp_path):
     assert [r.seq for r in read_all(Journal(tmp_path))] == [r.seq for r in records]
 
 
+def test_one_process_writes_and_others_read_without_repairing(tmp_path):
+    writer = Journal(tmp_path)
+    fill(writer, 2)
+    writer._handle.write(b"half a frame")
+    reader = Journal(tmp_path)
+    assert not reader.writable
+    assert len(read_all(reader)) == 6
+    assert reader.repaired_bytes == 0
+    with pytest.raises(JournalError, match="another process writes this journal"):
+        reader.append(window(2))
+    reader.close()
+    writer.close()
+    again = Journal(tmp_path)
+    assert again.writable
+    assert again.repaired_bytes == len(b"half a frame")
+    again.close()
+
+
 def test_a_directory_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="file/journal: the journal cannot be opened"):
