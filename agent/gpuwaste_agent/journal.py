@@ -1,11 +1,7 @@
 """The agent's memory of closed windows: append-only segments that survive `kill -9` and power loss.
 
-A segment is a file of frames; a frame holds all records of one append, so a window is kept whole or not at all:
-
-    length u32 | crc32 u32 | first sequence u64 | records u32 | newest window end u64 | payload
-
-little-endian; the checksum covers everything after itself. The payload is the records as they stand in a `Batch`
-(field tag, length, record), so serving a frame copies bytes. Policy of fsync: `append` writes, `sync` makes durable,
+A segment is a file of frames; a frame holds all records of one append, so a window is kept whole or not at all.
+Policy of fsync: `append` writes, `sync` makes durable,
 and nothing is served before it is durable. A torn tail (a frame cut off or damaged at the end of the newest segment)
 is cut away on opening; it was never served.
 """
@@ -15,12 +11,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import struct
 import threading
 import uuid
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
+
+from gpuwaste_agent.journal_frames import BODY, HEAD, OVERHEAD, cut_payload, encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,12 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "JournalError", "Page"]
 
-_HEAD = struct.Struct("<II")
-_BODY = struct.Struct("<QIQ")
 _SUFFIX = ".seg"
 _IDENTITY = "journal.json"
 _LOCK = "lock"
-_RECORD_TAG = 0x32  # Batch.records: field 6, length-delimited
 _HOUR_NS = 3600 * 1_000_000_000
 _SEGMENT_BYTES = 8 << 20
 
@@ -81,51 +75,24 @@ class _Segment:
     frames: list[_Frame] = field(default_factory=list)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte, as protobuf has it
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _split(payload: bytes) -> Iterator[tuple[int, int, int]]:
-    """Start of each record's field, start of its bytes, and their end."""
-    position = 0
-    while position < len(payload):
-        start = position
-        position += 1
-        size = shift = 0
-        while True:
-            byte = payload[position]
-            position += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:  # noqa: PLR2004 - as above
-                break
-        yield start, position, position + size
-        position += size
-
-
 def _read_frames(segment: _Segment, handle: BinaryIO) -> int:
     """Index the good frames of a segment from its start; returns where they end."""
     end = 0
     while True:
-        head = handle.read(_HEAD.size)
-        if len(head) < _HEAD.size:
+        head = handle.read(HEAD.size)
+        if len(head) < HEAD.size:
             return end
-        length, crc = _HEAD.unpack(head)
-        body = handle.read(_BODY.size + length)
-        if len(body) < _BODY.size + length or zlib.crc32(body) != crc:
+        length, crc = HEAD.unpack(head)
+        body = handle.read(BODY.size + length)
+        if len(body) < BODY.size + length or zlib.crc32(body) != crc:
             return end
-        first_seq, count, newest_ns = _BODY.unpack_from(body)
+        first_seq, count, newest_ns = BODY.unpack_from(body)
         if first_seq != (segment.next_seq or segment.first_seq):
             return end
-        segment.frames.append(_Frame(first_seq, count, end + _HEAD.size + _BODY.size, length))
+        segment.frames.append(_Frame(first_seq, count, end + OVERHEAD, length))
         segment.next_seq = first_seq + count
         segment.newest_ns = max(segment.newest_ns, newest_ns)
-        end += _HEAD.size + _BODY.size + length
+        end += OVERHEAD + length
 
 
 class Journal:
@@ -255,24 +222,13 @@ class Journal:
         if not records:
             return
         if not self.writable:
-            raise JournalError(
-                f"{self._directory}: another process writes this journal; stop it or name another folder"
-            )
-        parts = []
-        newest_ns = 0
-        for seq, record in enumerate(records, self._next_seq):
-            record.seq = seq
-            newest_ns = max(newest_ns, record.window_start_unix_ns + record.window_ns)
-            encoded = record.SerializeToString()
-            parts += [bytes((_RECORD_TAG,)), _varint(len(encoded)), encoded]
-        payload = b"".join(parts)
-        body = _BODY.pack(self._next_seq, len(records), newest_ns) + payload
-        frame = _HEAD.pack(len(payload), zlib.crc32(body)) + body
+            raise JournalError(f"{self._directory}: another process writes this journal: stop it or move")
+        frame, newest_ns = encode_frame(records, self._next_seq)
         segment = self._writable(newest_ns)
         self._write(segment, frame)
         with self._lock:
-            offset = segment.size + _HEAD.size + _BODY.size
-            segment.frames.append(_Frame(self._next_seq, len(records), offset, len(payload)))
+            offset = segment.size + OVERHEAD
+            segment.frames.append(_Frame(self._next_seq, len(records), offset, len(frame) - OVERHEAD))
             segment.size += len(frame)
             segment.newest_ns = max(segment.newest_ns, newest_ns)
             self._next_seq += len(records)
@@ -397,26 +353,19 @@ class Journal:
         """Read and check a frame's payload; None where it is damaged or its segment was dropped meanwhile."""
         try:
             with segment.path.open("rb") as handle:
-                handle.seek(frame.offset - _BODY.size - _HEAD.size)
-                data = handle.read(_HEAD.size + _BODY.size + frame.length)
+                handle.seek(frame.offset - OVERHEAD)
+                data = handle.read(OVERHEAD + frame.length)
         except FileNotFoundError:
             return None
-        if len(data) < _HEAD.size or zlib.crc32(data[_HEAD.size :]) != _HEAD.unpack_from(data)[1]:
+        if len(data) < HEAD.size or zlib.crc32(data[HEAD.size :]) != HEAD.unpack_from(data)[1]:
             return None
-        return data[_HEAD.size + _BODY.size :]
+        return data[OVERHEAD:]
 
     @staticmethod
     def _cut(payload: bytes, skip: int, count: int, limit: int) -> tuple[bytes, int]:
         if not skip and count <= limit:
             return payload, count
-        begin = end = taken = 0
-        for index, (start, _, stop) in enumerate(_split(payload)):
-            if index == skip:
-                begin = start
-            if skip <= index < skip + limit:
-                end = stop
-                taken += 1
-        return payload[begin:end], taken
+        return cut_payload(payload, skip, limit)
 
     def close(self) -> None:
         """Make everything durable, and let the file and the right to write go."""

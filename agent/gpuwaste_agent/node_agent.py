@@ -109,7 +109,8 @@ class NodeAgent:
             self.problem = f"the journal takes no records ({error})"
             self._lose(records)
             return 0
-        self._lost = None
+        if lost is not None:
+            self._lost, self.problem = None, ""
         self._told(records)
         return len(records)
 

@@ -19,6 +19,8 @@ from gpuwaste_agent.pacing import RealPacer, SimulatedPacer
 from gpuwaste_agent.server import Identity, PlainServer, WindowsServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpuwaste_agent.holdings import HoldingSource, ProcessOwners
     from gpuwaste_agent.pacing import Pacer
     from gpuwaste_agent.settings import AgentSettings
@@ -35,11 +37,12 @@ _LATE_SECONDS = 60
 
 @dataclass(slots=True)
 class _Parts:
-    """What the loop works with."""
+    """What the loop works with; `problems` answer with what is wrong now, or with nothing."""
 
     agent: NodeAgent
     nvml: Nvml
     pacer: Pacer
+    problems: tuple[Callable[[], str], ...] = ()
 
 
 def _boot_id(node: str) -> str:
@@ -63,7 +66,7 @@ def _simulated(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _
     holdings = SimulatedHoldings(node, clock, start_ns)
     pacer = SimulatedPacer(clock, SystemClock(), interval_ns=settings.interval_ns, speed=simulation.speed)
     agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
-    return _Parts(agent, nvml, pacer)
+    return _Parts(agent, nvml, pacer, (lambda: agent.problem,))
 
 
 def _node_agent(
@@ -95,6 +98,7 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
     clock = SystemClock()
     driver = RealNvml(library=sources.nvml_library, list_processes=sources.processes)
     nvml: Nvml = driver
+    scraper = None
     if sources.dcgm_url:
         from gpuwaste_agent.dcgm import DcgmNvml, DcgmScraper  # noqa: PLC0415 - only where there is an exporter
 
@@ -110,7 +114,10 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         every_seconds=sources.kubelet_seconds,
     )
     agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
-    return _Parts(agent, nvml, RealPacer(clock, settings.interval_ns))
+    problems = [lambda: agent.problem, lambda: holdings.problem]
+    if scraper is not None:
+        problems.append(lambda: scraper.problem)
+    return _Parts(agent, nvml, RealPacer(clock, settings.interval_ns), tuple(problems))
 
 
 class _Health:
@@ -191,6 +198,15 @@ def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknow
             sys.stderr.write(f"gpuwaste-agent: handed over {sent} bytes by {target.method}\n")
 
 
+def _say_changes(before: list[str], now: list[str]) -> list[str]:
+    """One line for every problem that came or went."""
+    for old, new in zip(before, now, strict=True):
+        if old != new:
+            sys.stderr.write(f"gpuwaste-agent: {new or 'again in order, after: ' + old}\n")
+            sys.stderr.flush()
+    return now
+
+
 def _made_durable(journal: Journal) -> bool:
     """Make new windows durable; where the disk fails they wait, unserved, for the next attempt."""
     try:
@@ -205,6 +221,7 @@ def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, st
     """Tick when due; make new windows durable at once, in a fast simulation a few times a second."""
     unsynced = 0
     synced = 0.0
+    said = [""] * len(parts.problems)
     while True:
         began = time.monotonic()
         unsynced += parts.agent.tick()
@@ -212,6 +229,7 @@ def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, st
             if _made_durable(journal):
                 unsynced = 0
             synced = began
+        said = _say_changes(said, [problem() for problem in parts.problems])
         health.tick()
         metrics.tick(time.monotonic() - began, parts.nvml.cpu_ns)
         if not parts.pacer.wait(stop.wait):
