@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,8 @@ from tests.sim.nvml.build import SANITIZE, BuildError, built
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+CAP_SYS_ADMIN = 21
 
 
 def _library(sanitize: str = "") -> Path:
@@ -23,6 +25,15 @@ def _library(sanitize: str = "") -> Path:
     except BuildError as error:
         skip_or_fail(f"the simulated driver cannot be built: {error}")
         raise
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _privileged() -> None:
+    """MIG answers the privileged only."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    if not effective >> CAP_SYS_ADMIN & 1:
+        skip_or_fail("the simulated driver's tests need CAP_SYS_ADMIN: run them as root")
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from tests.e2e.nvml.nodes import a_gpu, a_node, a_process, gpu_uuid, mig_uuid
+from tests.e2e.nvml.nodes import a_gpu, a_node, a_process, gpu_uuid, make_node, mig_uuid
 
 from gpuwaste_agent.simulate.truth import true_gpu_energy_joules, true_parents, true_processes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.e2e.nvml.nodes import Node
 
 HERE = Path(__file__).parent
 SPEED = 20.0
@@ -46,9 +41,9 @@ NODE = a_node(
 )
 
 
-@pytest.fixture
-def measured(node_of: Callable[..., Node]) -> dict[str, Any]:
-    node = node_of(NODE, at=10)
+@pytest.fixture(scope="module")
+def measured(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    node = make_node(tmp_path_factory.mktemp("node"), library, NODE, at=10)
     node.sim.run_clock(speed=SPEED)
     root = str(HERE.parents[2])
     environment = {**node.variables(), "PYTHONPATH": os.pathsep.join([root, f"{root}/agent"])}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +11,6 @@ from tests.e2e.nvml.nodes import START_NS, Refused, a_gpu, a_node, a_process, gp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.e2e.nvml.nodes import Program
 
@@ -226,11 +227,89 @@ TABLE: list[tuple[str, str, Any]] = [
     ("compute instance", "nvmlComputeInstanceGetInfo(compute(1, 2, 0)).placement.size", 3),
     ("compute instances", "len(compute_instances(instance(1, 2), 2))", 1),
     ("no compute instance", "compute(1, 2, 1)", NOT_FOUND),
+    # Symbols of earlier versions, and structures of earlier versions.
+    ("old init", "[old(name) for name in ('nvmlInit', 'nvmlInit_v2')]", [None, None]),
+    ("old count", "old('nvmlDeviceGetCount', pointer(c_uint))", 6),
+    (
+        "old index",
+        "nvmlDeviceGetIndex(old('nvmlDeviceGetHandleByIndex', 2, pointer(c_nvmlDevice_t)))",
+        2,
+    ),
+    (
+        "old PCI id",
+        "nvmlDeviceGetIndex(old('nvmlDeviceGetHandleByPciBusId', b'0000:12:00.0', pointer(c_nvmlDevice_t)))",
+        2,
+    ),
+    ("old PCI", "old('nvmlDeviceGetPciInfo_v2', gpu(4), pointer(nvmlPciInfo_v2_t)).bus", 0x14),
+    ("old CUDA version", "old('nvmlSystemGetCudaDriverVersion', pointer(c_int))", 13000),
+    ("old processes", "old_processes('nvmlDeviceGetComputeRunningProcesses', gpu(0))", [[100, 1000], [101, 2000]]),
+    ("old graphics", "old_processes('nvmlDeviceGetGraphicsRunningProcesses', gpu(0))", []),
+    ("old MPS clients", "old_processes('nvmlDeviceGetMPSComputeRunningProcesses', gpu(4))", [[140, 300], [141, 400]]),
+    ("graphics v2", "nvmlDeviceGetGraphicsRunningProcesses_v2(gpu(0))", []),
+    ("MPS clients v2", "len(nvmlDeviceGetMPSComputeRunningProcesses_v2(gpu(4)))", 2),
+    (
+        "old attributes",
+        "old('nvmlDeviceGetAttributes', mig(1, 0), pointer(c_nvmlDeviceAttributes)).memorySizeMB",
+        39744,
+    ),
+    ("old placements", "old_places(gpu(0), 9)", [[0, 4], [4, 4]]),
+    (
+        "old compute instance",
+        "old('nvmlComputeInstanceGetInfo', compute(1, 2, 0), pointer(c_nvmlComputeInstanceInfo_t)).id",
+        0,
+    ),
+    ("old wait", "old('nvmlEventSetWait', event_set(0), pointer(c_nvmlEventData_t), c_uint(1))", Refused(10)),
+    ("temperature v1", "nvmlDeviceGetTemperatureV(gpu(5), NVML_TEMPERATURE_GPU)", 30),
+    ("known reasons by the new name", "nvmlDeviceGetSupportedClocksEventReasons(gpu(0))", 5),
+    ("reasons by the new name", "nvmlDeviceGetCurrentClocksEventReasons(gpu(0))", 0),
+    ("current PCIe generation", "nvmlDeviceGetCurrPcieLinkGeneration(gpu(0))", 5),
+    ("highest PCIe width", "nvmlDeviceGetMaxPcieLinkWidth(gpu(0))", 16),
     # Events.
     ("kinds of events", "nvmlDeviceGetSupportedEventTypes(gpu(0))", 8),
     ("events of another kind", "nvmlDeviceRegisterEvents(gpu(0), 1, nvmlEventSetCreate())", NOT_SUPPORTED),
     ("no event", "nvmlEventSetWait_v2(event_set(0, 1), 1)", Refused(10)),
 ]  # fmt: skip
+
+
+# Functions that change something: `test_mig.py` and `test_faults.py` call them.
+CHANGING = {
+    "nvmlComputeInstanceDestroy",
+    "nvmlDeviceClearAccountingPids",
+    "nvmlDeviceCreateGpuInstance",
+    "nvmlDeviceCreateGpuInstanceWithPlacement",
+    "nvmlDeviceGetAccountingPids",
+    "nvmlDeviceGetAccountingStats",
+    "nvmlDeviceSetAccountingMode",
+    "nvmlDeviceSetComputeMode",
+    "nvmlDeviceSetMigMode",
+    "nvmlEventSetFree",
+    "nvmlGpmMetricsGet",
+    "nvmlGpmSampleFree",
+    "nvmlGpuInstanceCreateComputeInstance",
+    "nvmlGpuInstanceCreateComputeInstanceWithPlacement",
+    "nvmlGpuInstanceDestroy",
+    "nvmlInitWithFlags",
+    "nvmlShutdown",
+}
+
+
+def test_every_function_is_called(library: Path, tmp_path: Path):
+    """What the library has and no row of the table calls is among those that change something."""
+    node = make_node(tmp_path, library, NODE)
+    try:
+        program = node.program()
+        for _, expression, _ in TABLE:
+            program.ask(expression)
+        called = set(program.ask("list(_nvmlGetFunctionPointer_cache)"))
+    finally:
+        node.close()
+    symbols = subprocess.run(
+        ["nm", "-D", "--defined-only", library / "libnvidia-ml.so.1"], capture_output=True, text=True, check=True
+    )
+    there = {line.split()[-1] for line in symbols.stdout.splitlines()}
+    assert {name for name in there if name.startswith("nvml")} - called == CHANGING - called
+    files = [Path(__file__).with_name(name).read_text() for name in ("test_mig.py", "test_faults.py", "worker.py")]
+    assert [name for name in CHANGING if name not in "".join(files)] == []
 
 
 @pytest.fixture(scope="module")

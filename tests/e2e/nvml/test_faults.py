@@ -193,6 +193,15 @@ def test_gpm_samples_too_close(node: Node, apart: float, *, accepted: bool):
     assert found == (pytest.approx([50]) if accepted else Refused(2))
 
 
+def test_samples_and_event_sets_are_freed(node: Node):
+    program = node.program()
+    program.ask("kept.update(sample=sample(gpu(0)), set=event_set(0))")
+    assert program.ask("nvmlGpmSampleFree(kept['sample'])") is None
+    assert program.ask("nvmlEventSetFree(kept['set'])") is None
+    assert program.ask("nvmlGpmSampleFree(None)") == Refused(2)
+    assert program.ask("nvmlEventSetFree(None)") == Refused(2)
+
+
 def test_accounting(node_of: Callable[..., Node]):
     later = a_process(11, gpu_uuid(0), (20, 0.5, 0.5, 300), (25, 1.0, 0.5, 200), from_s=20, until_s=30)
     node = node_of(a_node([a_gpu(0, "A10-24GB")], [a_process(10, gpu_uuid(0), (0, 0, 0, 100)), later]))

@@ -105,6 +105,19 @@ def test_compute_instances_share_a_gpu_instance(node_of: Callable[..., Node]):
     assert program.ask("[nvmlDeviceGetComputeInstanceId(mig(0, i)) for i in range(3)]") == [0, 1, 2]
 
 
+def test_compute_instances_where_they_are_wanted(node_of: Callable[..., Node]):
+    program = node_of(a_node([a_gpu(0, "A100-40GB", on=True)])).program()
+    program.ask("kept.update(gi=make(0, 0))")
+    create = "kept.update(ci=make_compute(kept['gi'], {}, {}, {}))"
+    assert program.ask(create.format(1, 4, 2)) is None
+    assert program.ask("nvmlComputeInstanceGetInfo(kept['ci']).placement") == {"start": 4, "size": 2}
+    assert program.ask(create.format(1, 4, 2)) == FULL
+    assert program.ask(create.format(1, 3, 2)) == INVALID  # no legal start
+    assert program.ask(create.format(1, 2, 3)) == INVALID  # no size of that profile
+    assert program.ask(create.format(7, 0, 1)) == Refused(3)
+    assert program.ask("nvmlGpuInstanceGetComputeInstanceRemainingCapacity(kept['gi'], 0)") == 5
+
+
 def test_illegal_placements(node_of: Callable[..., Node]):
     program = node_of(a_node([a_gpu(0, "A100-40GB", ("2g.10gb", 2))])).program()
     assert program.ask("make(0, 14, 1)") == INVALID  # no legal start

@@ -129,6 +129,12 @@ def layouts(index, *without):
     return sorted(found)
 
 
+def make_compute(handle, profile, start, size):
+    """Create a compute instance at a place."""
+    place = pynvml.c_nvmlComputeInstancePlacement_t(start, size)
+    return pynvml.nvmlGpuInstanceCreateComputeInstanceWithPlacement(handle, profile, ctypes.byref(place))
+
+
 def fill(index, profile):
     """Create instances until there is no room; returns how many."""
     count = 0
@@ -140,6 +146,39 @@ def fill(index, profile):
                 raise
             return count
         count += 1
+
+
+def old(name, *args):
+    """Call a function by its symbol: those that the bindings call no more, old programs do."""
+    result = pynvml._nvmlGetFunctionPointer(name)(*args)
+    if result != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(result)
+    return next((arg._obj for arg in args if hasattr(arg, "_obj")), None)
+
+
+class OldProcess(ctypes.Structure):
+    """The first version of a process entry."""
+
+    _fields_ = (("pid", ctypes.c_uint), ("usedGpuMemory", ctypes.c_ulonglong))
+
+
+def old_processes(name, device):
+    """Processes by the first version of a list call."""
+    count, found = ctypes.c_uint(8), (OldProcess * 8)()
+    old(name, device, ctypes.byref(count), found)
+    return [[entry.pid, entry.usedGpuMemory >> 20] for entry in found[: count.value]]
+
+
+def old_places(device, profile):
+    """Placements by the first version's symbol."""
+    count, found = ctypes.c_uint(8), (pynvml.c_nvmlGpuInstancePlacement_t * 8)()
+    old("nvmlDeviceGetGpuInstancePossiblePlacements", device, profile, found, ctypes.byref(count))
+    return [[place.start, place.size] for place in found[: count.value]]
+
+
+def pointer(kind):
+    """A place for an answer."""
+    return ctypes.byref(kind())
 
 
 def compute_places(handle, profile):
@@ -177,6 +216,8 @@ def main():
             answer = {"value": plain(eval(line, names))}  # noqa: S307 - the lines are this test's own
         except pynvml.NVMLError as error:
             answer = {"error": error.value}
+        except Exception as error:  # noqa: BLE001 - a mistake in one expression is that row's failure alone
+            answer = {"value": f"broken: {error!r}"}
         print(json.dumps(answer), flush=True)
 
 

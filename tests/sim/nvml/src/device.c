@@ -154,9 +154,14 @@ nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci)
     return pci_info(__func__, device, pci);
 }
 
+/* Callers of version 2 have a structure that ends before `busId`. */
 nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {
-    return pci_info(__func__, device, pci);
+    ARGUMENT(pci);
+    nvmlPciInfo_t found;
+    TRY(pci_info(__func__, device, &found));
+    memcpy(pci, &found, offsetof(nvmlPciInfo_t, busId));
+    return NVML_SUCCESS;
 }
 
 static nvmlReturn_t link_generation(const char *call, nvmlDevice_t device, unsigned int *generation)
