@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.columns import Filling
+from gpuwaste.packing.generation import COARSE, keep_improving, price_all
 from gpuwaste.packing.master import LpMaster
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from gpuwaste.packing.bound import Relaxed
     from gpuwaste.packing.columns import ColumnPool
     from gpuwaste.packing.instance import Floats, Ints
+    from gpuwaste.packing.master import Duals
+    from gpuwaste.packing.pricing import TypePricer
 
 __all__ = ["chosen_fillings", "dive"]
 
@@ -24,12 +27,22 @@ _STEP_PART = 0.1
 """Part of the fractional fillings that is rounded up in one step."""
 
 
-def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> tuple[Ints, Ints]:
+def dive(
+    task: Relaxed,
+    pool: ColumnPool,
+    pricers: list[TypePricer],
+    *,
+    pricings: int,
+    time_left: Callable[[], float],
+) -> tuple[Ints, Ints]:
     """How often each filling of the pool is used, all whole.
 
     Args:
         task: what is minimised.
-        pool: fillings; those the linear optimum does not use may be needed on the way.
+        pool: fillings; gets those that suit what is left after each step.
+        pricers: one for each type.
+        pricings: most pricings after one step. Fillings found for the whole demand waste room when little of it
+            is left; looking for new ones takes seconds.
         time_left: seconds until this must return.
 
     Returns:
@@ -37,20 +50,22 @@ def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> 
         demand may be left over where time ran out or the fillings fixed first leave no room.
     """
     master = LpMaster(task)
-    master.extend(pool)
-    kind = np.array(pool.kinds, dtype=np.int64)
     fixed = np.zeros(len(pool), dtype=np.int64)
     handed = np.zeros(len(task.slots.source), dtype=np.int64)
+    supply = task.problem.supply
     while time_left() > 0:
-        solved = master.solve(seconds=time_left())
+        rounds = pricings if fixed.any() else 0
+        solved = _optimum(task, pool, pricers, master, fixed=fixed, rounds=rounds, time_left=time_left)
         if solved is None:
             break
+        fixed = np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)])
+        kind = np.array(pool.kinds, dtype=np.int64)
         whole = np.floor(solved.copies + _INTEGRAL).astype(np.int64)
         part = solved.copies - whole
         handed = np.ceil(solved.handed - _INTEGRAL).astype(np.int64)
         fractional = np.flatnonzero(part > _INTEGRAL)
         target = np.maximum(fixed, whole)
-        free = task.problem.supply - np.bincount(kind, weights=target, minlength=len(task.problem.supply))
+        free = supply - np.bincount(kind, weights=target, minlength=len(supply))
         for column in _next_up(part, fractional).tolist():
             if free[kind[column]] >= 1:
                 free[kind[column]] -= 1
@@ -61,7 +76,47 @@ def dive(task: Relaxed, pool: ColumnPool, *, time_left: Callable[[], float]) -> 
         fixed = target
         if not len(fractional) or stuck:
             break
-    return fixed, handed
+    wanted = task.slots.wanted
+    for pricer in pricers:
+        pricer.limit(wanted)
+    return np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)]), handed
+
+
+def _optimum(
+    task: Relaxed,
+    pool: ColumnPool,
+    pricers: list[TypePricer],
+    master: LpMaster,
+    *,
+    fixed: Ints,
+    rounds: int,
+    time_left: Callable[[], float],
+) -> Duals | None:
+    """The linear optimum beyond what is fixed, with new fillings that suit it."""
+    master.extend(pool)
+    solved = master.solve(seconds=time_left())
+    for _ in range(rounds):
+        if solved is None or time_left() <= 0:
+            break
+        wanted = _left(task, pool, fixed, solved.handed)
+        for pricer in pricers:
+            pricer.limit(wanted)
+        priced = price_all(pricers, solved, task.node_cost, effort=COARSE, time_left=time_left)
+        if priced is None or not keep_improving(pool, pricers, priced, solved, task.node_cost):
+            break
+        master.extend(pool)
+        solved = master.solve(seconds=time_left()) or solved
+    return solved
+
+
+def _left(task: Relaxed, pool: ColumnPool, fixed: Ints, handed: Floats) -> Ints:
+    """int64[S + V]: pods of each shape or slot that what is fixed does not hold yet."""
+    used = np.flatnonzero(fixed)
+    held = fixed[used] @ np.stack([pool.patterns[index] for index in used.tolist()])
+    need = task.problem.demand.astype(np.float64)
+    np.add.at(need, task.slots.source, handed)
+    np.add.at(need, task.slots.target, -handed)
+    return np.maximum(np.ceil(need - held - _INTEGRAL), 0).astype(np.int64)
 
 
 def _next_up(part: Floats, fractional: Ints) -> Ints:

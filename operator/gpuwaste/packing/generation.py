@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from gpuwaste.packing.instance import Floats
     from gpuwaste.packing.pricing import Priced, TypePricer
 
-__all__ = ["Generated", "generate"]
+__all__ = ["COARSE", "Generated", "generate", "keep_improving", "price_all"]
 
 _SMOOTHING = 0.5
-_COARSE = Effort(relative_gap=2e-3, focus=0.01)
+COARSE = Effort(relative_gap=2e-3, focus=0.01)
 _FINE = Effort(relative_gap=2e-5, focus=1.0)
 _IMPROVING = 1e-7
 _CONVERGED = 1e-4
@@ -67,19 +67,19 @@ def generate(
     if compact is not None:
         centre.learn(compact.duals, compact.filling_bound)
     duals: Duals | None = None
-    converged, effort, smoothing = False, _COARSE, _SMOOTHING
+    converged, effort, smoothing = False, COARSE, _SMOOTHING
     while time_left() > 0:
         master.extend(pool)
         duals = master.solve(seconds=time_left()) or duals
         if duals is None:
             break
         at = centre.smooth(duals, smoothing)
-        round_ = _price_all(pricers, at, task.node_cost, effort=effort, time_left=time_left)
+        round_ = price_all(pricers, at, task.node_cost, effort=effort, time_left=time_left)
         if round_ is None:
             break
         centre.learn(at, np.array([priced.bound for priced in round_]))
         converged = duals.objective - centre.bound <= _CONVERGED * duals.objective
-        added = _keep_improving(pool, pricers, round_, duals, task.node_cost)
+        added = keep_improving(pool, pricers, round_, duals, task.node_cost)
         if converged or (not added and smoothing == 0.0 and effort is _FINE):
             break
         if not added and smoothing == 0.0:
@@ -128,7 +128,7 @@ class _Centre:
         )
 
 
-def _price_all(
+def price_all(
     pricers: list[TypePricer], duals: Duals, node_cost: Floats, *, effort: Effort, time_left: Callable[[], float]
 ) -> list[Priced] | None:
     """Price every type; None if time ran out. Fillings worth no more than their node costs are not looked for."""
@@ -142,9 +142,10 @@ def _price_all(
     return priced
 
 
-def _keep_improving(
+def keep_improving(
     pool: ColumnPool, pricers: list[TypePricer], priced: list[Priced], duals: Duals, node_cost: Floats
 ) -> int:
+    """Put the fillings that the duals call for into the pool; how many there were."""
     added = 0
     for pricer, found in zip(pricers, priced, strict=True):
         if found.pattern is None:

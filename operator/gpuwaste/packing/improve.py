@@ -28,8 +28,11 @@ _POD_PENALTY = 1e-4
 _COST_TIEBREAK = 1e-3
 _CLOSE_ENOUGH = 5e-4
 _UNPLACED_TIMES = 3.0
-# Parts of the time limit at which each step must have ended.
-_PLACE_COLUMNS, _PLACE_ROUNDING, _COLUMNS, _REST, _ALL = 0.5, 0.7, 0.75, 0.8, 0.9
+_PRICINGS = 3
+# Parts of the time limit at which column generation, first for what is left out, and everything must have ended.
+_PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.9
+# Parts of the time left then that one step may take.
+_PLACE_PART, _MASTER_PART, _DIVING_PART = 0.4, 0.5, 0.7
 
 
 def improve(state: SolveState) -> None:
@@ -80,8 +83,8 @@ class _Search:
         )
         if generated.duals is None:
             return
-        self._round_by_diving(task, until=_PLACE_ROUNDING)
-        self._round_by_master(task, np.arange(len(self._pool)), until=_PLACE_ROUNDING)
+        self._round_by_diving(task, pricings=0, part=_PLACE_PART)
+        self._round_by_master(task, np.arange(len(self._pool)), part=_PLACE_PART)
 
     def minimise(self) -> None:
         """Lower the objective of placements that leave out no more, and raise its bound."""
@@ -105,20 +108,35 @@ class _Search:
         # What the fillings fixed first leave no room for may stay unplaced on the way, at a price; a dive that
         # may not would have to stop there.
         dear = _UNPLACED_TIMES * (generated.duals.worth + float(problem.cost.max()))
-        self._round_by_diving(replace(task, allowance=None, penalty=dear), until=_REST)
-        if state.gap > _CLOSE_ENOUGH:
-            self._round_by_master(task, self._promising(generated.duals), until=_ALL)
+        loose = replace(task, allowance=None, penalty=dear)
+        self._round_by_diving(loose, pricings=0, part=1.0)
+        for step in (self._finish_by_master, self._finish_by_diving, self._finish_by_master):
+            if state.gap > _CLOSE_ENOUGH:
+                step(task, loose, generated.duals)
+
+    def _finish_by_master(self, task: Relaxed, _: Relaxed, duals: Duals) -> None:
+        self._round_by_master(task, self._promising(duals), part=_MASTER_PART)
+
+    def _finish_by_diving(self, _: Relaxed, loose: Relaxed, __: Duals) -> None:
+        self._round_by_diving(loose, pricings=_PRICINGS, part=_DIVING_PART)
 
     def _offer(self, filling: Filling, handed: Ints, *, method: str) -> None:
         self._state.offer(self._slots.decode(filling, handed), method=method)
         self._take_seeds()
 
-    def _round_by_diving(self, task: Relaxed, *, until: float) -> None:
-        copies, handed = dive(task, self._pool, time_left=lambda: self._state.seconds_left(until))
+    def _round_by_diving(self, task: Relaxed, *, pricings: int, part: float) -> None:
+        ends = (1 - part) * self._state.seconds_left(_ALL)
+        copies, handed = dive(
+            task,
+            self._pool,
+            self._pricers,
+            pricings=pricings,
+            time_left=lambda: self._state.seconds_left(_ALL) - ends,
+        )
         self._offer(chosen_fillings(self._pool, copies), handed, method="rounded column generation")
 
-    def _round_by_master(self, task: Relaxed, columns: Ints, *, until: float) -> None:
-        seconds = self._state.seconds_left(until)
+    def _round_by_master(self, task: Relaxed, columns: Ints, *, part: float) -> None:
+        seconds = part * self._state.seconds_left(_ALL)
         if seconds <= 0:
             return
         start, handed = self._slots.encode(self._state.best.filling)

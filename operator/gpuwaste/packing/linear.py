@@ -159,6 +159,10 @@ class IncrementalLp:
             self._model.objective.set_linear_coefficient(self._columns[index], float(cost[index]))
         self._cost = cost.copy()
 
+    def set_upper(self, column: int, upper: float) -> None:
+        """Change the upper bound of a variable."""
+        self._columns[column].upper_bound = upper
+
     def set_lower(self, column: int, lower: float) -> None:
         """Change the lower bound of a variable."""
         self._columns[column].lower_bound = lower

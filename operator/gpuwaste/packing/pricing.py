@@ -62,7 +62,17 @@ class TypePricer:
         self._gpus = int(problem.type_gpus[kind])
         self._items = np.flatnonzero(slots.offered[:, kind])
         self._program = _knapsack(problem, kind, self._items, slots.wanted[self._items])
+        self._most = self._program.upper[: len(self._items)].copy()
         self._lp = IncrementalLp(self._program)
+
+    def limit(self, wanted: Ints) -> None:
+        """From now on put no more pods of each shape or slot on a node than are wanted; int64[S + V]."""
+        count = len(self._items)
+        upper = self._program.upper.copy()
+        upper[:count] = np.minimum(self._most, wanted[self._items])
+        for column in np.flatnonzero(upper != self._program.upper).tolist():
+            self._lp.set_upper(column, float(upper[column]))
+        self._program = replace(self._program, upper=upper)
 
     def price(self, worth: Floats, *, known: float, seconds: float, effort: Effort) -> Priced:
         """Fill one node.
