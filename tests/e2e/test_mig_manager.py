@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cluster.nodes.example import example_scenario
-from tests.cluster.nodes.gpus import GpuNodes
+from tests.cluster.nodes.gpus import LOAD_IMAGE, GpuNodes
 from tests.cluster.nodes.pods import container_environment, pod, wait_for_pod
 from tests.sim.migmanager.manager import CONFIG_LABEL, PAUSED, STATE_LABEL, WEDGE_ANNOTATION
 
@@ -79,12 +79,11 @@ def choose(access: ControlPlane, name: str) -> None:
     access.kubectl("label", "node", _NODE, "--overwrite", f"{CONFIG_LABEL}={name}", f"{STATE_LABEL}=none")
 
 
-def run_on(gpus: GpuNodes, gpu: int) -> None:
-    """Put a process on the first slice of a GPU."""
+def run_on_whole_gpu(gpus: GpuNodes) -> None:
+    """Put a process of the host on the GPU with MIG mode off."""
     scenario = load_scenario(gpus.scenario)
-    parent = scenario.node(_NODE).gpus[gpu].parent_ids[0]
     load = (ScenarioLoad(at_s=0, duty=0.5, sm_width=0.5, memory_mib=100),)
-    process = ScenarioProcess(pid=4_000_000, parent=parent, load=load)
+    process = ScenarioProcess(pid=4_000_000, parent=scenario.node(_NODE).gpus[0].uuid, load=load)
     nodes = tuple(replace(node, processes=(process,)) if node.name == _NODE else node for node in scenario.nodes)
     gpus.scenario.write_text(dump_scenario(replace(scenario, nodes=nodes)))
     time.sleep(0.5)  # the driver looks at the file five times a second
@@ -133,18 +132,19 @@ def test_a_layout_that_does_not_fit_leaves_the_gpu_cleared(gpus: GpuNodes, node_
 
 def test_pods_are_not_drained_and_a_process_keeps_its_instance(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
     access = node_cluster.access
-    access.apply(pod("holder", limits={"nvidia.com/mig-3g.40gb": 1}))
+    gpus.import_load_image()
+    access.apply(pod("holder", limits={"nvidia.com/mig-3g.40gb": 1}, image=LOAD_IMAGE, args=["0.5:0.5:100"]))
     wait_for_pod(access, "holder")
-    run_on(gpus, 1)
     choose(access, "sevenths")
     state(access, "failed")
     assert access.get("pod", "holder")["status"]["phase"] == "Running"
-    assert {i.profile for i in gpus.gpus(node_cluster.node(_NODE))[1].mig or ()} >= {"3g.40gb"}
+    # Those that nothing used are gone all the same.
+    assert [i.profile for i in gpus.gpus(node_cluster.node(_NODE))[1].mig or ()] == ["3g.40gb"]
 
 
 def test_the_mode_of_a_gpu_in_use_is_not_changed_without_a_reboot(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
     access, node = node_cluster.access, node_cluster.node(_NODE)
-    run_on(gpus, 0)
+    run_on_whole_gpu(gpus)
     choose(access, "sevenths")
     state(access, "failed")
     gpus.stop("migmanager", node)

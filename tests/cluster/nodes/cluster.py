@@ -31,7 +31,7 @@ __all__ = ["NodeCluster", "clean", "running_nodes"]
 _LOCK = Path("/run/gpuwaste-nodes.lock")
 _KUBELET_FOLDER = Path("/var/lib/kubelet")  # only a place to mount on
 _READY_SECONDS = 90.0
-_PROGRAMS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "unshare", "sysctl")
+_PROGRAMS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "unshare", "sysctl", "gcc", "make")
 _CNI_PROGRAMS = ("ptp", "host-local", "loopback")
 _SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

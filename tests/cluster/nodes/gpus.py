@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from tests.cluster.nodes.images import archive
 from tests.cluster.processes import wait_until
+from tests.sim.deviceplugin.config import parse_config
+from tests.sim.deviceplugin.offer import offer
 from tests.sim.dra.slices import device_classes
 from tests.sim.nvml.build import built
 from tests.sim.nvml.state import create_state
@@ -36,6 +38,7 @@ LOAD_IMAGE = "images.invalid/gpuwaste/load:1"
 
 _LIBRARY = "libnvidia-ml.so.1"
 _STATE = "/run/gpuwaste-sim/nvml.state"  # where the library looks by itself
+_CONFIGS = {"default": "version: v1\nflags: {migStrategy: mixed}\n"}
 _DAEMONS = ("device-plugin", "gpu-feature-discovery", "dcgm-exporter", "dcgm")
 _ROOT = Path(__file__).parents[3]
 _READY_SECONDS = 30.0
@@ -70,6 +73,11 @@ class GpuNodes:
         *,
         mig_config: str | None = None,
     ) -> None:
+        config = parse_config({**_CONFIGS, **configs}["default"])
+        self._expected = {
+            node.name: {name: len(devices) for name, devices in offer(node.gpus, config).items()}
+            for node in scenario.nodes
+        }
         self._cluster = cluster
         self.driver = built()
         self._api = cluster.access.api()
@@ -85,7 +93,7 @@ class GpuNodes:
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": name, "namespace": namespace},
-                "data": {"default": "version: v1\nflags: {migStrategy: mixed}\n", **configs},
+                "data": {**_CONFIGS, **configs},
             },
         )
         if mig_config is not None:
@@ -94,7 +102,7 @@ class GpuNodes:
             cluster.access.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
     def start(self) -> None:
-        """Start a device plugin and a mig-manager for each node, and return when every node offers GPUs."""
+        """Start a device plugin and a mig-manager for each node, and return when every GPU is offered."""
         for node in self._cluster.nodes:
             self.start_plugin(node)
             self.start_mig_manager(node)
@@ -102,8 +110,8 @@ class GpuNodes:
         deployed = [f"nvidia.com/gpu.deploy.{daemon}=true" for daemon in _DAEMONS]
         self._cluster.access.kubectl("label", "nodes", "--all", "--overwrite", *deployed)
         wait_until(
-            lambda: all(self.allocatable(node.name) for node in self._cluster.nodes),
-            what="every node offering GPUs",
+            lambda: all(self.allocatable(node) == devices for node, devices in self._expected.items()),
+            what=f"nodes offering {self._expected}",
             deadline_seconds=_READY_SECONDS,
             meanwhile=self._cluster.supervisor.check_alive,
         )
