@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.e2e.nvml.nodes import Program
 
+pytestmark = pytest.mark.smoke
+
 MIB = 1 << 20
 NONE = 0xFFFFFFFF
 UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = (Refused(number) for number in (1, 2, 3, 4, 6))
@@ -268,7 +270,7 @@ TABLE: list[tuple[str, str, Any]] = [
     ("kinds of events", "nvmlDeviceGetSupportedEventTypes(gpu(0))", 8),
     ("events of another kind", "nvmlDeviceRegisterEvents(gpu(0), 1, nvmlEventSetCreate())", NOT_SUPPORTED),
     ("no event", "nvmlEventSetWait_v2(event_set(0, 1), 1)", Refused(10)),
-]  # fmt: skip
+]
 
 
 # Functions that change something: `test_mig.py` and `test_faults.py` call them.

@@ -97,6 +97,8 @@ def test_each_sees_pids_of_its_own_namespace(node: Node):
     assert f"NSpid:\t{real}\t1\n" in name
     contained = node.program(under=inside)
     assert pids(contained) == []
+    os.kill(real, signal.SIGTERM)  # it is the first process there, which the kernel shields from most signals
+    until(lambda: pids(program) == [outside.pid], "its end")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,37 @@ def test_load_refused(node: Node, words: tuple[str, ...], status: int, message: 
     )
     assert done.returncode == status
     assert message in done.stderr
+
+
+def refused_load(node: Node, *words: str) -> str:
+    command = [node.library / "gpuwaste-load", *words]
+    done = subprocess.run(command, env=node.variables(), capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 3
+    return done.stderr
+
+
+def test_compute_mode_is_kept(node: Node):
+    """One process on an exclusive GPU, none on a prohibited one."""
+    program = node.program()
+    program.ask("nvmlDeviceSetComputeMode(gpu(0), NVML_COMPUTEMODE_EXCLUSIVE_PROCESS)")
+    first = load(node, "--gpu", gpu_uuid(0), "0.1:0.1:1")
+    until(lambda: pids(program) == [first.pid], "the first process")
+    assert "busy" in refused_load(node, "--gpu", gpu_uuid(0), "0.1:0.1:1")
+    first.kill()
+    first.wait()
+    second = load(node, "--gpu", gpu_uuid(0), "0.1:0.1:1")
+    until(lambda: pids(program) == [second.pid], "the second process")
+    program.ask("nvmlDeviceSetComputeMode(gpu(0), NVML_COMPUTEMODE_PROHIBITED)")
+    assert "denied" in refused_load(node, "--gpu", gpu_uuid(0), "0.1:0.1:1")
+
+
+def test_threads_read_at_once(node: Node):
+    """Eight threads of a program read the energy counter on a running clock: none sees it go back."""
+    child = load(node, "--gpu", gpu_uuid(0), "0.5:0.5:1")
+    node.sim.run_clock(speed=100.0)
+    program = node.program()
+    until(lambda: pids(program) == [child.pid], "the process")
+    assert program.ask("read_by_threads(8, 500)") == 0
 
 
 def test_steps_follow_the_real_clock(node: Node, capsys: pytest.CaptureFixture[str]):

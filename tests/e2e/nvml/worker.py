@@ -4,8 +4,10 @@ Started with LD_LIBRARY_PATH on the simulated library. An answer is `{"value": â
 """
 
 import ctypes
+import itertools
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pynvml
 
@@ -133,6 +135,18 @@ def make_compute(handle, profile, start, size):
     """Create a compute instance at a place."""
     place = pynvml.c_nvmlComputeInstancePlacement_t(start, size)
     return pynvml.nvmlGpuInstanceCreateComputeInstanceWithPlacement(handle, profile, ctypes.byref(place))
+
+
+def read_by_threads(threads, times):
+    """How often a thread read less energy than it had read before."""
+    device = gpu(0)
+
+    def read(_):
+        found = [pynvml.nvmlDeviceGetTotalEnergyConsumption(device) for _ in range(times)]
+        return sum(after < before for before, after in itertools.pairwise(found))
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(read, range(threads)))
 
 
 def fill(index, profile):

@@ -128,13 +128,13 @@ def _follow(args: argparse.Namespace) -> int:
     seen: tuple[int, int] | None = None
     parent = os.getppid()
     while os.getppid() == parent:
-        found = args.scenario.stat()
-        if (found.st_ino, found.st_mtime_ns) != seen:
-            seen = (found.st_ino, found.st_mtime_ns)
-            try:
+        try:
+            found = args.scenario.stat()
+            if (found.st_ino, found.st_mtime_ns) != seen:
+                seen = (found.st_ino, found.st_mtime_ns)
                 apply_node(sim, _node(args))
-            except (ScenarioError, StateError) as error:
-                sys.stderr.write(f"{error}\n")
+        except (OSError, ScenarioError, StateError) as error:
+            sys.stderr.write(f"{error}\n")
         time.sleep(_FOLLOW_SECONDS)
     return 0
 

@@ -45,6 +45,8 @@ CONSTANTS = {
     "SHARING_EXCLUSIVE": 0,
     "SHARING_TIME_SLICING": 1,
     "SHARING_MPS": 2,
+    "COMPUTE_PROHIBITED": 2,
+    "COMPUTE_EXCLUSIVE_PROCESS": 3,
     "ORIGIN_GIVEN": 1,  # `pid` is the PID
     "ORIGIN_LIVE": 2,  # the PID is that of the lock's holder, and the process ends when the lock does
     "KIND_COMPUTE": 0,

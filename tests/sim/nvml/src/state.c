@@ -213,6 +213,25 @@ static uint32_t new_point(int64_t at_ns)
     return index;
 }
 
+/* What the compute mode lets a new process do: 0, or an errno value. Under MPS the server is the one process. */
+static int compute_mode_allows(uint32_t gpu, uint32_t compute)
+{
+    const struct sim_gpu *on = &sim_state->gpus[gpu];
+    if (on->compute_mode == SIM_COMPUTE_PROHIBITED)
+        return EACCES;
+    if (on->compute_mode != SIM_COMPUTE_EXCLUSIVE_PROCESS || on->sharing == SIM_SHARING_MPS)
+        return 0;
+    int64_t now = sim_now();
+    for (uint32_t slot = 0; slot < sim_state->process_count; slot++) {
+        const struct sim_process *other = &sim_state->processes[slot];
+        bool dead = other->origin == SIM_ORIGIN_LIVE && !own_slot[slot] && holder(SIM_LOCK_PROCESSES + slot, 1) < 0;
+        if (other->published && other->gpu == gpu && other->compute == compute && !dead && other->from_ns <= now &&
+            now < other->until_ns)
+            return EBUSY;
+    }
+    return 0;
+}
+
 static int attach_locked(const char *uuid, uint32_t pid)
 {
     uint32_t gpu, compute, slot = sim_state->process_count;
@@ -220,6 +239,9 @@ static int attach_locked(const char *uuid, uint32_t pid)
         return -ENODEV;
     if (compute == SIM_ANY && sim_state->gpus[gpu].mig_mode)
         return -ENODEV; /* CUDA runs on a MIG GPU's instances only */
+    int refused = compute_mode_allows(gpu, compute);
+    if (refused)
+        return -refused;
     uint32_t point = new_point(sim_now());
     if (slot >= SIM_MAX_PROCESSES || !point)
         return -ENOSPC;
