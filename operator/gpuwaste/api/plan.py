@@ -1,5 +1,6 @@
 """`RightsizingPlan` and the plan file: one model, of which the object holds the dearest actions."""
 
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
@@ -140,20 +141,49 @@ class RightsizingPlanSpec(PlanBody):
 
 
 def plan_spec(document: PlanDocument) -> RightsizingPlanSpec:
-    """The bounded part of a plan that an object holds: its 100 dearest actions, in the plan's order.
+    """The bounded part of a plan that an object holds: at most 100 actions, dearest first.
 
-    Dearest is by cash now, then by cash at renewal, then by GPU time freed: the three are never added.
+    Dearest is by cash now, then by cash at renewal, then by GPU time freed: the three are never added. An action
+    is held only together with those it depends on, which stand before it: a release without its drain could
+    never be carried out.
     """
-    dearest = sorted(document.actions, key=_worth, reverse=True)[:MAX_PLAN_ACTIONS]
     body: dict[str, Any] = {name: getattr(document, name) for name in PlanBody.model_fields}
     return RightsizingPlanSpec(
         **body,
-        actions=tuple(dearest),
+        actions=_dearest(document.actions),
         action_count=len(document.actions),
         refused=document.refused[:MAX_PLAN_REFUSALS],
         refused_count=len(document.refused),
         plan_url=document.plan_url,
     )
+
+
+def _dearest(actions: tuple[PlannedAction, ...]) -> tuple[PlannedAction, ...]:
+    """As many actions as fit, dearest first, each after all that it depends on."""
+    by_name = {action.name: action for action in actions}
+    kept: dict[str, PlannedAction] = {}
+    for action in sorted(actions, key=_worth, reverse=True):
+        needed = _with_needs(action.name, by_name, kept)
+        if needed is not None and len(kept) + len(needed) <= MAX_PLAN_ACTIONS:
+            kept |= {name: by_name[name] for name in needed}
+    return tuple(kept.values())
+
+
+def _with_needs(name: str, by_name: Mapping[str, PlannedAction], kept: Collection[str]) -> list[str] | None:
+    """The action and all that it depends on but for those kept, needs first; None where the plan lacks one of them."""
+    found: list[str] = []
+    seen = set(kept)
+    stack = [(name, False)]
+    while stack:
+        current, complete = stack.pop()
+        if complete:
+            found.append(current)
+        elif current not in seen:
+            if current not in by_name:
+                return None
+            seen.add(current)
+            stack += [(current, True), *((need, False) for need in by_name[current].depends_on)]
+    return found
 
 
 def _worth(action: PlannedAction) -> tuple[Decimal, Decimal, Decimal]:

@@ -27,6 +27,7 @@ _ROW_LAWS = {
     "free": "owned = net waste + lent",
 }
 _GPU_LAW = "owned = effective + net waste"
+_STALE = "the ledger was not computed from the stored inputs; run `gpuwaste replay`"
 _LENDING_LAW = "lent = borrowed"
 
 
@@ -110,11 +111,11 @@ def stale_hours(store: Store, inputs: Store, cluster: str) -> list[dict[str, Any
     found = []
     for hour in sorted({*stored, *expected}):
         if hour not in expected:
-            found.append(_finding("", "inputs of the hour are stored", None) | {"cluster": cluster, "hour": hour})
+            found.append(_finding("", "no inputs of the hour are stored", None) | {"cluster": cluster, "hour": hour})
             continue
         data = store.read_or_none(hour_file(cluster, hour))
         metadata = {} if data is None else pq.read_schema(io.BytesIO(data)).metadata or {}
         if metadata.get(b"input_hash", b"").decode() != given.load(hour).input_hash():
-            law = "the ledger has the hour" if data is None else "the ledger was computed from the stored inputs"
-            found.append(_finding("", law, None) | {"cluster": cluster, "hour": hour})
+            what = "the hour is not in the ledger" if data is None else _STALE
+            found.append(_finding("", what, None) | {"cluster": cluster, "hour": hour})
     return found

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from gpuwaste.api import UNMEASURED
+from gpuwaste.cli.refusals import refusal_lines
 from gpuwaste.cluster.kinds import GPU_WASTES
 from gpuwaste.model.money import plain
 from gpuwaste.waste.figures import Figures, money_of, summarise, total
 from gpuwaste.waste.texts import hours_text, percent_text, waste_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from rich.console import Console
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["print_summary"]
 
 _WORKLOADS = 8
+_REASONS = 3
+_NAME_WIDTH = 36
 
 
 def print_summary(console: Console, rehearsal: Rehearsal, folder: Path) -> None:
@@ -90,23 +93,28 @@ def _print_workloads(console: Console, rehearsal: Rehearsal) -> None:
         title_style="bold",
         pad_edge=False,
     )
-    table.add_column("Workload", overflow="fold", min_width=24)
+    table.add_column("Workload", no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     for name in ("GPUs", "Held", "Effective", "Waste %", "Cost/Month"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Advice", overflow="fold", min_width=20)
+    table.add_column("Advice", min_width=12)
     for body in sorted(bodies, key=_waste_of, reverse=True)[:_WORKLOADS]:
         summary = body["status"]["summary"]
         measured = summary["effectiveGPUHours"] != UNMEASURED
         table.add_row(
-            f"{body['metadata']['namespace']}/{summary['workload']}",
+            f"{body['metadata']['namespace']}/{body['spec']['workloadRef']['name']}",
             summary["gpus"],
             summary["heldGPUHours"],
             summary["effectiveGPUHours"] if measured else "?",
             summary["wastePercent"] if measured else "?",
-            summary["costPerMonth"],
+            _whole(summary["costPerMonth"]),
             summary["advice"],
         )
     console.print(table)
+
+
+def _whole(amount: str) -> str:
+    """An amount as the object shows it, without what stands behind the point."""
+    return re.sub(r"\.\d+", "", amount)
 
 
 def _waste_of(body: dict[str, dict[str, list[dict[str, dict[str, str]]]]]) -> float:
@@ -129,11 +137,5 @@ def _print_plan(console: Console, plan: PlanDocument | None) -> None:
     console.print(f"  saved at once: {cash}")
     if saving.capacity_freed_gpu_hours:
         console.print(f"  freed for others: {plain(saving.capacity_freed_gpu_hours)} GPU-hours a month")
-    for refusal in _first(plan):
-        console.print(f"  left alone: {refusal}")
-
-
-def _first(plan: PlanDocument) -> Iterable[str]:
-    shown = [one.message for one in plan.refused[:3]]
-    more = len(plan.refused) - len(shown)
-    return [*shown, f"and {more} more (plan.json)"] if more > 0 else shown
+    for line in refusal_lines(plan.refused, most=_REASONS, rest="plan.json names all"):
+        console.print(f"  left alone: {line}", soft_wrap=True)

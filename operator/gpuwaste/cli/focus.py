@@ -28,13 +28,25 @@ def focus() -> None:
 
 
 @focus.command(name="export")
-@click.option("--ledger", required=True, help="Folder or object store of the ledger.")
+@click.option("--ledger", required=True, metavar="URL", help="Folder or object store of the ledger.")
 @click.option("--from", "first", required=True, type=Day(), help="First day, like 2026-11-01 (UTC).")
 @click.option("--to", "last", required=True, type=Day(), help="Last day, included.")
 @click.option("--method", default="gpuwaste-held-v1", show_default=True, help="How a node's cost is divided.")
 @click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
-@click.option("--by", default="namespace", show_default=True, type=click.Choice(["namespace", "workload", "team"]))
-@click.option("--grain", default="hour", show_default=True, type=click.Choice(["hour", "day"]))
+@click.option(
+    "--by",
+    default="namespace",
+    show_default=True,
+    type=click.Choice(["namespace", "workload", "team"]),
+    help="Whose part is one record.",
+)
+@click.option(
+    "--grain",
+    default="hour",
+    show_default=True,
+    type=click.Choice(["hour", "day"]),
+    help="Time that one record covers.",
+)
 @click.option("--currency", default="", help="The currency to export, where the ledger has several.")
 @click.option("--provider", default="Platform", show_default=True, help="Who provides the nodes.")
 @click.option("--account-id", default="", help="The account that is charged.  [default: the cluster's name]")

@@ -28,7 +28,13 @@ __all__ = ["operator"]
 )
 @click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="Default: the usual places.")
 @click.option("--context", help="Context of the kubeconfig.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    show_default=True,
+    help="Least severe messages that are logged, to stderr.",
+)
 def operator(config: Path, kubeconfig: Path | None, context: str | None, log_level: str) -> None:
     """Run the operator: pull usage, keep the ledger, show GPUWaste and GPUPool objects, plan.
 

@@ -85,7 +85,14 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 def _csv(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [[column.key for column in columns], *(row.values() for row in _machine_rows(columns, rows))]
-    return "".join(_csv_line(line) for line in lines)
+    return "".join(_csv_line(map(_csv_value, line)) for line in lines)
+
+
+def _csv_value(value: Any) -> Any:
+    """A value as one cell: what has parts is written as JSON."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return value
 
 
 def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuwaste.cli.output import Column, echo_table, output_option
+from gpuwaste.cli.refusals import refusal_lines
 
 if TYPE_CHECKING:
     from gpuwaste.api.plan import PlanDocument
@@ -37,8 +38,12 @@ class _Time(click.ParamType[datetime]):
 
 
 @click.command()
-@click.option("--inputs", required=True, help="Folder or object store with the stored inputs.")
-@click.option("--ledger", help="Folder or object store with the ledger: risk, confidence and evidence come from it.")
+@click.option("--inputs", required=True, metavar="URL", help="Folder or object store with the stored inputs.")
+@click.option(
+    "--ledger",
+    metavar="URL",
+    help="Folder or object store of the ledger; risk, confidence and evidence of the actions come from it.",
+)
 @click.option("--cluster", help="Which cluster, where there are several.")
 @click.option("--at", type=_Time(), help="The moment to plan for; default: the end of the newest stored hour.")
 @click.option("--time-limit", type=float, default=15.0, show_default=True, help="Seconds for the solver.")
@@ -169,9 +174,12 @@ _COLUMNS = (
 
 def _summary(document: PlanDocument) -> None:
     """The plan in a few lines, before the table of its actions."""
+    from gpuwaste.recommend.plan import ALL_POOLS
+
     objective, savings = document.objective, document.savings
     currency = objective.currency or ""
-    click.echo(f"Plan {document.id} for pool {document.pool}: {len(document.actions)} actions, {document.moves} moves")
+    pool = "all pools" if document.pool == ALL_POOLS else f"pool {document.pool}"
+    click.echo(f"Plan {document.id} for {pool}: {len(document.actions)} actions, {document.moves} moves")
     click.echo(
         f"  cost an hour: {_money(objective.current)} now, {_money(objective.planned)} planned, "
         f"{_money(objective.bound)} at least ({currency}; gap {objective.gap * 100:.2f} %)"
@@ -184,7 +192,5 @@ def _summary(document: PlanDocument) -> None:
         )
     if savings.capacity_freed_gpu_hours:
         click.echo(f"  frees {_money(savings.capacity_freed_gpu_hours)} GPU-hours a month for others")
-    for refusal in document.refused[:_REFUSED_SHOWN]:
-        click.echo(f"  left: {refusal.message} ({refusal.reason})")
-    if len(document.refused) > _REFUSED_SHOWN:
-        click.echo(f"  left: {len(document.refused) - _REFUSED_SHOWN} more; `-o json` names all")
+    for line in refusal_lines(document.refused, most=_REFUSED_SHOWN, rest="`-o json` names all"):
+        click.echo(f"  left: {line}")

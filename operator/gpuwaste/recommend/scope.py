@@ -236,7 +236,7 @@ def _whole(text: str | None) -> int:
 def _unplannable(node: NodeData, known: list[GpuData], offered: dict[str, int]) -> tuple[str, str]:
     labelled = _MIG_SUFFIX in node.labels.get("nvidia.com/gpu.product", "")
     if labelled or any(gpu.mig_enabled for gpu in known) or any("/mig-" in name for name in offered):
-        return "MIGMode", "its GPUs are in MIG mode; instances stay as they are and are not repacked"
+        return "MIGMode", "its GPUs are in MIG mode, which a plan does not change yet"
     if len({(gpu.product, gpu.model, gpu.replicas, gpu.sharing) for gpu in known}) > 1:
         return "MixedGPUs", "its GPUs differ in product or sharing"
     if not offered:
@@ -276,7 +276,7 @@ def _planned(
     elif not reason and any(container.claims for one in on_node for container in _containers(one)):
         reason, message = "ResourceClaims", "pods hold its GPUs through resource claims, whose amounts are not known"
     if reason or hourly is None or price is None:
-        return None, [], [_of_node(fact.uid, node.name, reason, f"node {node.name} is left as it is: {message}")]
+        return None, [], [_of_node(fact.uid, node.name, reason, message)]
     carried = [pod for pod, why in pods if why == CARRIED]
     planned = PlanNode(
         uid=fact.uid,
@@ -294,8 +294,7 @@ def _planned(
     )
     own = [replace(pod, pinned=bool(why)) for pod, why in pods if why != CARRIED]
     if _overfull(planned, own):
-        message = f"node {node.name} is left as it is: its pods ask for more than it offers"
-        return None, [], [_of_node(fact.uid, node.name, "Overfull", message)]
+        return None, [], [_of_node(fact.uid, node.name, "Overfull", "its pods ask for more than it offers")]
     held = [_of_pod(pod, why, node.name) for pod, why in pods if why not in ("", CARRIED)]
     return planned, own, held
 
@@ -355,5 +354,5 @@ def _of_node(uid: str, name: str, reason: str, message: str) -> Refusal:
 
 def _of_pod(pod: PlanPod, reason: str, node: str) -> Refusal:
     target = ObjectRef(api_version="v1", kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.uid)
-    message = f"pod {pod.namespace}/{pod.name} keeps node {node}: {PIN_REASONS[reason]}"
+    message = f"keeps node {node}: {PIN_REASONS[reason]}"
     return Refusal(target=target, reason=reason, message=message[:1024])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from gpuwaste.api import GPUPool, GPUWaste, Resource
 from gpuwaste.runtime.advice import advise_workload, due_time
 from gpuwaste.waste.pools import collect_pools, pool_object
 from gpuwaste.waste.windows import cut_windows
@@ -11,22 +12,23 @@ from gpuwaste.waste.workloads import collect_workloads, workload_object
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from typing import Any
 
     import pyarrow as pa
 
-    from gpuwaste.api import Resource
     from gpuwaste.cluster.state import ClusterSnapshot
     from gpuwaste.ledger.activity import PodActivity
 
 __all__ = ["build_objects"]
 
 
+_Model = TypeVar("_Model", bound=Resource)
+
+
 class Previous(Protocol):
     """Finds an object as it was last seen."""
 
-    def __call__(self, kind: str, name: str, namespace: str = "") -> Any:
-        """The object's model, None where there is none."""
+    def __call__(self, model: type[_Model], name: str, namespace: str = "") -> _Model | None:
+        """The object of that kind, None where there is none."""
         ...
 
 
@@ -65,9 +67,9 @@ def build_objects(
                 advice=advise_workload(workload, activity),
                 due=due_time(workload),
                 now=now,
-                previous=previous("GPUWaste", workload.key.object_name, workload.key.namespace),
+                previous=previous(GPUWaste, workload.key.object_name, workload.key.namespace),
             )
         )
     for key, figures in collect_pools(windows).items():
-        objects.append(pool_object(key, figures, now=now, previous=previous("GPUPool", key.object_name)))
+        objects.append(pool_object(key, figures, now=now, previous=previous(GPUPool, key.object_name)))
     return objects

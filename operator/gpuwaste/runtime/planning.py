@@ -113,7 +113,7 @@ def plan_object(document: PlanDocument, *, now: datetime) -> RightsizingPlan:
         now=now,
     )
     return RightsizingPlan(
-        metadata=ObjectMeta(name=f"plan-{document.id}"[:63].rstrip("-")),
+        metadata=ObjectMeta(name=document.id),
         spec=plan_spec(document),
         status=RightsizingPlanStatus(
             conditions=(ready,), observed_generation=1, saving=shown, gap=f"{gap:.2f} %", applied_actions=0

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gpuwaste.api import GPUPool, GPUWaste, Resource
+from gpuwaste.api import Resource
 from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import GPU_POOLS, GPU_WASTES, RIGHTSIZING_PLANS, ResourceKind
 from gpuwaste.model.errors import GpuwasteError
@@ -27,6 +27,7 @@ _KINDS: dict[str, ResourceKind] = {"GPUWaste": GPU_WASTES, "GPUPool": GPU_POOLS,
 _REFRESH = timedelta(hours=1)
 _RELATIVE_CHANGE = 0.02
 _Key = tuple[str, str, str]
+_Model = TypeVar("_Model", bound=Resource)
 
 
 @dataclass(slots=True)
@@ -110,12 +111,10 @@ class ObjectWriter:
                     break
         self._loaded = True
 
-    def previous(self, kind: str, name: str, namespace: str = "") -> Any:
-        """The object as last seen, as its model; None where there is none."""
-        raw = self._stored.get((kind, namespace, name))
-        if raw is None:
-            return None
-        return (GPUWaste if kind == "GPUWaste" else GPUPool).parse(raw)
+    def previous(self, model: type[_Model], name: str, namespace: str = "") -> _Model | None:
+        """The object of a kind as last seen; None where there is none."""
+        raw = self._stored.get((model.info.kind, namespace, name))
+        return None if raw is None else model.parse(raw)
 
     async def write(self, objects: Iterable[Resource], *, owns: Iterable[str] = ()) -> WriteResult:
         """Apply what changed.

@@ -88,3 +88,42 @@ def test_an_undo_of_64_kib_fits() -> None:
 def test_a_larger_undo_does_not(patch: str) -> None:
     with pytest.raises(ValidationError, match="65536"):
         undo(patch)
+
+
+def with_needs(plan: api.PlanDocument, needs: dict[str, tuple[str, ...]], worth: dict[str, int]) -> api.PlanDocument:
+    actions = tuple(
+        action.model_copy(
+            update={
+                "depends_on": needs.get(action.name, ()),
+                "savings": api.Savings(cash_now=Decimal(worth.get(action.name, 0)), currency="USD"),
+            }
+        )
+        for action in plan.actions
+    )
+    return plan.model_copy(update={"actions": actions})
+
+
+def test_an_action_is_held_with_all_that_it_depends_on() -> None:
+    count = 240  # of each two, the first drains and saves nothing by itself, the second releases
+    names = [f"action-{i}" for i in range(count)]
+    needs = {names[i + 1]: (names[i],) for i in range(0, count, 2)}
+    worth = {release: int(release.removeprefix("action-")) for release in needs}
+    held = [action.name for action in api.plan_spec(with_needs(samples.plan(count), needs, worth)).actions]
+    assert held == [name for i in range(count - 2, count - 102, -2) for name in (names[i], names[i + 1])]
+
+
+def test_an_action_that_needs_too_much_makes_room_for_the_next() -> None:
+    needs = {
+        "action-0": tuple(f"action-{i}" for i in range(1, 64)),
+        "action-200": tuple(f"action-{i}" for i in range(100, 150)),
+    }
+    worth = {"action-0": 9, "action-200": 8, "action-201": 7}
+    held = {action.name for action in api.plan_spec(with_needs(samples.plan(250), needs, worth)).actions}
+    assert {"action-0", "action-201"} <= held
+    assert "action-200" not in held
+    assert len(held) == 100
+
+
+def test_an_action_whose_need_is_not_in_the_plan_is_not_held() -> None:
+    plan = with_needs(samples.plan(3), {"action-2": ("elsewhere",)}, {"action-2": 5})
+    assert [action.name for action in api.plan_spec(plan).actions] == ["action-0", "action-1"]

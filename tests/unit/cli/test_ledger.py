@@ -106,9 +106,9 @@ def test_verify_finds_hours_that_are_not_of_these_inputs(data):
     result = run("ledger", "verify", "--ledger", data, "--inputs", data, "-o", "json")
     assert result.exit_code == 1
     assert {(f["hour"][11:13], f["law"]) for f in json.loads(result.stdout)} == {
-        ("09", "the ledger was computed from the stored inputs"),
-        ("10", "inputs of the hour are stored"),
-        ("12", "the ledger has the hour"),
+        ("09", "the ledger was not computed from the stored inputs; run `gpuwaste replay`"),
+        ("10", "no inputs of the hour are stored"),
+        ("12", "the hour is not in the ledger"),
     }
 
 

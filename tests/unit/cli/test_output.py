@@ -64,3 +64,9 @@ def test_a_decimal_never_loses_a_digit(number):
     (row,) = json.loads(render_table([Column("n", "N")], [{"n": number}], "json"))
     assert Decimal(row["n"]) == number
     assert "e" not in row["n"].lower()
+
+
+def test_what_has_parts_is_json_in_csv():
+    rows = [{"costs": {"USD": {"cost": Decimal("1.50")}}}]
+    text = render_table([Column("costs", "")], rows, "csv")
+    assert json.loads(next(csv.DictReader(io.StringIO(text)))["costs"]) == {"USD": {"cost": "1.50"}}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, ObjectMeta, PoolSummary
+from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, GPUWaste, ObjectMeta, PoolSummary
 from gpuwaste.cluster.kinds import GPU_POOLS
 from gpuwaste.cluster.memory import MemoryCluster
 from gpuwaste.runtime.writer import ObjectWriter, worth_writing
@@ -63,8 +63,8 @@ def test_a_new_writer_knows_what_an_old_one_wrote():
     fresh = ObjectWriter(api=api, writes_per_second=1000, sleep=no_wait)
     result = asyncio.run(fresh.write([pool("a")], owns=("GPUPool",)))
     assert (result.written, result.unchanged, result.removed) == (0, 1, 1)
-    assert fresh.previous("GPUPool", "a").status.summary.owned_gpu_hours == "10.00"
-    assert fresh.previous("GPUPool", "none") is None
+    assert fresh.previous(GPUPool, "a").status.summary.owned_gpu_hours == "10.00"
+    assert fresh.previous(GPUPool, "none") is None
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,13 @@ def test_a_new_writer_knows_what_an_old_one_wrote():
 )
 def test_what_a_write_is_worth(old, new, worth):
     assert worth_writing(old, new) is worth
+
+
+def test_the_previous_object_is_of_the_kind_that_was_asked_for():
+    _, to = writer()
+    asyncio.run(to.write([pool("a")]))
+    found = to.previous(GPUPool, "a")
+    assert isinstance(found, GPUPool)
+    assert (found.metadata.name, found.spec, found.status) == ("a", pool("a").spec, pool("a").status)
+    assert to.previous(GPUPool, "b") is None
+    assert to.previous(GPUWaste, "a", "team") is None
