@@ -83,6 +83,7 @@ generate: $(STAMP) ## Write everything that follows from other files: messages, 
 	cp "$$tmp"/gpuwaste/v1/usage_pb2.py "$$tmp"/gpuwaste/v1/usage_pb2.pyi agent/gpuwaste_agent/wire/ && \
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$tmp" --pyi_out="$$tmp" proto/kubelet/podresources.proto && \
 	cp "$$tmp"/kubelet/podresources_pb2.py "$$tmp"/kubelet/podresources_pb2.pyi agent/gpuwaste_agent/kubelet/
+	@sh tests/sim/kubelet_api/generate.sh
 	@$(BIN)/python proto/generate_products.py
 	@$(BIN)/python -m gpuwaste.api.generate
 	@$(BIN)/python docs/generate.py
@@ -142,3 +143,4 @@ bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 .PHONY: bench-quick
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
+	$(BIN)/python -m tests.perf.focus.bench --quick
