@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["COARSE", "Generated", "generate", "keep_improving", "price_all"]
 
 _SMOOTHING = 0.5
+_PRICING_SECONDS = 1.0
+"""For one knapsack; what it has proved by then is a bound too."""
 COARSE = Effort(relative_gap=2e-3, focus=0.01)
 _FINE = Effort(relative_gap=2e-5, focus=1.0)
 _IMPROVING = 1e-7
@@ -138,7 +140,11 @@ def price_all(
         seconds = time_left()
         if seconds <= 0:
             return None
-        priced.append(pricer.price(duals.worth, known=float(known[pricer.kind]), seconds=seconds, effort=effort))
+        priced.append(
+            pricer.price(
+                duals.worth, known=float(known[pricer.kind]), seconds=min(seconds, _PRICING_SECONDS), effort=effort
+            )
+        )
     return priced
 
 

@@ -152,7 +152,7 @@ class Slots:
                 copies[group] -= times
         return Filling.joined(
             np.array(kinds, dtype=np.int64),
-            np.array(rows, dtype=np.int64)[:, : self.shapes],
+            np.array(rows, dtype=np.int64).reshape(-1, len(self.wanted))[:, : self.shapes],
             np.array(copies, dtype=np.int64),
         )
 
