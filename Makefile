@@ -143,4 +143,3 @@ bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 .PHONY: bench-quick
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
-	$(BIN)/python -m tests.perf.focus.bench --quick
