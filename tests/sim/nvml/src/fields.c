@@ -27,6 +27,16 @@ static void large(nvmlFieldValue_t *value, unsigned long long number)
     value->value.ullVal = number;
 }
 
+/* Rows that were remapped, by field: XID 63 tells of one, and of its being pending while the fault is on. */
+static unsigned int remapped(const struct target *target, unsigned int field)
+{
+    if (field == NVML_FI_DEV_REMAPPED_UNC)
+        return faults_so_far(target, XID_ROW_REMAP);
+    if (field == NVML_FI_DEV_REMAPPED_PENDING)
+        return sim_fault_active(target->gpu, SIM_FAULT_XID, XID_ROW_REMAP, target->now);
+    return 0;
+}
+
 static nvmlReturn_t answer(const struct target *target, nvmlFieldValue_t *value)
 {
     const struct sim_product *product = target->product;
@@ -54,16 +64,10 @@ static nvmlReturn_t answer(const struct target *target, nvmlFieldValue_t *value)
         return NVML_SUCCESS;
     case NVML_FI_DEV_REMAPPED_COR:
     case NVML_FI_DEV_REMAPPED_FAILURE:
-        REQUIRE(product->architecture >= NVML_DEVICE_ARCH_AMPERE, NVML_ERROR_NOT_SUPPORTED);
-        whole(value, 0);
-        return NVML_SUCCESS;
     case NVML_FI_DEV_REMAPPED_UNC:
-        REQUIRE(product->architecture >= NVML_DEVICE_ARCH_AMPERE, NVML_ERROR_NOT_SUPPORTED);
-        whole(value, faults_so_far(target, XID_ROW_REMAP));
-        return NVML_SUCCESS;
     case NVML_FI_DEV_REMAPPED_PENDING:
         REQUIRE(product->architecture >= NVML_DEVICE_ARCH_AMPERE, NVML_ERROR_NOT_SUPPORTED);
-        whole(value, sim_fault_active(target->gpu, SIM_FAULT_XID, XID_ROW_REMAP, target->now));
+        whole(value, remapped(target, value->fieldId));
         return NVML_SUCCESS;
     case NVML_FI_DEV_IS_MIG_MODE_INDEPENDENT_MIG_QUERY_CAPABLE:
         whole(value, product->profile_count > 0);
