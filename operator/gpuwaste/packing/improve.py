@@ -30,9 +30,9 @@ _CLOSE_ENOUGH = 5e-4
 _UNPLACED_TIMES = 3.0
 _PRICINGS = 3
 # Parts of the time limit at which column generation, first for what is left out, and everything must have ended.
-_PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.9
+_PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.93
 # Parts of the time left then that one step may take.
-_PLACE_PART, _MASTER_PART, _DIVING_PART = 0.4, 0.5, 0.7
+_PLACE_PART, _MASTER_PART, _DIVING_PART = 0.4, 0.85, 0.7
 
 
 def improve(state: SolveState) -> None:
