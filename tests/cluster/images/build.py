@@ -136,7 +136,7 @@ def _build(
     def buildah(*args: str | Path) -> str:
         store = ["--root", storage, "--runroot", storage / "run"]
         # What a killed build has mounted goes with its namespace.
-        argv = ["unshare", "--mount", "--propagation", "private", "buildah", *store, *args]
+        argv: list[str | Path] = ["unshare", "--mount", "--propagation", "private", "buildah", *store, *args]
         return _run(argv, environment, _BUILD_SECONDS)
 
     if storage.is_dir() and len(buildah("images", "--all", "--quiet").split()) > _MOST_LAYERS:

@@ -1,0 +1,105 @@
+"""The chart on a real API server: what an install makes and allows, what an upgrade keeps and an uninstall leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.cluster.errors import ClusterError
+from tests.cluster.pytest_support import control_plane_or_skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.access import ControlPlane
+
+_CHART = str(Path(__file__).parents[2] / "charts" / "gpuwaste")
+_NAMESPACE = "gpuwaste"
+_OPERATOR = f"system:serviceaccount:{_NAMESPACE}:gpuwaste-operator"
+_SECRETS = ("gpuwaste-agent-tls", "gpuwaste-operator-tls")
+
+
+@pytest.fixture(scope="module")
+def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
+    with control_plane_or_skip(pytestconfig, controllers=False) as access:
+        yield access
+
+
+@pytest.fixture
+def release(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    control_plane.helm("install", "gpuwaste", _CHART, "--namespace", _NAMESPACE, "--create-namespace")
+    yield control_plane
+    control_plane.helm("uninstall", "gpuwaste", "--namespace", _NAMESPACE, "--ignore-not-found")
+    # The next install makes it again; it is kept for people.
+    control_plane.kubectl("delete", "pvc", "--all", "-n", _NAMESPACE, "--wait=false")
+
+
+def certificates(access: ControlPlane) -> list[dict[str, Any]]:
+    return [access.get("secret", name, "-n", _NAMESPACE)["data"] for name in _SECRETS]
+
+
+def may(access: ControlPlane, verb: str, resource: str) -> bool:
+    try:
+        answer = access.kubectl("auth", "can-i", verb, resource, "--all-namespaces", f"--as={_OPERATOR}")
+    except ClusterError:  # `no` is exit code 1
+        return False
+    return answer.strip() == "yes"
+
+
+def test_all_objects_are_accepted_and_the_definitions_served(release: ControlPlane) -> None:
+    found = release.get("deployment,daemonset,service,serviceaccount,pvc", "-n", _NAMESPACE)["items"]
+    made = {(each["kind"], each["metadata"]["name"]) for each in found}
+    assert made >= {
+        ("Deployment", "gpuwaste-operator"),
+        ("DaemonSet", "gpuwaste-agent"),
+        ("Service", "gpuwaste-operator"),
+        ("Service", "gpuwaste-agent"),
+        ("ServiceAccount", "gpuwaste-operator"),
+        ("ServiceAccount", "gpuwaste-agent"),
+        ("PersistentVolumeClaim", "gpuwaste-operator"),
+    }
+    release.kubectl("wait", "--for=condition=Established", "crd/gpuwastes.gpuwaste.dev", "--timeout=20s")
+    assert release.get("gpuwaste", "--all-namespaces")["items"] == []
+
+
+def test_what_the_operator_may_do(release: ControlPlane) -> None:
+    for verb, resource in (
+        ("watch", "pods"),
+        ("watch", "nodes"),
+        ("get", "deployments.apps"),
+        ("patch", "gpuwastes.gpuwaste.dev"),
+        ("patch", "gpuwastes.gpuwaste.dev/status"),
+        ("create", "rightsizingplans.gpuwaste.dev"),
+    ):
+        assert may(release, verb, resource), (verb, resource)
+    for verb, resource in (
+        ("get", "secrets"),
+        ("get", "configmaps"),
+        ("delete", "pods"),
+        ("create", "pods/eviction"),
+        ("patch", "nodes"),
+        ("patch", "deployments.apps"),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
+    ):
+        assert not may(release, verb, resource), (verb, resource)
+
+
+def test_an_upgrade_keeps_the_certificates(release: ControlPlane) -> None:
+    before = certificates(release)
+    release.helm("upgrade", "gpuwaste", _CHART, "--namespace", _NAMESPACE, "--set", "clusterName=east")
+    assert certificates(release) == before
+    release.kubectl("delete", "secret", _SECRETS[0], "-n", _NAMESPACE)
+    release.helm("upgrade", "gpuwaste", _CHART, "--namespace", _NAMESPACE)
+    agent, operator = certificates(release)
+    # One without the other is no use: both are new then, of one authority.
+    assert agent["ca.crt"] == operator["ca.crt"] != before[0]["ca.crt"]
+
+
+def test_an_uninstall_keeps_definitions_and_ledger(release: ControlPlane) -> None:
+    release.helm("uninstall", "gpuwaste", "--namespace", _NAMESPACE)
+    assert release.get("crd", "gpuwastes.gpuwaste.dev")["metadata"]["name"] == "gpuwastes.gpuwaste.dev"
+    kept = release.get("pvc,deployment,daemonset,secret", "-n", _NAMESPACE)["items"]
+    assert [each["kind"] for each in kept] == ["PersistentVolumeClaim"]
+    # Under its old name the next install takes over what was kept.
+    release.helm("install", "gpuwaste", _CHART, "--namespace", _NAMESPACE)
