@@ -14,6 +14,7 @@ import click
 
 from gpuwaste import __version__
 from gpuwaste.model.errors import GpuwasteError, UnreachableError
+from gpuwaste.settings.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,13 +68,15 @@ COMMANDS: tuple[CommandSource, ...] = (
 
 
 class _Refused(click.ClickException):
-    """One line on stderr that starts with the program's name; exit code 1."""
+    """One line on stderr that starts with the program's name, and perhaps details after it; exit code 1."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, more: Sequence[str] = ()) -> None:
         super().__init__(" ".join(message.split()))
+        self.more = more
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"gpuwaste: {self.message}", file=file, err=file is None)
+        for line in (f"gpuwaste: {self.message}", *self.more):
+            click.echo(line, file=file, err=file is None)
 
 
 class _Unreachable(_Refused):
@@ -112,6 +115,8 @@ class CommandGroup(click.Group):
         """Run, and turn what gpuwaste raises on purpose into one line and its exit code."""
         try:
             return super().invoke(ctx)
+        except SettingsError as error:
+            raise _Refused(error.lines[0], error.lines[1:]) from error
         except GpuwasteError as error:
             raise (_Unreachable if isinstance(error, UnreachableError) else _Refused)(str(error)) from error
         except KeyboardInterrupt:

@@ -28,6 +28,8 @@ def parse_team_rules(text: str | bytes, *, where: str) -> HourRules:
 
     from gpuwaste.ledger.hour import HourRules
     from gpuwaste.model.errors import InputError
+    from gpuwaste.settings.errors import SettingsError
+    from gpuwaste.settings.problems import problems
     from gpuwaste.settings.teams import TeamRules
 
     try:
@@ -39,9 +41,7 @@ def parse_team_rules(text: str | bytes, *, where: str) -> HourRules:
     try:
         return HourRules(teams=TeamRules.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"field `{field}`: {first['msg']}", where=where) from None
+        raise SettingsError(problems(error, TeamRules), where=where) from None
 
 
 def rules_of(inputs: InputStore, given: Path | None) -> HourRules:

@@ -18,6 +18,7 @@ from gpuwaste.report.totals import CATEGORIES, Totals
 from gpuwaste.report.words import (
     CATEGORY_TEXT,
     ORIGIN_TEXT,
+    headline_money,
     hours_text,
     money_text,
     percent_text,
@@ -86,6 +87,7 @@ def render_report(
         notes=notes,
         summary=summary,
         total=summary.total,
+        paid=headline_money(summary.total),
         projected=_projected(summary),
         headline_bar=segments(summary.total, scale_ns=_without_lent(summary.total)),
         steps=waterfall(summary.total),

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.money import plain
 from gpuwaste.report.totals import gpu_hours
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from fractions import Fraction
+
+    from gpuwaste.report.totals import Totals
 
 __all__ = [
     "CATEGORY_TEXT",
     "ORIGIN_TEXT",
     "day_text",
+    "headline_money",
     "hours_text",
     "money_text",
     "percent_text",
     "price_text",
+    "shown_parts",
     "time_text",
 ]
 
@@ -54,14 +58,60 @@ _NEARLY = Decimal("0.995")
 
 def money_text(cost: Mapping[str, Decimal], *, short: bool = False) -> str:
     """Amounts of each currency side by side, never added; `unknown` where no price is known."""
-    texts = []
-    for currency, value in cost.items():
-        decimals = 0 if short and abs(value) >= _LARGE else 2
-        symbol = _SYMBOLS.get(currency)
-        text = plain(abs(value), decimals=decimals)
-        sign = "−" if round(value, decimals) < 0 else ""
-        texts.append(f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency}")
+    texts = (
+        _amount(currency, value, decimals=0 if short and abs(value) >= _LARGE else 2)
+        for currency, value in cost.items()
+    )
     return " + ".join(texts) or "unknown"
+
+
+def _amount(currency: str, value: Decimal, *, decimals: int) -> str:
+    symbol = _SYMBOLS.get(currency)
+    text = plain(abs(value), decimals=decimals)
+    sign = "−" if round(value, decimals) < 0 else ""
+    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency}"
+
+
+def shown_parts(whole: Decimal, parts: Sequence[Decimal], *, decimals: int) -> list[Decimal]:
+    """Parts of a whole rounded so that they add up to the whole as it is shown: the largest remainders are rounded up.
+
+    Args:
+        whole: the sum of the parts.
+        parts: what it is divided into.
+        decimals: with how many decimals all are shown.
+    """
+    step = Decimal(1).scaleb(-decimals)
+    floors = [part.quantize(step, rounding=ROUND_FLOOR) for part in parts]
+    missing = int((round(whole, decimals) - sum(floors, Decimal(0))) / step)
+    largest = sorted(range(len(parts)), key=lambda i: floors[i] - parts[i])
+    for i in largest[: max(missing, 0)]:
+        floors[i] += step
+    return floors
+
+
+def headline_money(totals: Totals) -> dict[str, str]:
+    """What was paid, what of it did work, was wasted and is unmeasured, as texts that add up as they are shown.
+
+    `unmeasured` is a part of `waste`, and empty where there is none.
+    """
+    shown: dict[str, dict[str, Decimal]] = {name: {} for name in ("owned", "effective", "waste", "unmeasured")}
+    for currency, whole in totals.cost().items():
+        decimals = 0 if abs(whole) >= _LARGE else 2
+        effective, waste, unmeasured = (totals.cost(name)[currency] for name in ("effective", "waste", "unmeasured"))
+        worked, wasted = shown_parts(whole, (effective, waste), decimals=decimals)
+        amounts = (round(whole, decimals), worked, wasted, min(round(unmeasured, decimals), wasted))
+        for name, amount in zip(shown, amounts, strict=True):
+            shown[name][currency] = amount
+    texts = {name: _money_line(by, whole=totals.cost()) for name, by in shown.items()}
+    return texts if any(shown["unmeasured"].values()) else texts | {"unmeasured": ""}
+
+
+def _money_line(amounts: Mapping[str, Decimal], *, whole: Mapping[str, Decimal]) -> str:
+    """Amounts with the decimals of the whole that they are parts of."""
+    return " + ".join(
+        _amount(currency, value, decimals=0 if abs(whole[currency]) >= _LARGE else 2)
+        for currency, value in amounts.items()
+    )
 
 
 def price_text(currency: str | None, unit_cost: Decimal | None) -> str:

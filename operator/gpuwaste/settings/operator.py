@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gpuwaste.model.errors import InputError
+from gpuwaste.settings.errors import SettingsError
+from gpuwaste.settings.problems import problems
 from gpuwaste.settings.teams import TeamRules
 
 __all__ = ["AgentSettings", "AgentTls", "OperatorSettings", "PlanSettings", "load_settings"]
@@ -39,20 +41,33 @@ class AgentSettings(_Settings):
     """How agents are found and read."""
 
     namespace: str = Field(default="", description="Namespace of the agent pods; empty for all.")
-    label_selector: str = Field(default="app.kubernetes.io/name=gpuwaste,app.kubernetes.io/component=agent")
-    port: Annotated[int, Field(ge=1, le=65535)] = 9440
+    label_selector: str = Field(
+        default="app.kubernetes.io/name=gpuwaste,app.kubernetes.io/component=agent",
+        description="Labels by which the agent pods are found.",
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=9440, description="Port on which agents serve.")
     endpoints: tuple[str, ...] = Field(default=(), description="Addresses to read instead of looking for pods.")
     tls: AgentTls | None = Field(default=None, description="Absent, only loopback addresses are read, without TLS.")
-    pull_period_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
-    batch_records: Annotated[int, Field(ge=1, le=100_000)] = 5_000
+    pull_period_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0, description="Seconds from one reading of all agents to the next."
+    )
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=64, description="Agents that are read at the same time."
+    )
+    batch_records: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=5_000, description="Records that are asked of an agent at once."
+    )
 
 
 class PlanSettings(_Settings):
     """When and how long plans are made."""
 
-    period_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3_600.0
-    time_limit_seconds: Annotated[float, Field(gt=0, le=600)] = 15.0
+    period_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=3_600.0, description="Seconds from one plan to the next."
+    )
+    time_limit_seconds: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=15.0, description="Seconds that the solver may take for a plan."
+    )
 
 
 class OperatorSettings(_Settings):
@@ -60,14 +75,20 @@ class OperatorSettings(_Settings):
 
     cluster_name: str = Field(default="", description="Default: the UID of the namespace kube-system.")
     store: str = Field(description="Folder or object-store URL for inputs, ledger and plans.")
-    agents: AgentSettings = AgentSettings()
+    agents: AgentSettings = Field(default=AgentSettings(), description="How agents are found and read.")
     price_list: Path | None = Field(default=None, description="YAML file of prices; else the built-in list.")
-    team_rules: TeamRules = TeamRules()
+    team_rules: TeamRules = Field(default=TeamRules(), description="Who owns the cost of a workload.")
     pool_label: str = Field(default="", description="Node label that names the pool before the well-known ones.")
-    starting_limit_seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
-    decide_period_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    writes_per_second: Annotated[float, Field(gt=0, le=1000)] = 20.0
-    plan: PlanSettings = PlanSettings()
+    starting_limit_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=900, description="Seconds before its first activity in which a holder counts as starting, not idle."
+    )
+    decide_period_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=10.0, description="Least seconds from one look at ledger and objects to the next."
+    )
+    writes_per_second: Annotated[float, Field(gt=0, le=1000)] = Field(
+        default=20.0, description="Most objects that are written to the API server in a second."
+    )
+    plan: PlanSettings = Field(default=PlanSettings(), description="When and how long plans are made.")
     liveness_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="0 turns it off.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 turns it off.")
 
@@ -76,15 +97,19 @@ def load_settings(path: Path) -> OperatorSettings:
     """Read the settings file.
 
     Raises:
-        InputError: names file and field.
+        InputError: the file cannot be read, or is no YAML mapping.
+        SettingsError: names every field that is wrong.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from None
+    if raw is not None and not isinstance(raw, dict):
+        raise InputError("must be a mapping of settings", where=str(path), fix="write `store: /var/lib/gpuwaste`")
     try:
-        return OperatorSettings.model_validate(raw or {})
+        # A file has one spelling of each name, the one that is documented; code has Python's.
+        return OperatorSettings.model_validate(raw or {}, by_alias=True, by_name=False)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"field `{field}`: {first['msg'].lower()}", where=str(path)) from None
+        raise SettingsError(problems(error, OperatorSettings), where=str(path)) from None

@@ -63,7 +63,7 @@ class TeamRules(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rules: tuple[TeamRule, ...] = ()
+    rules: tuple[TeamRule, ...] = Field(default=(), description="The rules, first match first.")
 
     def hash(self) -> str:
         """Changes whenever the rules change."""

@@ -159,3 +159,9 @@ def test_the_timeline_is_as_high_as_what_was_paid_for():
 
 def test_equal_input_gives_an_equal_page():
     assert page(day(2)) == page(day(2))
+
+
+def test_the_headline_says_how_much_of_the_waste_is_unmeasured():
+    one = row(owned=2 * NS_PER_HOUR, held=2 * NS_PER_HOUR, idle=NS_PER_HOUR, unmeasured=NS_PER_HOUR)
+    _, text = read(page(table(one)))
+    assert re.search(r"was wasted, of which \S+ is unmeasured|were wasted, of which 1\.0 are unmeasured", text)

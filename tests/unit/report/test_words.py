@@ -5,8 +5,20 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpuwaste.report.words import hours_text, money_text, percent_text, price_text, time_text
+from gpuwaste.model.units import NS_PER_HOUR
+from gpuwaste.report.totals import MEASURES, Totals
+from gpuwaste.report.words import (
+    headline_money,
+    hours_text,
+    money_text,
+    percent_text,
+    price_text,
+    shown_parts,
+    time_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +71,28 @@ def test_an_unknown_price():
 
 def test_time():
     assert time_text(datetime(2026, 11, 2, 9, tzinfo=UTC)) == "2 Nov 2026 09:00"
+
+
+@given(st.lists(st.decimals(0, 20_000, places=12), min_size=1, max_size=6), st.sampled_from([0, 2]))
+def test_parts_add_up_as_they_are_shown(parts, decimals):
+    whole = sum(parts, Decimal(0))
+    shown = shown_parts(whole, parts, decimals=decimals)
+    assert sum(shown) == round(whole, decimals)
+    assert all(abs(a - b) < Decimal(1).scaleb(-decimals) for a, b in zip(shown, parts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("effective", "idle", "unmeasured", "texts"),
+    [
+        ("1.005", "1.005", "0", ("$2.01", "$1.01", "$1.00", "")),
+        ("1.004", "0.503", "0.503", ("$2.01", "$1.00", "$1.01", "$0.50")),
+        ("10000.5", "9999", "1.5", ("$20,001", "$10,001", "$10,000", "$2")),
+        ("9999.4", "0", "5000", ("$14,999", "$9,999", "$5,000", "$5,000")),
+    ],
+)
+def test_the_headline_adds_up(effective, idle, unmeasured, texts):
+    amounts = {"effective": Decimal(effective), "idle": Decimal(idle), "unmeasured": Decimal(unmeasured)}
+    amounts["owned"] = sum(amounts.values(), Decimal(0))
+    money = {name: amounts.get(name, Decimal(0)) * NS_PER_HOUR for name in MEASURES}
+    found = headline_money(Totals(money_ns={"USD": money}))
+    assert tuple(found[name] for name in ("owned", "effective", "waste", "unmeasured")) == texts

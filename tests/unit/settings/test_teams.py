@@ -3,8 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from gpuwaste.model.errors import InputError
-from gpuwaste.settings.operator import load_settings
 from gpuwaste.settings.teams import TeamRule, TeamRules
 
 
@@ -55,29 +53,3 @@ def test_the_hash_changes_with_the_rules():
 def test_a_broken_expression_is_refused():
     with pytest.raises(ValidationError, match="regular expression"):
         TeamRule(source="namespace", match="(")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("store: /data\nagents: {port: 0}", "field `agents.port`"),
-        ("store: /data\nunknown: 1", "field `unknown`"),
-        ("clusterName: a", "field `store`"),
-        ("store: /data\nteamRules: {rules: [{source: nowhere}]}", "field `teamRules.rules.0.source`"),
-        ("a: [", "cannot be read"),
-    ],
-)
-def test_bad_settings_are_refused_by_file_and_field(tmp_path, text, message):
-    path = tmp_path / "settings.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError) as caught:
-        load_settings(path)
-    assert message in str(caught.value)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
-
-
-def test_settings_have_camel_case_names(tmp_path):
-    path = tmp_path / "settings.yaml"
-    path.write_text("store: /data\nagents: {pullPeriodSeconds: 5, endpoints: ['http://127.0.0.1:1']}")
-    assert load_settings(path).agents.pull_period_seconds == 5
