@@ -32,6 +32,8 @@ __all__ = ["demo"]
 
 _NODES, _SEED, _INTERVAL_SECONDS = 12, 1, 60
 _CLUSTER = "demo"
+_WIDTH = 100
+"""Columns where stdout is no terminal."""
 _AGENT_DEADLINE_SECONDS = 120
 _OURS = ("inputs", "ledger", "plans", "focus", "plan.json", "report.html", "agents", "gpuwaste.jsonl")
 _ABOUT = (
@@ -52,8 +54,10 @@ def demo(out: Path | None, nodes: int, seed: int) -> None:
     """
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    folder = _prepare(out)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    folder, replaced = _prepare(out)
+    if replaced:
+        console.print(f"The earlier demo in {folder} is replaced.", soft_wrap=True)
     console.print(_ABOUT.format(nodes=nodes, interval=_INTERVAL_SECONDS), soft_wrap=False)
     end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     started = time.monotonic()
@@ -67,20 +71,25 @@ def demo(out: Path | None, nodes: int, seed: int) -> None:
     console.print(f"\nDone in {time.monotonic() - started:.0f} s. Everything lies in {folder}")
 
 
-def _prepare(out: Path | None) -> Path:
-    """The output folder, empty of an earlier demo; a folder with anything else in it is refused."""
+def _prepare(out: Path | None) -> tuple[Path, bool]:
+    """The output folder, and whether an earlier demo was removed from it.
+
+    Raises:
+        InputError: there is anything else in the folder.
+    """
     if out is None:
-        return Path(tempfile.mkdtemp(prefix="gpuwaste-demo-"))
-    folder = out.absolute()
+        return Path(tempfile.mkdtemp(prefix="gpuwaste-demo-")), False
+    folder, replaced = out.absolute(), False
     if folder.is_dir():
         foreign = sorted(path.name for path in folder.iterdir() if path.name not in _OURS)
         if foreign:
             raise InputError(
                 f"holds other files ({', '.join(foreign[:3])})", where=str(folder), fix="give a new folder"
             )
+        replaced = any(folder.iterdir())
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    return folder
+    return folder, replaced
 
 
 @contextlib.contextmanager
@@ -88,7 +97,7 @@ def _bars(console: Any) -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=not console.is_terminal) as bars:
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
         yield bars
 
 

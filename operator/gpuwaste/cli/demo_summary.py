@@ -24,7 +24,7 @@ __all__ = ["print_summary"]
 
 _WORKLOADS = 8
 _REASONS = 3
-_NAME_WIDTH = 36
+_NAME_WIDTH = 32
 
 
 def print_summary(console: Console, rehearsal: Rehearsal, folder: Path) -> None:
@@ -87,16 +87,17 @@ def _print_workloads(console: Console, rehearsal: Rehearsal) -> None:
 
     bodies = rehearsal.cluster.objects(GPU_WASTES)
     table = Table(
-        title=f"The {_WORKLOADS} of {len(bodies)} workloads with most waste, as `kubectl get gpuwaste -A` shows them",
+        title=f"Most waste: {min(_WORKLOADS, len(bodies))} of {len(bodies)} workloads, as in `kubectl get gpuwaste -A`",
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("Workload", no_wrap=True, overflow="ellipsis", max_width=_NAME_WIDTH)
     for name in ("GPUs", "Held", "Effective", "Waste %", "Cost/Month"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Advice", min_width=12)
+    table.add_column("Advice")
     for body in sorted(bodies, key=_waste_of, reverse=True)[:_WORKLOADS]:
         summary = body["status"]["summary"]
         measured = summary["effectiveGPUHours"] != UNMEASURED
