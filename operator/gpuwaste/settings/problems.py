@@ -28,7 +28,9 @@ def _line(found: ErrorDetails, model: type[BaseModel]) -> str:
     if found["type"] == "missing":
         return f"field `{path}` is missing"
     message = found["msg"].removeprefix("Value error, ")
-    return f"field `{path}`: {message[:1].lower()}{message[1:]}" if path else message
+    if not path:
+        return "must be a mapping of settings"
+    return f"field `{path}`: {message[:1].lower()}{message[1:]}"
 
 
 def _names(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:

@@ -114,7 +114,7 @@ def test_team_rules_stored_with_the_inputs_are_used_and_exported(tmp_path, input
         ("- source: nowhere\n", "teams.yaml: field `rules.0.source`"),
         ("- source: namespace\n  match: '('\n", "teams.yaml: field `rules.0.match`"),
         ("a: [", "teams.yaml, line 1: is no YAML"),
-        ("3", "teams.yaml: field"),
+        ("3", "teams.yaml: must be a mapping"),
     ],
 )
 def test_bad_team_rules(tmp_path, inputs, text, message):
