@@ -111,6 +111,11 @@ docs: $(STAMP) ## Write the generated pages and check all links
 lock: ## Resolve pyproject.toml into requirements/dev.txt (needs uv); names no index
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--all-extras --group dev pyproject.toml -o requirements/dev.txt
+	for part in agent operator; do uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --extra $$part -c requirements/dev.txt pyproject.toml \
+		-o images/$$part/requirements.txt; done
+	echo 'hatchling>=1.27' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o images/build-requirements.txt
 
 # --- a cluster for a person
 
@@ -125,6 +130,10 @@ node-cluster: $(STAMP) ## The same with two nodes with simulated GPUs (needs roo
 .PHONY: clean-cluster
 clean-cluster: $(STAMP) ## End it, and remove what a killed one left behind
 	@$(BIN)/python -m tests.cluster down
+
+.PHONY: images
+images: $(STAMP) ## Build the images of agent and operator here (root on Linux)
+	@$(BIN)/python -c 'import os; from tests.cluster.images.build import product_images; print(product_images(environment=os.environ, report=print))'
 
 # --- benchmarks: `name value unit target ok|missed`, exit 1 when an accepted range is missed
 
