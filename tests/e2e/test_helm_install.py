@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.cluster.crds import wait_until_served
 from tests.cluster.errors import ClusterError
 from tests.cluster.pytest_support import control_plane_or_skip
 
@@ -59,7 +60,7 @@ def test_all_objects_are_accepted_and_the_definitions_served(release: ControlPla
         ("ServiceAccount", "gpuwaste-agent"),
         ("PersistentVolumeClaim", "gpuwaste-operator"),
     }
-    release.kubectl("wait", "--for=condition=Established", "crd/gpuwastes.gpuwaste.dev", "--timeout=20s")
+    wait_until_served(release, ["gpuwastes.gpuwaste.dev"])
     assert release.get("gpuwaste", "--all-namespaces")["items"] == []
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kubernetes.utils import quantity as client_quantity
 from tests.builders import make_deployment, make_node, make_owner, make_pod
+from tests.cluster.crds import wait_until_served
 
 from gpuwaste.cluster.errors import (
     ConflictError,
@@ -127,7 +128,7 @@ def fresh(builder, namespace=None):
 @pytest.fixture(scope="module")
 def trainers(control_plane: ControlPlane) -> ResourceKind:
     control_plane.apply(TRAINERS)
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/trainers.test.gpuwaste.dev", "--timeout=20s")
+    wait_until_served(control_plane, ["trainers.test.gpuwaste.dev"])
     return TRAINER_KIND
 
 

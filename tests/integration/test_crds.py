@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.cluster.crds import wait_until_served
 from tests.cluster.errors import ClusterError
 from tests.cluster.pytest_support import control_plane_or_skip
 from tests.unit.api import samples
@@ -28,12 +29,8 @@ MANAGER = "--field-manager=gpuwaste-test"
 def cluster(control_plane: ControlPlane) -> ControlPlane:
     """The shared control plane with the CRDs of `crds/` served."""
     control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    wait_until_served(control_plane)
+    wait_until_served(control_plane, CRD_NAMES)
     return control_plane
-
-
-def wait_until_served(plane: ControlPlane) -> None:
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in CRD_NAMES))
 
 
 def apply(plane: ControlPlane, manifest: dict[str, Any], *options: str) -> None:
@@ -377,7 +374,7 @@ def test_the_chart_installs_upgrades_and_keeps_the_crds(chart_cluster: ControlPl
     chart = str(ROOT / "charts" / "gpuwaste-crds")
     chart_cluster.helm("lint", "--strict", chart)
     chart_cluster.helm("install", "crds", chart)
-    wait_until_served(chart_cluster)
+    wait_until_served(chart_cluster, CRD_NAMES)
     pool = samples.all_kinds()["GPUPool"]
     apply_whole(chart_cluster, pool)
     chart_cluster.helm("upgrade", "crds", chart, "--set", "labels.tier=platform")

@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tests.cluster.crds import wait_until_served
 from tests.cluster.pytest_support import control_plane_or_skip
 from tests.unit.api.samples import all_kinds
 
+from gpuwaste.api import GROUP, KINDS
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.schema import WASTE_CATEGORIES
 from gpuwaste.ledger.store import open_store
@@ -38,7 +40,7 @@ def control_plane(pytestconfig):
 def world(control_plane, tmp_path_factory):
     root = Path(__file__).parents[3]
     control_plane.kubectl("apply", "--server-side", "-f", str(root / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    wait_until_served(control_plane, (f"{kind.plural}.{GROUP}" for kind in KINDS.values()))
     world = run(build(control_plane, tmp_path_factory.mktemp("main-job")))
     try:
         start_agents(world)
