@@ -18,18 +18,22 @@ _POLL_SECONDS = 0.1
 
 
 def wait_until_served(plane: ControlPlane, names: Iterable[str], *, seconds: float = 30.0) -> None:
-    """Return once every CRD is Established.
+    """Return once objects of every CRD can be listed and watched.
 
-    `kubectl wait` fails at once on a CRD that has no conditions yet, as it has none for a moment after it was made.
+    Established alone is too early: `kubectl wait` fails on a CRD that has no conditions yet, and for a moment after
+    it has them the server answers 429, because its watch cache is being filled. A list of resourceVersion 0 is
+    served from that cache.
     """
+    api = plane.api()
     missing = set(names)
     deadline = time.monotonic() + seconds
     while missing:
-        found = plane.get("crd")["items"]
-        for item in found:
-            conditions = item.get("status", {}).get("conditions") or ()
-            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
-                missing.discard(item["metadata"]["name"])
+        for item in plane.get("crd")["items"]:
+            name, spec = item["metadata"]["name"], item["spec"]
+            version = next(one["name"] for one in spec["versions"] if one["served"])
+            path = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}?resourceVersion=0&limit=1"
+            if name in missing and api.answers(path):
+                missing.discard(name)
         if missing and time.monotonic() > deadline:
             raise ClusterError(f"not served after {seconds:.0f} s: {', '.join(sorted(missing))}")
         time.sleep(_POLL_SECONDS if missing else 0)
