@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,16 @@ def test_what_is_unknown_is_printed_as_unknown(cluster: ControlPlane, namespace:
 
 
 def test_kubectl_explain_knows_the_fields(cluster: ControlPlane) -> None:
-    said = cluster.kubectl("explain", "gpuwaste.status.windows.netWasteGPUHours.idle")
+    # The server publishes schemas and discovery of new kinds some seconds after it serves them.
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            said = cluster.kubectl("explain", "gpuwaste.status.windows.netWasteGPUHours.idle")
+            break
+        except ClusterError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
     assert "every measured engine was at zero" in " ".join(said.split())
 
 

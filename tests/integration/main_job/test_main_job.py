@@ -72,6 +72,19 @@ def closed_hours(world):
     return hours
 
 
+def up_to_date(world, store):
+    """Whether every closed hour was computed from what is stored for it now."""
+    opened = open_store(str(store))
+    inputs = InputStore.open(opened, CLUSTER)
+    for hour in closed_hours(world):
+        name = hour_file(CLUSTER, hour)
+        if opened.read_or_none(name) is None:
+            return False
+        if opened.table_metadata(name)[b"input_hash"].decode() != inputs.load(hour).input_hash():
+            return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def store(world, control_plane):
     """The store of an operator that was killed in the middle and started again."""
@@ -82,9 +95,7 @@ def store(world, control_plane):
     kill(first)
     start_operator(world, control_plane, store)
     wait_for("all windows up to now", lambda: caught_up(store), seconds=180)
-    files = [hour_file(CLUSTER, hour) for hour in closed_hours(world)]
-    ledger = open_store(str(store))
-    wait_for("all closed hours", lambda: all(ledger.read_or_none(name) for name in files), seconds=60)
+    wait_for("closed hours that follow from all windows", lambda: up_to_date(world, store), seconds=120)
     return store
 
 
