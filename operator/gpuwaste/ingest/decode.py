@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedBatch", "decode_batch", "gap_row", "read_jsonl_lines"]
 
-_BODY_KINDS = {"usage": "usage", "device": "device", "node_facts": "node_facts", "gap": "gap"}
-_SIGNED_64 = 1 << 63
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
@@ -140,7 +137,7 @@ def _table(sources: Sequence[_Source], records: Sequence[Any]) -> pa.Table:
     columns: dict[str, Sequence[Any]] = {
         "journal_id": [source.journal_id for source in sources],
         "seq": [record.seq for record in records],
-        "kind": [_BODY_KINDS.get(kind or "", "") for kind in kinds],
+        "kind": [kind or "" for kind in kinds],
         "cluster": [source.cluster for source in sources],
         "node": [source.node for source in sources],
         "node_uid": [source.node_uid for source in sources],

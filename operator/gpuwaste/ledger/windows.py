@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +82,11 @@ def _ints(column: pa.ChunkedArray, absent: int = 0) -> Int64s:
     return values
 
 
+def _part(own_time: Int64s, *, window: Int64s, capacity: Int64s) -> Int64s:
+    """Time of the parent's own as a part of its capacity; below 0 counts as 0, above the window as the window."""
+    return mul_div(np.clip(own_time, 0, window), capacity, np.maximum(window, 1))[0]
+
+
 def parent_windows(windows: pa.Table) -> ParentWindows:
     """Join the device records of every parent and window; two halves of a window (a restart) add up."""
     devices = windows.filter(pc.equal(windows["kind"], "device"))
@@ -100,9 +106,7 @@ def parent_windows(windows: pa.Table) -> ParentWindows:
     table = table.sort_by([(name, "ascending") for name in _PARENT])
     window = _ints(table["window_ns_max"])
     capacity = window * _ints(table["weight_num_max"]) // np.maximum(_ints(table["weight_den_max"], 1), 1)
-
-    def part(own_time: Int64s) -> Int64s:
-        return mul_div(np.minimum(own_time, window), capacity, np.maximum(window, 1))[0]
+    part = partial(_part, window=window, capacity=capacity)
 
     unattributed = pc.coalesce(table["unattributed_sm_ns_sum"], table["unattributed_duty_ns_sum"])
     return ParentWindows(
@@ -126,9 +130,7 @@ def holder_windows(windows: pa.Table, parents: ParentWindows, *, starting_limit_
     table, parent = table.filter(pa.array(known)), parent[known]
     window, capacity = parents.window[parent], parents.capacity[parent]
     held = _held(table, parent, parents)
-
-    def part(own_time: Int64s) -> Int64s:
-        return mul_div(np.clip(own_time, 0, window), capacity, np.maximum(window, 1))[0]
+    part = partial(_part, window=window, capacity=capacity)
 
     duty, sm = _ints(table["duty_ns_sum"], -1), _ints(table["sm_ns_sum"], -1)
     measured = (sm >= 0) | (duty >= 0)
@@ -221,12 +223,11 @@ def _held(table: pa.Table, parent: Int64s, parents: ParentWindows) -> Int64s:
     total = np.zeros(int(group.max(initial=-1)) + 1, np.int64)
     np.add.at(total, group, time)
     held, _ = mul_div(whole, time, window)
-    crowded = total > 0
     first_whole = np.zeros(len(total), np.int64)
     first_whole[group] = whole
     window_of = np.ones(len(total), np.int64)
     window_of[group] = window
-    crowded &= total > window_of
+    crowded = total > window_of
     shared = apportion_groups(np.where(crowded, first_whole, 0), time, group)
     return np.where(crowded[group], shared, held)
 

@@ -6,12 +6,9 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["FIGURES", "IDENTITY", "QUALITY_OF", "RECORD_KINDS", "WINDOW_SCHEMA"]
+__all__ = ["FIGURES", "QUALITY_OF", "RECORD_KINDS", "WINDOW_SCHEMA"]
 
 RECORD_KINDS: Final = ("device", "usage", "node_facts", "gap")
-IDENTITY: Final = ("journal_id", "seq")
-"""Two rows with the same identity are the same record, whatever file they came in."""
-
 FIGURES: Final[dict[str, pa.DataType]] = {
     "duty_ns": pa.int64(),
     "sm_ns": pa.int64(),

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
 from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.hour import HourRules, build_hour
+from gpuwaste.ledger.inputs import clusters_in
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.facts import Fact, GpuData, merge_facts
@@ -55,12 +56,14 @@ class Books:
     dirty: set[datetime] = field(default_factory=set)
     findings: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     _closed: OrderedDict[datetime, pa.Table] = field(default_factory=OrderedDict)
+    _stored: set[datetime] = field(default_factory=set)
     _running: dict[datetime, pa.Table] = field(default_factory=dict)
     _activity: dict[datetime, PodActivity] = field(default_factory=dict)
 
     def recover(self) -> None:
         """After a start every stored hour may have been left half done; all are looked at again."""
         self.dirty.update(self.inputs.hours())
+        self._stored.update(clusters_in(self.store, "ledger").get(self.inputs.cluster, ()))
 
     def update(self, facts: Sequence[Fact], *, now: datetime, through: datetime | None) -> int:
         """Bring hours that changed up to date, newest first, at most a few at once.
@@ -109,14 +112,14 @@ class Books:
         Only for an hour after which more came from the node, or from any node two hours on: before that the
         node's own description may still be on its way, and would then be stored beside this one for nothing.
         """
-        later = [h for h in self.inputs.hours() if h > hour]
-        earlier = [h for h in self.inputs.hours() if h < hour]
+        stored = self.inputs.hours()  # lists the store, so once
+        later = [h for h in stored if h > hour]
+        earlier = [h for h in stored if h < hour]
         if not later or not earlier:
             return []
         present = {fact.data.node for fact in described if isinstance(fact.data, GpuData)}
-        before = merge_facts(self.inputs.read_facts(earlier[-1]), gpu_facts(self.inputs.node_facts(earlier[-1])))
         newest: dict[str, Fact] = {}
-        for fact in before:
+        for fact in self.facts_of(earlier[-1]):
             if isinstance(fact.data, GpuData) and fact.data.node not in present:
                 newest[fact.uid] = fact
         if not newest:
@@ -125,6 +128,10 @@ class Books:
             return list(newest.values())
         back = self.inputs.nodes(later[0])
         return [f for f in newest.values() if isinstance(f.data, GpuData) and f.data.node in back]
+
+    def facts_of(self, hour: datetime) -> list[Fact]:
+        """The facts stored for an hour, and the GPUs that agents described in it."""
+        return merge_facts(self.inputs.read_facts(hour), gpu_facts(self.inputs.node_facts(hour)))
 
     def rows(self, *, through: datetime) -> pa.Table:
         """Ledger rows of the last 7 days up to and with the running hour."""
@@ -135,7 +142,7 @@ class Books:
             table = self._running.get(hour)
             if table is None:
                 table = self._closed.get(hour)
-            if table is None and self.store.read_or_none(hour_file(self.inputs.cluster, hour)) is not None:
+            if table is None and hour in self._stored:
                 stored = self.store.read_table(hour_file(self.inputs.cluster, hour))
                 table = self._closed[hour] = stored.replace_schema_metadata(LEDGER_SCHEMA.metadata)
             if table is not None:

@@ -127,13 +127,17 @@ class Operator:
             self.books.dirty |= open_hours & set(self.books.inputs.hours())
             self._seen_generation = snapshot.generation
         with self.metrics.pass_seconds.labels("ledger").time():
-            left = await asyncio.to_thread(self.books.update, snapshot.facts(), now=now, through=self._through)
+            left = await asyncio.to_thread(self._update_books, snapshot, now)
         self.metrics.dirty_hours.set(left)
         more = pulled.more or left > 0
         if self._through is not None and (not more or self._shown is None or now - self._shown >= _SHOW_PERIOD):
             await self._show(snapshot, complete=not more)
             self._shown = now
         return more
+
+    def _update_books(self, snapshot: ClusterSnapshot, now: datetime) -> int:
+        """Runs in a thread: the facts of a large cluster alone would hold up the event loop."""
+        return self.books.update(snapshot.facts(), now=now, through=self._through)
 
     async def _pull(self) -> PullResult:
         period = timedelta(seconds=self.settings.agents.pull_period_seconds)

@@ -21,9 +21,7 @@ from gpuwaste.api import (
     make_condition,
     plan_spec,
 )
-from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.facts import merge_facts
 from gpuwaste.model.money import plain
 from gpuwaste.model.units import hour_start
 from gpuwaste.packing.child import pack_in_child
@@ -32,20 +30,13 @@ from gpuwaste.recommend.plan import plan_for
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gpuwaste.model.facts import Fact
     from gpuwaste.recommend.plan import Solver
     from gpuwaste.runtime.books import Books
     from gpuwaste.settings.operator import PlanSettings
 
-__all__ = ["Planner", "facts_of_hour", "plan_object"]
+__all__ = ["Planner", "plan_object"]
 
 _log = logging.getLogger(__name__)
-
-
-def facts_of_hour(books: Books, at: datetime) -> list[Fact]:
-    """The facts stored for an hour, and the GPUs that agents described in it."""
-    inputs = books.inputs.load(hour_start(at))
-    return merge_facts(list(inputs.facts), gpu_facts(inputs.windows))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +70,7 @@ class Planner:
         moment = at - timedelta(microseconds=1)
         try:
             document = plan_for(
-                facts_of_hour(books, moment),
+                books.facts_of(hour_start(moment)),
                 moment,
                 solver=self.solver,
                 now=lambda: now,

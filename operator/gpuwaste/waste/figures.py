@@ -81,7 +81,8 @@ def summarise(rows: pa.Table, by: Sequence[str]) -> dict[tuple[str, ...], Figure
     """
     waste = pa.array(sum((rows[name].to_numpy() for name in WASTE_CATEGORIES), np.zeros(rows.num_rows, np.int64)))
     held = pc.fill_null(rows["held"], 0).to_numpy()
-    covered = held // _PPM * _ppm(rows) + held % _PPM * _ppm(rows) // _PPM
+    ppm = pc.fill_null(rows["coverage_ppm"], 0).to_numpy().astype(np.int64)
+    covered = held // _PPM * ppm + held % _PPM * ppm // _PPM
     prepared = rows.append_column("waste", waste).append_column("covered", pa.array(covered))
     price = ["effective_unit_cost", "currency", "price_source", "price_date", "origin"]
     grouped = prepared.group_by([*by, *price], use_threads=False).aggregate(
@@ -91,13 +92,6 @@ def summarise(rows: pa.Table, by: Sequence[str]) -> dict[tuple[str, ...], Figure
     for row in grouped.to_pylist():
         _add(found[tuple(row[name] for name in by)], row)
     return dict(sorted(found.items()))
-
-
-def _ppm(rows: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    values: np.ndarray[tuple[int], np.dtype[np.int64]] = (
-        pc.fill_null(rows["coverage_ppm"], 0).to_numpy().astype(np.int64)
-    )
-    return values
 
 
 def _add(figures: Figures, row: dict[str, object]) -> None:
