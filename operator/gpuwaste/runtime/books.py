@@ -76,6 +76,8 @@ class Books:
         Returns:
             Hours that are still to be done.
         """
+        # An hour that was running when it was last looked at may have ended without another window.
+        self.dirty.update(hour for hour in self._running if hour + HOUR <= now)
         for hour in sorted(self.dirty, reverse=True)[:_HOURS_A_PASS]:
             self._store_facts(hour, facts, now)
             self._activity.pop(hour, None)
@@ -83,7 +85,7 @@ class Books:
                 self._write(hour)
             elif through is not None and through > hour:
                 built = build_hour(self.inputs.load(hour), self.rules, through=through)
-                self._running = {hour: built.table}
+                self._running[hour] = built.table
                 self.findings[hour] = built.findings
             self.dirty.discard(hour)
         return len(self.dirty)

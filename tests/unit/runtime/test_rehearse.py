@@ -40,7 +40,7 @@ def journal(minutes):
     return made
 
 
-def passes(store, api, agent, now, *, count=20):
+def passes(store, api, agent, now, *, count=20, then=None):
     settings = OperatorSettings(
         cluster_name="test",
         store=str(store),
@@ -50,7 +50,8 @@ def passes(store, api, agent, now, *, count=20):
     )
 
     async def run():
-        async with assemble(settings, api, now=lambda: now, random=Random(0)) as operator:
+        clock = [now]
+        async with assemble(settings, api, now=lambda: clock[0], random=Random(0)) as operator:
             operator.puller.source = agent
             operator.planner.solver = no_solver
             following = asyncio.create_task(operator.state.run())
@@ -60,6 +61,9 @@ def passes(store, api, agent, now, *, count=20):
             for _ in range(count):
                 if not await operator.step():
                     break
+            if then is not None:
+                clock[0] = then
+                await operator.step()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
@@ -121,3 +125,9 @@ def test_the_running_hour_is_shown_and_not_stored(tmp_path):
     (waste,) = api.objects(GPU_WASTES)
     assert waste["status"]["summary"]["heldGPUHours"] == "0.50"
     assert ledger(tmp_path) == {}
+
+
+def test_an_hour_that_ends_in_silence_is_closed_all_the_same(tmp_path):
+    now = HOUR + timedelta(minutes=31)
+    passes(tmp_path, cluster(now), FakeAgent(journal(30)), now, then=HOUR + timedelta(minutes=61))
+    assert [name.split("/")[-2] for name in ledger(tmp_path)] == ["hour=09"]
