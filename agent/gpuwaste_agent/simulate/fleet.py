@@ -49,6 +49,18 @@ _SEVEN_SMALL = tuple(("1g.10gb", start) for start in range(7))
 _HALF = (("3g.40gb", 0), ("3g.40gb", 4))
 _MIXED = (("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 2), ("1g.10gb", 3))
 
+_BATCH_T4 = NodeKind(
+    name="batch-t4",
+    product="T4-16GB",
+    model="Tesla T4",
+    instance_type="g4dn.12xlarge",
+    pool="batch-t4",
+    cpus=48,
+    memory_gib=192,
+    gpus=(GpuKind(count=4),),
+    spare=0.5,
+)
+
 NODE_KINDS = (
     NodeKind(
         name="train-h100",
@@ -80,17 +92,7 @@ NODE_KINDS = (
         memory_gib=192,
         gpus=(GpuKind(count=4, strategy="time-slicing", replicas=4, renamed=True),),
     ),
-    NodeKind(
-        name="batch-t4",
-        product="T4-16GB",
-        model="Tesla T4",
-        instance_type="g4dn.12xlarge",
-        pool="batch-t4",
-        cpus=48,
-        memory_gib=192,
-        gpus=(GpuKind(count=4),),
-        spare=0.5,
-    ),
+    _BATCH_T4,
     NodeKind(
         name="serve-l4",
         product="L4-24GB",
@@ -122,17 +124,7 @@ NODE_KINDS = (
         memory_gib=384,
         gpus=(GpuKind(count=4),),
     ),
-    NodeKind(
-        name="batch-t4",
-        product="T4-16GB",
-        model="Tesla T4",
-        instance_type="g4dn.12xlarge",
-        pool="batch-t4",
-        cpus=48,
-        memory_gib=192,
-        gpus=(GpuKind(count=4),),
-        spare=0.5,
-    ),
+    _BATCH_T4,
     NodeKind(
         name="serve-a10-whole",
         product="A10-24GB",

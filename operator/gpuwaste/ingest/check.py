@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import NS_PER_MINUTE
+from gpuwaste.model.windows import QUALITY_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ _TIMES = (
     "unattributed_sm_ns",
 )
 _HISTOGRAM_BUCKETS = 21
+_PPM = 1_000_000
 
 
 def check_windows(table: pa.Table, *, where: Callable[[int], str]) -> None:
@@ -91,5 +93,8 @@ def _rules(table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], str]]:
     for name in ("memory_byte_s", "unattributed_memory_byte_s"):
         column = pc.fill_null(table[name], 0.0).to_numpy()
         yield ~np.isfinite(column) | (column < 0), f"field `{name}` must be a finite number, 0 or more"
+    for prefix in QUALITY_OF.values():
+        covered = _column(table, f"{prefix}_coverage_ppm", absent=0)
+        yield covered > _PPM, f"field `{prefix}_quality.coverage_ppm` must be at most {_PPM}"
     buckets = pc.fill_null(pc.list_value_length(table["histogram_ns"]), _HISTOGRAM_BUCKETS).to_numpy()
     yield buckets != _HISTOGRAM_BUCKETS, f"field `histogram_ns` must have {_HISTOGRAM_BUCKETS} entries or none"

@@ -30,6 +30,7 @@ from gpuwaste.model.money import plain
 from gpuwaste.model.units import NS_PER_HOUR
 from gpuwaste.waste.figures import Figures, gpu_hours, summarise, total
 from gpuwaste.waste.texts import cost_per_month, hours_text, percent_text, unit_price, waste_percent, window_values
+from gpuwaste.waste.windows import newest_hour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,11 +178,9 @@ def _pool_rows(window: LedgerWindow, key: PoolKey) -> pa.Table:
 
 def _capacity(window: LedgerWindow, key: PoolKey) -> PoolCapacity:
     rows = _pool_rows(window, key)
-    newest = rows.filter(pc.equal(rows["hour"], pc.max(rows["hour"])))
-    owned = newest.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum"), ("held", "sum")])
-    length = pc.max(owned["owned_sum"]).as_py() or NS_PER_HOUR
-    held = pc.sum(owned["held_sum"]).as_py() or 0
-    gpus = [uuid for uuid in owned["gpu_uuid"].to_pylist() if uuid]
+    newest, length = newest_hour(rows)
+    held = pc.sum(newest["held"]).as_py() or 0
+    gpus = [uuid for uuid in pc.unique(newest["gpu_uuid"]).to_pylist() if uuid]
     return PoolCapacity(
         nodes=pc.count_distinct(newest["node"]).as_py(),
         gpus=len(gpus),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.model.units import HOUR
+from gpuwaste.model.units import HOUR, NS_PER_HOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LENGTHS", "LedgerWindow", "cut_windows"]
+__all__ = ["LENGTHS", "LedgerWindow", "cut_windows", "newest_hour"]
 
 LENGTHS: tuple[tuple[str, timedelta], ...] = (
     ("1h", timedelta(hours=1)),
@@ -71,3 +71,10 @@ def cut_windows(
             continue
         windows.append(LedgerWindow(length=length, rows=inside, from_time=first, to_time=through))
     return windows
+
+
+def newest_hour(rows: pa.Table) -> tuple[pa.Table, int]:
+    """The rows of the newest hour, and how long it is so far, in nanoseconds: the most that any GPU was owned."""
+    newest = rows.filter(pc.equal(rows["hour"], pc.max(rows["hour"])))
+    owned = newest.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum")])
+    return newest, pc.max(owned["owned_sum"]).as_py() or NS_PER_HOUR

@@ -40,6 +40,7 @@ from gpuwaste.waste.texts import (
     waste_percent,
     window_values,
 )
+from gpuwaste.waste.windows import newest_hour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,9 +192,7 @@ def _holdings(rows: pa.Table) -> dict[tuple[str, ...], _Holding]:
 
 def _gpus_now(rows: pa.Table) -> dict[tuple[str, ...], tuple[int, int]]:
     """Held in the newest hour, scaled to an hour (GPUs × NS_PER_HOUR), and by how many pods."""
-    newest = rows.filter(pc.equal(rows["hour"], pc.max(rows["hour"])))
-    owned = newest.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum")])
-    length = pc.max(owned["owned_sum"]).as_py() or NS_PER_HOUR
+    newest, length = newest_hour(rows)
     holders = newest.filter(pc.equal(newest["row_kind"], "holder"))
     found = {}
     grouped = holders.group_by(list(_KEY), use_threads=False).aggregate(

@@ -276,6 +276,10 @@ def test_usage_of_an_unknown_device_is_reported():
         (lambda r: setattr(r.device, "gpu_uuid", ""), "`gpu_uuid` must not be empty"),
         (lambda r: r.ClearField("device"), "must hold one of"),
         (lambda r: setattr(r.device.figures, "memory_byte_s", float("nan")), "finite"),
+        (
+            lambda r: setattr(r.device.figures.sm_quality, "coverage_ppm", 1_000_001),
+            "`sm_quality.coverage_ppm` must be at",
+        ),
     ],
 )
 def test_malformed_windows_are_refused_by_field(change, message):
