@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.grouping import group_numbers, group_rows, only, sum_by
+from gpuwaste.model.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, gather, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal

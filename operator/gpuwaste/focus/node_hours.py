@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import carriers
-from gpuwaste.focus.grouping import group_rows, only
+from gpuwaste.model.grouping import group_rows, only
 from gpuwaste.focus.parts import Parts, concat, weigh
 
 if TYPE_CHECKING:

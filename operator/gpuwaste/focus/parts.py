@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.grouping import Groups, group_numbers, group_rows, sum_by
+from gpuwaste.model.grouping import Groups, group_numbers, group_rows, sum_by
 from gpuwaste.model.errors import InvariantError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import DIMENSIONS, SUMMABLE, UNIT_PRICES
-from gpuwaste.focus.grouping import group_numbers
+from gpuwaste.model.grouping import group_numbers
 from gpuwaste.focus.verify_rows import column_codes
 
 if TYPE_CHECKING:

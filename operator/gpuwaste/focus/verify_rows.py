@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import METRICS, TIME_TYPE, columns_of
-from gpuwaste.focus.grouping import group_numbers
+from gpuwaste.model.grouping import group_numbers
 from gpuwaste.focus.pair_rules import PAIR_COLUMNS, pair_keys, pair_problem
 from gpuwaste.focus.rules import row_rules
 
