@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.model.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, gather, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
 from gpuwaste.ledger.schema import PRICE_COLUMNS, WASTE_CATEGORIES
 from gpuwaste.model.errors import InputError, InvariantError
+from gpuwaste.model.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.model.units import NS_PER_HOUR
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import carriers
-from gpuwaste.model.grouping import group_rows, only
 from gpuwaste.focus.parts import Parts, concat, weigh
+from gpuwaste.model.grouping import group_rows, only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.model.grouping import Groups, group_numbers, group_rows, sum_by
 from gpuwaste.model.errors import InvariantError
+from gpuwaste.model.grouping import Groups, group_numbers, group_rows, sum_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import DIMENSIONS, SUMMABLE, UNIT_PRICES
-from gpuwaste.model.grouping import group_numbers
 from gpuwaste.focus.verify_rows import column_codes
+from gpuwaste.model.grouping import group_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

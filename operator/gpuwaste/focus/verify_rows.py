@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import METRICS, TIME_TYPE, columns_of
-from gpuwaste.model.grouping import group_numbers
 from gpuwaste.focus.pair_rules import PAIR_COLUMNS, pair_keys, pair_problem
 from gpuwaste.focus.rules import row_rules
+from gpuwaste.model.grouping import group_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
