@@ -67,11 +67,10 @@ class ParentIndex:
         gpu = self._by_minor.get(int(mig[1])) if mig else None
         if mig is None or gpu is None:
             return None
-        for parent in gpu.parents:
-            written = parent.profile.replace(".", "").replace("+", "-")
-            if written == mig[2] and parent.start == int(mig[4]):
-                return parent.parent_id
-        return None
+        alike = [p for p in gpu.parents if p.profile.replace(".", "").replace("+", "-") == mig[2]]
+        # Where the driver does not tell places, only an instance that has no twin is known for sure.
+        places = {None, int(mig[4])} if len(alike) == 1 else {int(mig[4])}
+        return next((parent.parent_id for parent in alike if parent.start in places), None)
 
 
 def _instance(parents: Iterable[ParentInfo], gi: int, ci: int | None) -> str | None:

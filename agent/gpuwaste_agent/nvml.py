@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from gpuwaste_agent.gpm import activity_of
-from gpuwaste_agent.nvml_devices import DriverGpu, DriverParent, describe, present_parents, text_of
+from gpuwaste_agent.nvml_devices import REFUSED, DriverGpu, DriverParent, describe, present_parents, text_of
 from gpuwaste_agent.telemetry import (
     APPLICATION_XIDS,
     Activity,
@@ -37,14 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["RealNvml"]
 
 _PERCENT = 100.0
+_NO_PERMISSION = str(pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION))
+_PRIVILEGE = "give the agent CAP_SYS_ADMIN (value `agent.migMonitoring` of the chart)"
 _MOST_XIDS = 64
-_REFUSED = (
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_NO_PERMISSION,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    pynvml.NVML_ERROR_INVALID_ARGUMENT,
-    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-)
 _LOST = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
     pynvml.NVML_ERROR_RESET_REQUIRED,
@@ -72,7 +67,11 @@ def _memory_info_v2(handle: Any) -> Any:
 
 
 class RealNvml:
-    """NVML of this node. One thread uses it."""
+    """NVML of this node. One thread uses it.
+
+    Attributes:
+        problem: What of the node may not be read for want of privilege; empty where nothing is refused.
+    """
 
     mode = "nvml"
 
@@ -88,7 +87,9 @@ class RealNvml:
         """
         self._list_processes = list_processes
         self.cpu_ns = 0
+        self.problem = ""
         self._gpus: dict[str, DriverGpu] = {}
+        self._unreadable: dict[int, str] = {}
         self._events: Any = None
         self._open = False
         try:
@@ -119,8 +120,9 @@ class RealNvml:
         except pynvml.NVMLError as error:
             if error.value in _LOST:
                 raise _LostError(str(error)) from error
-            if error.value in _REFUSED:
+            if error.value in REFUSED:
                 gpu.refused[figure] = str(error)
+                self._name_denied()
             return None
         finally:
             self.cpu_ns += time.thread_time_ns() - began
@@ -162,9 +164,9 @@ class RealNvml:
         if any(gpu.lost for gpu in self._gpus.values()):
             return True
         try:
-            if pynvml.nvmlDeviceGetCount() != len(self._gpus):
+            if pynvml.nvmlDeviceGetCount() != len(self._gpus) + len(self._unreadable):
                 return True
-            return any(present_parents(gpu) != {p.info.parent_id for p in gpu.parents} for gpu in self._gpus.values())
+            return any(present_parents(gpu) != gpu.known_parents for gpu in self._gpus.values())
         except pynvml.NVMLError:
             return True
 
@@ -186,9 +188,24 @@ class RealNvml:
             except pynvml.NVMLError as error:
                 if error.value in _LOST:
                     continue
-                raise NvmlUnavailableError(f"NVML does not describe GPU {index} ({error})") from error
+                if error.value not in REFUSED:
+                    raise NvmlUnavailableError(f"NVML does not describe GPU {index} ({error})") from error
+                self._unreadable[index] = str(error)
+                continue
             self._gpus[gpu.info.uuid] = gpu
+        if self._unreadable and not self._gpus:
+            raise NvmlUnavailableError(f"NVML lets us read none of {count} GPUs ({self._unreadable[0]}): {_PRIVILEGE}")
         self._watch_xids()
+        self._name_denied()
+
+    def _name_denied(self) -> None:
+        """Say in `problem` what we may not read; the GPUs and figures that we may read go on being read."""
+        denied = [f"GPU {index} ({why})" for index, why in self._unreadable.items()]
+        for gpu in self._gpus.values():
+            figures = sorted(figure for figure, why in gpu.refused.items() if why == _NO_PERMISSION)
+            if figures:
+                denied.append(f"{', '.join(figures)} of {gpu.info.uuid}")
+        self.problem = f"the driver refuses {'; '.join(denied)}: {_PRIVILEGE}" if denied else ""
 
     @staticmethod
     def _again() -> int:
@@ -359,4 +376,5 @@ class RealNvml:
                 if parent.gpm is not None:
                     parent.gpm.close()
         self._gpus = {}
+        self._unreadable = {}
         self._free_events()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml
 
@@ -13,8 +13,21 @@ from gpuwaste_agent.gpm import GpmReader
 from gpuwaste_agent.products import find_product
 from gpuwaste_agent.telemetry import GpuInfo, ParentInfo
 
-__all__ = ["DriverGpu", "DriverParent", "describe", "present_parents", "text_of"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
+    from gpuwaste_agent.products import GpuProduct
+
+__all__ = ["REFUSED", "DriverGpu", "DriverParent", "describe", "present_parents", "text_of"]
+
+# Answers that stay as they are until product, driver or privilege change.
+REFUSED = (
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_NO_PERMISSION,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+)
 _MIG_NAME = re.compile(r"MIG (\S+)$")
 
 
@@ -30,7 +43,12 @@ class DriverParent:
 
 @dataclass(slots=True)
 class DriverGpu:
-    """A GPU; `refused` says which figures the driver refuses, and why."""
+    """A GPU.
+
+    Attributes:
+        refused: Figures the driver refuses, and why.
+        left_out: UUIDs of instances that are there and that the driver does not describe to us.
+    """
 
     info: GpuInfo
     handle: Any
@@ -39,6 +57,12 @@ class DriverGpu:
     hardware_xid: bool = False
     lost: bool = False
     refused: dict[str, str] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+
+    @property
+    def known_parents(self) -> set[str]:
+        """UUIDs of what was there when it was listed."""
+        return {parent.info.parent_id for parent in self.parents} | self.left_out
 
 
 def text_of(value: str | bytes) -> str:
@@ -47,18 +71,25 @@ def text_of(value: str | bytes) -> str:
 
 
 def describe(index: int, handle: Any) -> DriverGpu:
-    """Ask everything that stays as it is about one GPU."""
+    """Ask everything that stays as it is about one GPU.
+
+    In MIG mode the driver tells the whole GPU's memory and the places of instances only to the privileged. Without
+    them the GPU is as large as its product, and an instance weighs what its profile weighs there.
+
+    Raises:
+        pynvml.NVMLError: The GPU is lost, or nothing of it may be read.
+    """
     model = text_of(pynvml.nvmlDeviceGetName(handle))
     uuid = text_of(pynvml.nvmlDeviceGetUUID(handle))
     product = find_product(model)
-    mig = False
     refused: dict[str, str] = {}
-    try:
-        mig = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-    except pynvml.NVMLError as error:
-        refused["mig"] = str(error)
+    left_out: set[str] = set()
+    mode = _asked(refused, "mig", pynvml.nvmlDeviceGetMigMode, handle)
+    mig = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    memory = _asked(refused, "memory total", pynvml.nvmlDeviceGetMemoryInfo, handle)
+    nominal_bytes = product.memory_mib << 20 if product else 0
     gpm = _has_gpm(handle)
-    parents = _instances(handle, model, gpm=gpm) if mig else []
+    parents = _instances(handle, product, refused, left_out, gpm=gpm) if mig else []
     if not mig:
         reader = GpmReader(handle, None) if gpm else None
         parents = [DriverParent(ParentInfo(parent_id=uuid), handle, reader)]
@@ -68,14 +99,25 @@ def describe(index: int, handle: Any) -> DriverGpu:
         minor=pynvml.nvmlDeviceGetMinorNumber(handle),
         model=model,
         product=product.name if product else "",
-        memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+        memory_bytes=nominal_bytes if memory is None else memory.total,
         pci_bus_id=text_of(pynvml.nvmlDeviceGetPciInfo(handle).busId),
         architecture=product.architecture if product else "",
         mig_enabled=mig,
         idle_watts=product.idle_watts if product else 0,
         parents=tuple(parent.info for parent in parents),
     )
-    return DriverGpu(info, handle, parents, refused=refused)
+    return DriverGpu(info, handle, parents, refused=refused, left_out=left_out)
+
+
+def _asked(refused: dict[str, str], figure: str, call: Callable[..., Any], *args: Any) -> Any:
+    """The driver's answer; None where it refuses, which is noted under the figure's name."""
+    try:
+        return call(*args)
+    except pynvml.NVMLError as error:
+        if error.value not in REFUSED:
+            raise
+        refused[figure] = str(error)
+        return None
 
 
 def _has_gpm(handle: Any) -> bool:
@@ -85,22 +127,32 @@ def _has_gpm(handle: Any) -> bool:
         return False
 
 
-def _instances(handle: Any, model: str, *, gpm: bool) -> list[DriverParent]:
-    """MIG instances of a GPU; one that vanishes while it is asked is left out."""
+def _instances(
+    handle: Any, product: GpuProduct | None, refused: dict[str, str], left_out: set[str], *, gpm: bool
+) -> list[DriverParent]:
+    """MIG instances of a GPU; one that vanishes while it is asked is left out, and one whose size nobody tells."""
     found = []
-    product = find_product(model)
     for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
-            mig = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+            mig = _asked(refused, "instances", pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
+            if mig is None:
+                continue
             gi_id = pynvml.nvmlDeviceGetGpuInstanceId(mig)
             ci_id = pynvml.nvmlDeviceGetComputeInstanceId(mig)
+            uuid = text_of(pynvml.nvmlDeviceGetUUID(mig))
             named = _MIG_NAME.search(text_of(pynvml.nvmlDeviceGetName(mig)))
-            profile = named[1] if named else ""
-            start, size, axis = _placement(handle, gi_id)
+            placed = _asked(refused, "places", _placement, handle, gi_id)
         except pynvml.NVMLError:
             continue
+        profile = named[1] if named else ""
+        shape = next((shape for shape in product.profiles if shape.name == profile), None) if product else None
+        if placed is None and shape is None:
+            refused["instances"] = f"{refused['places']}, and the product table does not know {profile or uuid}"
+            left_out.add(uuid)
+            continue
+        start, size, axis = placed or (None, shape.memory_units if shape else 0, 0)
         info = ParentInfo(
-            parent_id=text_of(pynvml.nvmlDeviceGetUUID(mig)),
+            parent_id=uuid,
             weight_num=size,
             weight_den=product.axis_units if product and product.mig_capable else axis,
             profile=profile,

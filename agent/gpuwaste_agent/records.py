@@ -316,7 +316,8 @@ def node_facts(
                 entry.mig_instances.add(
                     uuid=info.parent_id,
                     profile=info.profile,
-                    start=info.start,
+                    start=info.start or 0,
+                    place_unknown=info.start is None,
                     weight_num=info.weight_num,
                     weight_den=info.weight_den,
                 )

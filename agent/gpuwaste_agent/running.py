@@ -114,7 +114,7 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         every_seconds=sources.kubelet_seconds,
     )
     agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
-    problems = [lambda: agent.problem, lambda: holdings.problem]
+    problems = [lambda: agent.problem, lambda: driver.problem, lambda: holdings.problem]
     if scraper is not None:
         problems.append(lambda: scraper.problem)
     return _Parts(agent, nvml, RealPacer(clock, settings.interval_ns), tuple(problems))

@@ -55,7 +55,7 @@ class ParentInfo:
         weight_num: The parent's part of its GPU is `weight_num / weight_den`.
         weight_den: Units of the MIG memory axis; 1 on a whole GPU.
         profile: MIG profile, empty on a whole GPU.
-        start: First memory unit of a MIG instance.
+        start: First memory unit of a MIG instance; None where the driver does not tell it.
         gi_id: NVML's GPU instance id, -1 on a whole GPU.
         ci_id: NVML's compute instance id, -1 on a whole GPU.
     """
@@ -64,7 +64,7 @@ class ParentInfo:
     weight_num: int = 1
     weight_den: int = 1
     profile: str = ""
-    start: int = 0
+    start: int | None = 0
     gi_id: int = -1
     ci_id: int = -1
 

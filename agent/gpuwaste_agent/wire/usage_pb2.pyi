@@ -253,18 +253,20 @@ class Gpu(_message.Message):
     def __init__(self, uuid: _Optional[str] = ..., index: _Optional[int] = ..., model: _Optional[str] = ..., product: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., pci_bus_id: _Optional[str] = ..., mig_enabled: _Optional[bool] = ..., mig_instances: _Optional[_Iterable[_Union[MigInstance, _Mapping]]] = ..., replicas: _Optional[int] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., architecture: _Optional[str] = ...) -> None: ...
 
 class MigInstance(_message.Message):
-    __slots__ = ("uuid", "profile", "start", "weight_num", "weight_den")
+    __slots__ = ("uuid", "profile", "start", "weight_num", "weight_den", "place_unknown")
     UUID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_NUM_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DEN_FIELD_NUMBER: _ClassVar[int]
+    PLACE_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     uuid: str
     profile: str
     start: int
     weight_num: int
     weight_den: int
-    def __init__(self, uuid: _Optional[str] = ..., profile: _Optional[str] = ..., start: _Optional[int] = ..., weight_num: _Optional[int] = ..., weight_den: _Optional[int] = ...) -> None: ...
+    place_unknown: bool
+    def __init__(self, uuid: _Optional[str] = ..., profile: _Optional[str] = ..., start: _Optional[int] = ..., weight_num: _Optional[int] = ..., weight_den: _Optional[int] = ..., place_unknown: _Optional[bool] = ...) -> None: ...
 
 class NodeFacts(_message.Message):
     __slots__ = ("driver_version", "cuda_version", "nvml_version", "gpus", "topology_json", "mode", "boot_id", "agent_version")

@@ -46,7 +46,7 @@ def _gpu(gpu: dict[str, Any], *, node: str, node_uid: str) -> GpuData:
         MigInstanceData(
             uuid=str(instance.get("uuid", "")),
             profile=str(instance.get("profile", "")),
-            start=int(instance.get("start", 0)),
+            start=None if instance.get("place_unknown") else int(instance.get("start", 0)),
             weight_num=int(instance.get("weight_num", 0)),
             weight_den=int(instance.get("weight_den", 1)),
         )
@@ -60,7 +60,7 @@ def _gpu(gpu: dict[str, Any], *, node: str, node_uid: str) -> GpuData:
         memory_bytes=int(gpu.get("memory_bytes", 0)),
         index=int(gpu.get("index", 0)),
         mig_enabled=bool(gpu.get("mig_enabled", False)),
-        mig_instances=tuple(sorted(instances, key=lambda instance: instance.start)),
+        mig_instances=tuple(sorted(instances, key=lambda instance: (instance.start or 0, instance.uuid))),
         replicas=max(int(gpu.get("replicas", 1)), 1),
         sharing=str(gpu.get("sharing", "EXCLUSIVE")),
     )

@@ -46,16 +46,25 @@ def stranded_nodes(index: FactIndex) -> frozenset[str]:
 
 
 def mig_remainder_stranded(gpu: GpuData) -> bool:
-    """Whether no legal profile fits beside the MIG instances of a GPU, so that what is left of it is lost."""
+    """Whether no legal profile fits beside the MIG instances of a GPU, so that what is left of it is lost.
+
+    Instances whose places are not known take units alone: what is left is called lost only if it is too small for
+    every profile.
+    """
     product = PRODUCTS.get(gpu.product)
     if product is None or not product.mig_capable:
         return False
     taken: set[int] = set()
+    unplaced_units = 0
     for instance in gpu.mig_instances:
         units = instance.weight_num * product.axis_units // max(instance.weight_den, 1)
-        taken |= set(range(instance.start, instance.start + units))
+        if instance.start is None:
+            unplaced_units += units
+        else:
+            taken |= set(range(instance.start, instance.start + units))
+    left_units = product.axis_units - len(taken) - unplaced_units
     return not any(
-        taken.isdisjoint(range(start, start + profile.memory_units))
+        profile.memory_units <= left_units and taken.isdisjoint(range(start, start + profile.memory_units))
         for profile in product.profiles
         if not profile.media
         for start in profile.starts

@@ -109,11 +109,14 @@ class NodeData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigInstanceData:
-    """One MIG instance of a GPU; `weight_num / weight_den` is its part of the GPU."""
+    """One MIG instance of a GPU; `weight_num / weight_den` is its part of the GPU.
+
+    `start` is its first memory unit; None where the driver did not tell it.
+    """
 
     uuid: str
     profile: str
-    start: int
+    start: int | None
     weight_num: int
     weight_den: int
 

@@ -43,11 +43,12 @@ def main():
                     memory[process.pid] += process.memory_bytes * (now - since)
         if number + 1 < readings:
             time.sleep(pause)
+    refused = driver.refusals()
     driver.close()
     found = {"begun": begun, "ended": before, "parents": parents, "duty": duty, "sm": sm, "memory": memory}
     found["gpus"] = {gpu.uuid: [gpu.product, [p.parent_id for p in gpu.parents]] for gpu in gpus}
     found["energy"] = {uuid: [times[0], times[-1]] for uuid, times in energy.items()}
-    found["refused"] = driver.refusals()
+    found["refused"] = refused
     print(json.dumps(found))
 
 

@@ -41,16 +41,26 @@ NODE = a_node(
 )
 
 
-@pytest.fixture(scope="module")
-def measured(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    node = make_node(tmp_path_factory.mktemp("node"), library, NODE, at=10)
+UNPRIVILEGED_READINGS = 24
+# A10 and T4 have no MIG mode to tell of.
+NO_MIG = {gpu_uuid(2): ["mig"], gpu_uuid(3): ["mig"]}
+
+
+def run_agent(library: Path, folder: Path, readings: int, *under: str) -> dict[str, Any]:
+    """What the agent's telemetry reads on the node, by the command `under` where one is given."""
+    node = make_node(folder, library, NODE, at=10)
     node.sim.run_clock(speed=SPEED)
     root = str(HERE.parents[2])
     environment = {**node.variables(), "PYTHONPATH": os.pathsep.join([root, f"{root}/agent"])}
-    command = [sys.executable, str(HERE / "agent_run.py"), str(node.path), str(READINGS), str(PAUSE_SECONDS)]
+    command = [*under, sys.executable, str(HERE / "agent_run.py"), str(node.path), str(readings), str(PAUSE_SECONDS)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=root, timeout=120)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def measured(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run_agent(library, tmp_path_factory.mktemp("node"), READINGS)
 
 
 def test_integrals_within_a_hundredth_of_truth(measured: dict[str, Any]):
@@ -80,4 +90,21 @@ def test_integrals_within_a_hundredth_of_truth(measured: dict[str, Any]):
 def test_the_agent_sees_the_gpus_as_they_are(measured: dict[str, Any]):
     found = {uuid: (product, sorted(parents)) for uuid, (product, parents) in measured["gpus"].items()}
     assert found == {gpu.uuid: (gpu.product, sorted(gpu.parent_ids)) for gpu in NODE.gpus}
-    assert {uuid: sorted(refused) for uuid, refused in measured["refused"].items() if refused} == {}
+    assert {uuid: sorted(refused) for uuid, refused in measured["refused"].items() if refused} == NO_MIG
+
+
+def test_without_privilege_it_goes_on_with_what_it_may_read(library: Path, tmp_path: Path):
+    found = run_agent(library, tmp_path, UNPRIVILEGED_READINGS, "setpriv", "--bounding-set=-sys_admin")
+    # The same GPUs and instances as the privileged see.
+    assert {uuid: sorted(parents) for uuid, (_, parents) in found["gpus"].items()} == {
+        gpu.uuid: sorted(gpu.parent_ids) for gpu in NODE.gpus
+    }
+    refused = {uuid: sorted(figures) for uuid, figures in found["refused"].items() if figures}
+    assert refused == {**NO_MIG, gpu_uuid(1): ["gpm", "memory total", "places"]}
+    for gpu in NODE.gpus:
+        truth = true_processes(NODE, found["begun"][gpu.uuid], found["ended"][gpu.uuid])
+        for process in (each for each in NODE.processes if each.parent in gpu.parent_ids):
+            memory = found["memory"][str(process.pid)]
+            assert memory == pytest.approx(truth[process.pid].memory_byte_s, rel=WITHIN), process
+            if gpu.mig is None:
+                assert found["duty"][str(process.pid)] == pytest.approx(truth[process.pid].duty_s, rel=WITHIN), process

@@ -86,3 +86,11 @@ def test_device_plugin_ids(device_id, parent):
 )
 def test_dra_device_names(name, parent):
     assert INDEX.resolve_dra(name) == parent
+
+
+def test_a_dra_name_means_an_instance_of_unknown_place_only_where_it_has_no_twin():
+    twins = [ParentInfo(parent_id=f"MIG-{n}", profile="1g.10gb", start=None, gi_id=n, ci_id=0) for n in (7, 8)]
+    alone = ParentInfo(parent_id=MIG, profile="3g.40gb", start=None, gi_id=1, ci_id=0)
+    index = ParentIndex([gpu(MIG_GPU, 1, 5, alone, *twins)])
+    assert index.resolve_dra("gpu-5-mig-3g40gb-9-4") == MIG
+    assert index.resolve_dra("gpu-5-mig-1g10gb-19-0") is None

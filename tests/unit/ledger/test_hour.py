@@ -13,7 +13,8 @@ from tests.helpers.windows import Journal
 from gpuwaste.ledger.hour import HourRules, build_hour
 from gpuwaste.ledger.inputs import HourInputs, deduplicate
 from gpuwaste.ledger.schema import WASTE_CATEGORIES
-from gpuwaste.model.facts import MigInstanceData, merge_facts
+from gpuwaste.ledger.stranded import mig_remainder_stranded
+from gpuwaste.model.facts import GpuData, MigInstanceData, merge_facts
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE
 from gpuwaste.settings.teams import TeamRules
 
@@ -183,6 +184,17 @@ def test_mig_instances_and_the_part_that_no_profile_fits():
     (lost,) = rows(table, gpu_uuid="gpu-3", parent_id="gpu-3")
     assert (lost["unallocated"], lost["stranded"]) == (0, NS_PER_HOUR // 8)
     assert_conserved(table)
+
+
+@pytest.mark.parametrize(("profile", "units", "count", "lost"), [("3g.40gb", 4, 2, True), ("3g.40gb", 4, 1, False)])
+def test_instances_of_unknown_place_take_units_alone(profile, units, count, lost):
+    mig = [
+        MigInstanceData(uuid=f"mig-{i}", profile=profile, start=None, weight_num=units, weight_den=8)
+        for i in range(count)
+    ]
+    gpu = fact.gpu("gpu-1", mig=mig).data
+    assert isinstance(gpu, GpuData)
+    assert mig_remainder_stranded(gpu) is lost
 
 
 def test_two_pods_of_one_name_are_told_apart_by_time():
