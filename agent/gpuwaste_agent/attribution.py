@@ -207,12 +207,15 @@ def _scaled_duties(epoch: Epoch, *, overlapping: bool) -> dict[ContainerKey | No
     if epoch.known_ns[_DUTY] < epoch.ns:
         return duties
     device = epoch.values[_DUTY]
-    asked = sum(duties.values())
     if overlapping:
         return {owner: min(duty, device) for owner, duty in duties.items()}
-    if asked > device:
-        return {owner: duty * device // asked for owner, duty in duties.items()}
-    return duties
+    return _fitted(duties, device)
+
+
+def _fitted(parts: dict[ContainerKey | None, int], whole: int) -> dict[ContainerKey | None, int]:
+    """Parts that add up to no more than the whole: the driver rounds those of processes to whole percents."""
+    asked = sum(parts.values())
+    return parts if asked <= whole else {owner: part * whole // asked for owner, part in parts.items()}
 
 
 def _by_process(epoch: Epoch, found: dict[ContainerKey | None, OwnerFigures], *, overlapping: bool) -> None:
@@ -221,15 +224,17 @@ def _by_process(epoch: Epoch, found: dict[ContainerKey | None, OwnerFigures], *,
     total = sum(duties.values())
     known, values, length = epoch.known_ns, epoch.values, epoch.ns
     measured_sm = known[_SM] == length
+    encoder = _fitted({owner: sums.enc_ns for owner, sums in epoch.owners.items()}, values[_ENC])
+    decoder = _fitted({owner: sums.dec_ns for owner, sums in epoch.owners.items()}, values[_DEC])
     for owner, target in found.items():
         duty = duties.get(owner, 0)
         sums = epoch.owners.get(owner)
         figures = target.figures
         figures["duty"] = Figure(duty, Origin.PROCESS, length)
         if known[_ENC]:
-            figures["enc"] = Figure(min(sums.enc_ns, values[_ENC]) if sums else 0, Origin.PROCESS, length)
+            figures["enc"] = Figure(encoder.get(owner, 0), Origin.PROCESS, length)
         if known[_DEC]:
-            figures["dec"] = Figure(min(sums.dec_ns, values[_DEC]) if sums else 0, Origin.PROCESS, length)
+            figures["dec"] = Figure(decoder.get(owner, 0), Origin.PROCESS, length)
         target.histogram_ns = sums.histogram_ns if sums else _idle(epoch)
         if measured_sm:
             figures["sm"], target.uncertain = _apportion(values[_SM], duty, total, length)

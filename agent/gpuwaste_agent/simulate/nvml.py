@@ -71,10 +71,11 @@ class _Parent:
 
     def _answer(self, spans: list[tuple[Piece, float]], now: Piece) -> ParentReading:
         activity = NO_ACTIVITY
-        engine = None if self.mig else 0.0
         if self.gpm or not self.mig:
-            duty = sum(piece.duty * part for piece, part in spans)
-            activity = Activity(duty=duty, enc=engine, dec=engine)
+            activity = Activity(duty=sum(piece.duty * part for piece, part in spans))
+        if not self.mig:
+            enc, dec = (sum(getattr(piece, name) * part for piece, part in spans) for name in ("enc", "dec"))
+            activity = activity._replace(enc=enc, dec=dec)
         if self.gpm:
             activity = activity._replace(
                 sm=sum(piece.sm * part for piece, part in spans),
@@ -88,9 +89,12 @@ class _Parent:
     def _process(self, rate: Rate, spans: list[tuple[Piece, float]]) -> ProcessSample:
         if self.mig:
             return ProcessSample(rate.pid, None, None, None, rate.memory_bytes)
-        duty = sum(r.duty * part for piece, part in spans for r in piece.rates if r.pid == rate.pid)
-        # NVML's process utilization is a whole percentage.
-        return ProcessSample(rate.pid, int(duty * 100 + 0.5) / 100, 0.0, 0.0, rate.memory_bytes)
+        own = [(r, part) for piece, part in spans for r in piece.rates if r.pid == rate.pid]
+        # NVML's process utilization is in whole percentages.
+        duty, enc, dec = (
+            int(sum(getattr(r, name) * part for r, part in own) * 100 + 0.5) / 100 for name in ("duty", "enc", "dec")
+        )
+        return ProcessSample(rate.pid, duty, enc, dec, rate.memory_bytes)
 
 
 class SimulatedNvml:

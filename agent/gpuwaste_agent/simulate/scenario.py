@@ -46,6 +46,7 @@ class ScenarioLoad(NamedTuple):
 
     `duty` is the part of time with a kernel resident, `sm_width` the part of the SMs its kernels fill while they
     run, `tensor` and `dram` parts of duty. Time-sliced processes that ask for more than there is get it in proportion.
+    `enc` and `dec` are parts of the encoders' and decoders' time, whatever the duty.
     """
 
     at_s: float
@@ -54,6 +55,8 @@ class ScenarioLoad(NamedTuple):
     memory_mib: float
     tensor: float = 0.0
     dram: float = 0.0
+    enc: float = 0.0
+    dec: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ScenarioError", "dump_scenario", "load_scenario", "parse_scenario"]
 
-_LOAD_POINT = (4, 6)
+_LOAD_POINT = (4, 6, 8)  # numbers of a point: without tensor and dram, without enc and dec, all
 _T = TypeVar("_T")
 
 
@@ -113,12 +113,14 @@ def _text_item(value: Any, where: str) -> str:
 
 
 def _load_item(value: Any, where: str) -> ScenarioLoad:
-    low, high = _LOAD_POINT
+    low, _, high = _LOAD_POINT
     numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     if not numbers or not low <= len(value) <= high:
-        raise ScenarioError(f"{where} must be [offset_s, duty, sm_width, memory_mib, tensor?, dram?], all numbers")
+        raise ScenarioError(
+            f"{where} must be [offset_s, duty, sm_width, memory_mib, tensor?, dram?, enc?, dec?], all numbers"
+        )
     point = ScenarioLoad(*(float(v) for v in value))
-    for name in ("duty", "sm_width", "tensor", "dram"):
+    for name in ("duty", "sm_width", "tensor", "dram", "enc", "dec"):
         if not 0 <= getattr(point, name) <= 1:
             raise ScenarioError(f"{where}: {name} must lie between 0 and 1, not {getattr(point, name):g}")
     if point.memory_mib < 0:
@@ -339,7 +341,7 @@ def _dump_process(process: ScenarioProcess) -> dict[str, Any]:
     load = []
     for point in process.load:
         numbers = [_plain(v) for v in point]
-        load.append(numbers if point.tensor or point.dram else numbers[: _LOAD_POINT[0]])
+        load.append(numbers[: next(length for length in _LOAD_POINT if not any(numbers[length:]))])
     return _put(
         {"pid": process.pid, "parent": process.parent},
         from_s=process.from_s,

@@ -31,6 +31,8 @@ class Rate(NamedTuple):
     tensor: float
     dram: float
     memory_bytes: int
+    enc: float
+    dec: float
 
 
 class Piece(NamedTuple):
@@ -44,6 +46,8 @@ class Piece(NamedTuple):
     tensor: float
     dram: float
     memory_bytes: int
+    enc: float
+    dec: float
 
 
 def processes_on(node: ScenarioNode, parent: str) -> list[ScenarioProcess]:
@@ -94,6 +98,8 @@ def _piece(start: float, end: float, demands: list[tuple[int, ScenarioLoad]], sh
         asked = sum(load.duty for _, load in demands)
         duty_scale = sm_scale = 1.0 / max(1.0, asked)
         device_duty = min(1.0, asked)
+    enc_scale = 1.0 / max(1.0, sum(load.enc for _, load in demands))
+    dec_scale = 1.0 / max(1.0, sum(load.dec for _, load in demands))
     rates = tuple(
         Rate(
             pid,
@@ -102,6 +108,8 @@ def _piece(start: float, end: float, demands: list[tuple[int, ScenarioLoad]], sh
             load.duty * load.tensor * sm_scale,
             load.duty * load.dram * sm_scale,
             int(load.memory_mib * _MIB),
+            load.enc * enc_scale,
+            load.dec * dec_scale,
         )
         for pid, load in demands
     )
@@ -114,4 +122,6 @@ def _piece(start: float, end: float, demands: list[tuple[int, ScenarioLoad]], sh
         min(1.0, sum(rate.tensor for rate in rates)),
         min(1.0, sum(rate.dram for rate in rates)),
         sum(rate.memory_bytes for rate in rates),
+        min(1.0, sum(rate.enc for rate in rates)),
+        min(1.0, sum(rate.dec for rate in rates)),
     )

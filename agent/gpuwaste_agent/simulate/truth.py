@@ -26,12 +26,15 @@ class ProcessTruth:
         sm_s: SM-seconds: part of the parent's SMs in use, times seconds.
         memory_byte_s: Bytes times seconds.
         energy_joules: What it adds to the board's energy at rest: SM-seconds × weight × (limit − idle power).
+        enc_s: Part of the encoders' time, times seconds; `dec_s` of the decoders'.
     """
 
     duty_s: float
     sm_s: float
     memory_byte_s: float
     energy_joules: float
+    enc_s: float
+    dec_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class ParentTruth:
     tensor_s: float
     dram_s: float
     memory_byte_s: float
+    enc_s: float
+    dec_s: float
 
 
 def _parents(node: ScenarioNode) -> Iterator[tuple[ScenarioGpu, str, float, list[Piece]]]:
@@ -67,14 +72,16 @@ def true_processes(node: ScenarioNode, from_s: float, until_s: float) -> dict[in
         for piece in pieces:
             seconds = _overlap(piece, from_s, until_s)
             for rate in piece.rates:
-                entry = sums.setdefault(rate.pid, [0.0] * 4)
+                entry = sums.setdefault(rate.pid, [0.0] * 6)
                 entry[0] += rate.duty * seconds
                 entry[1] += rate.sm * seconds
                 entry[2] += rate.memory_bytes * seconds
                 entry[3] += rate.sm * seconds * weight * watts
+                entry[4] += rate.enc * seconds
+                entry[5] += rate.dec * seconds
     return {
-        pid: ProcessTruth(duty_s=duty, sm_s=sm, memory_byte_s=memory, energy_joules=energy)
-        for pid, (duty, sm, memory, energy) in sums.items()
+        pid: ProcessTruth(duty_s=duty, sm_s=sm, memory_byte_s=memory, energy_joules=energy, enc_s=enc, dec_s=dec)
+        for pid, (duty, sm, memory, energy, enc, dec) in sums.items()
     }
 
 
@@ -89,6 +96,8 @@ def true_parents(node: ScenarioNode, from_s: float, until_s: float) -> dict[str,
             tensor_s=sum(piece.tensor * seconds for piece, seconds in spans),
             dram_s=sum(piece.dram * seconds for piece, seconds in spans),
             memory_byte_s=sum(piece.memory_bytes * seconds for piece, seconds in spans),
+            enc_s=sum(piece.enc * seconds for piece, seconds in spans),
+            dec_s=sum(piece.dec * seconds for piece, seconds in spans),
         )
     return found
 

@@ -39,7 +39,7 @@ NODE = a_node(
         a_process(120, gpu_uuid(2), (0, 0.25, 0.5, 700, 0, 0.4), (5, 0.75, 0.5, 800, 0, 0.4)),
         a_process(121, gpu_uuid(2), (0, 1.0, 1.0, 100), until_s=4),
         a_process(130, mig_uuid(48), (0, 0.5, 1.0, 900)),
-        a_process(140, gpu_uuid(4), (0, 0.5, 0.5, 300)),
+        a_process(140, gpu_uuid(4), (0, 0.5, 0.5, 300, 0, 0, 0.25, 0.1)),
         a_process(141, gpu_uuid(4), (0, 0.5, 0.25, 400)),
     ],
 )
@@ -108,6 +108,9 @@ TABLE: list[tuple[str, str, Any]] = [
     ("utilization under MIG", "nvmlDeviceGetUtilizationRates(gpu(1))", NOT_SUPPORTED),
     ("utilization of a MIG device", "nvmlDeviceGetUtilizationRates(mig(1, 0))", NOT_SUPPORTED),
     ("encoder", "nvmlDeviceGetEncoderUtilization(gpu(0))", [0, 200_000]),
+    ("encoder in use", "nvmlDeviceGetEncoderUtilization(gpu(4))[0]", 25),
+    ("decoder in use", "nvmlDeviceGetDecoderUtilization(gpu(4))[0]", 10),
+    ("encoder by process", f"nvmlDeviceGetProcessUtilization(gpu(4), {START_NS // 1000})[0].encUtil", 25),
     ("encoder under MIG", "nvmlDeviceGetEncoderUtilization(gpu(3))", NOT_SUPPORTED),
     ("decoder", "nvmlDeviceGetDecoderUtilization(gpu(2))", [0, 200_000]),
     ("decoder under MIG", "nvmlDeviceGetDecoderUtilization(gpu(3))", NOT_SUPPORTED),

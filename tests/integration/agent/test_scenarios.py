@@ -111,6 +111,10 @@ CASES = [
         "xid", gpu="GPU-0", from_s=100, until_s=200, xid=79)),
     Case("energy counter reset", a_node().gpu(HOPPER).pod("a", steps(1, WAVE)).fault(
         "counter-reset", gpu="GPU-0", from_s=301)),
+    Case("encoder and decoder", a_node().gpu(TURING, strategy="time-slicing", replicas=2).pod("a", process(
+        1, 0, load=[ScenarioLoad(i * 31.0, 0.1, 0.2, 500, 0, 0, 0.15 * (i % 5), 0.1) for i in range(20)]),
+        devices=["GPU-0::0"]).pod("b", process(2, 0, load=[ScenarioLoad(0, 0, 0, 400, 0, 0, 0.25, 0.5)]),
+        devices=["GPU-0::1"])),
     Case("every quarter of a second", shared(HOPPER, 2), interval=0.25),
     Case("every minute", shared(HOPPER, 2), interval=60),
     Case("clock stepped forward", a_node().gpu(HOPPER).pod("a", steps(1, WAVE)), steps_s=((200.0, 500),)),
@@ -172,6 +176,10 @@ def test_against_the_truth(case):
         duty = sum(u.figures.duty_ns for u in mine) / SECOND
         if life >= 20 * case.interval and true_duty:
             worst_duty = max(worst_duty, abs(duty - true_duty) / true_duty)
+        for engine in ("enc", "dec"):
+            wanted = sum(getattr(truths[one.pid], engine + "_s") for one in container.processes)
+            found = [getattr(u.figures, engine + "_ns") for u in mine if u.figures.HasField(engine + "_ns")]
+            assert not found or sum(found) / SECOND == pytest.approx(wanted, rel=0.01, abs=0.01), engine
         measured = [u.figures for u in mine if u.figures.HasField("sm_ns")]
         if measured:
             low = sum(f.sm_quality.low if f.sm_quality.HasField("low") else f.sm_ns for f in measured) / SECOND

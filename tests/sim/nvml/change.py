@@ -227,7 +227,7 @@ def _load(sim: SimState, slot: int) -> tuple[ScenarioLoad, ...]:
     found, index = [], sim.state.processes[slot].first
     while index:
         point = sim.points[index]
-        numbers = (point.duty, point.sm_width, point.memory_mib, point.tensor, point.dram)
+        numbers = (point.duty, point.sm_width, point.memory_mib, point.tensor, point.dram, point.enc, point.dec)
         found.append(ScenarioLoad(point.at_ns / SECOND, *numbers))
         index = point.next
     return tuple(found)

@@ -43,16 +43,15 @@ def _moment(text: str) -> datetime:
 
 
 def _load(text: str) -> ScenarioLoad:
-    """`DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM]`."""
+    """`DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM[:ENC:DEC]]`."""
     try:
         numbers = [float(part) for part in text.split(":")]
         point = ScenarioLoad(0.0, *numbers)
     except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"`{text}` is no load: write DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM]") from None
-    if (
-        not all(0 <= part <= 1 for part in (point.duty, point.sm_width, point.tensor, point.dram))
-        or point.memory_mib < 0
-    ):
+        raise argparse.ArgumentTypeError(
+            f"`{text}` is no load: write DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM[:ENC:DEC]]"
+        ) from None
+    if not all(0 <= part <= 1 for part in (point.duty, point.sm_width, *point[4:])) or point.memory_mib < 0:
         raise argparse.ArgumentTypeError(f"`{text}`: memory must not be negative, the other parts lie between 0 and 1")
     return point
 
@@ -212,7 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     registering = command("register", _register, "put a process under a given PID on a GPU or MIG device")
     registering.add_argument("--pid", type=int, required=True)
     registering.add_argument("--parent", required=True, metavar="UUID")
-    registering.add_argument("--load", type=_load, required=True, metavar="DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM]")
+    registering.add_argument(
+        "--load", type=_load, required=True, metavar="DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM[:ENC:DEC]]"
+    )
     command("unregister", _unregister, "end that process").add_argument("--pid", type=int, required=True)
     _scenario_flags(command("reload", _reload, "make the node what a changed scenario says"))
     _scenario_flags(command("follow", _follow, "do so whenever the file changes, until killed"))

@@ -134,6 +134,8 @@ class Point(ctypes.Structure):
         ("memory_mib", _f64),
         ("tensor", _f64),
         ("dram", _f64),
+        ("enc", _f64),
+        ("dec", _f64),
         ("next", _u32),
         ("spare", _u32),
     ]

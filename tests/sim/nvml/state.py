@@ -259,6 +259,8 @@ class SimState:
                 memory_mib=point.memory_mib,
                 tensor=point.tensor,
                 dram=point.dram,
+                enc=point.enc,
+                dec=point.dec,
                 next=0,
             )
             self.state.point_count = index + 1

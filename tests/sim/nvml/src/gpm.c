@@ -102,8 +102,10 @@ static void answer(nvmlGpmMetric_t *metric, const struct sim_sums *average)
         metric->value = per_cent(average->dram);
         break;
     case NVML_GPM_METRIC_NVDEC_0_UTIL:
+        metric->value = per_cent(average->dec);
+        break;
     case NVML_GPM_METRIC_NVENC_0_UTIL:
-        metric->value = 0.0; /* no simulated process encodes or decodes */
+        metric->value = per_cent(average->enc);
         break;
     default:
         metric->value = 0.0;
@@ -131,7 +133,7 @@ nvmlReturn_t nvmlGpmMetricsGet(nvmlGpmMetricsGet_t *get)
         sim_gpu_sums(first->gpu, first->at, second->at, &sums);
     double seconds = (double)(second->at - first->at) / (double)SIM_SECOND;
     struct sim_sums average = {sums.duty / seconds, sums.sm / seconds, sums.tensor / seconds, sums.dram / seconds,
-                               sums.memory / seconds};
+                               sums.memory / seconds, sums.enc / seconds, sums.dec / seconds};
     for (unsigned int index = 0; index < get->numMetrics; index++)
         answer(&get->metrics[index], &average);
     return NVML_SUCCESS;

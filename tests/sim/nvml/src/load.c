@@ -8,7 +8,7 @@
 /* A process with the point of its load that holds at the time looked at. */
 struct member {
     uint32_t slot, point;
-    double duty_scale, sm_scale;
+    double duty_scale, sm_scale, enc_scale, dec_scale;
 };
 
 struct parent {
@@ -104,7 +104,7 @@ static int64_t next_cut(const struct parent *parent, int64_t at_ns, int64_t end_
  */
 static double scale(struct parent *parent, int64_t at_ns)
 {
-    double asked = 0.0, wide = 0.0, idle = 1.0;
+    double asked = 0.0, wide = 0.0, idle = 1.0, enc = 0.0, dec = 0.0;
     for (uint32_t index = 0; index < parent->count; index++) {
         struct member *member = &parent->members[index];
         if (!sim_process_runs(member->slot, at_ns))
@@ -114,6 +114,8 @@ static double scale(struct parent *parent, int64_t at_ns)
         asked += point->duty;
         wide += point->duty * point->sm_width;
         idle *= 1.0 - point->duty;
+        enc += point->enc;
+        dec += point->dec;
     }
     bool mps = parent->sharing == SIM_SHARING_MPS;
     double duty_scale = mps || asked <= 1.0 ? 1.0 : 1.0 / asked;
@@ -121,6 +123,8 @@ static double scale(struct parent *parent, int64_t at_ns)
     for (uint32_t index = 0; index < parent->count; index++) {
         parent->members[index].duty_scale = duty_scale;
         parent->members[index].sm_scale = sm_scale;
+        parent->members[index].enc_scale = enc <= 1.0 ? 1.0 : 1.0 / enc;
+        parent->members[index].dec_scale = dec <= 1.0 ? 1.0 : 1.0 / dec;
     }
     if (mps)
         return 1.0 - idle;
@@ -135,7 +139,7 @@ static double at_most_one(double value)
 static void add_piece(const struct parent *parent, int64_t at_ns, double seconds, double duty, struct sim_sums *sums,
                       struct sim_shares *shares)
 {
-    double sm = 0.0, tensor = 0.0, dram = 0.0, memory = 0.0;
+    double sm = 0.0, tensor = 0.0, dram = 0.0, memory = 0.0, enc = 0.0, dec = 0.0;
     for (uint32_t index = 0; index < parent->count; index++) {
         const struct member *member = &parent->members[index];
         if (!sim_process_runs(member->slot, at_ns))
@@ -147,11 +151,15 @@ static void add_piece(const struct parent *parent, int64_t at_ns, double seconds
         tensor += point->duty * point->tensor * member->sm_scale;
         dram += point->duty * point->dram * member->sm_scale;
         memory += bytes;
+        enc += point->enc;
+        dec += point->dec;
         if (shares) {
             struct sim_share *share = &shares->of[index];
             share->duty += point->duty * member->duty_scale * seconds;
             share->sm += width * seconds;
             share->memory += bytes * seconds;
+            share->enc += point->enc * member->enc_scale * seconds;
+            share->dec += point->dec * member->dec_scale * seconds;
             share->peak = bytes > share->peak ? bytes : share->peak;
         }
     }
@@ -160,6 +168,8 @@ static void add_piece(const struct parent *parent, int64_t at_ns, double seconds
     sums->tensor += at_most_one(tensor) * seconds;
     sums->dram += at_most_one(dram) * seconds;
     sums->memory += memory * seconds;
+    sums->enc += at_most_one(enc) * seconds;
+    sums->dec += at_most_one(dec) * seconds;
 }
 
 void sim_parent_sums(uint32_t gpu, uint32_t compute, int64_t from_ns, int64_t until_ns, struct sim_sums *sums,
@@ -194,6 +204,8 @@ static void add_part(struct sim_sums *sums, const struct sim_sums *more, double 
     sums->tensor += more->tensor * weight;
     sums->dram += more->dram * weight;
     sums->memory += more->memory;
+    sums->enc += more->enc * weight;
+    sums->dec += more->dec * weight;
 }
 
 void sim_instance_sums(uint32_t instance, int64_t from_ns, int64_t until_ns, struct sim_sums *sums)

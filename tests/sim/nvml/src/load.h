@@ -5,13 +5,13 @@
 
 /* Integrals over time, in seconds times parts of the parent; `memory` in bytes times seconds. */
 struct sim_sums {
-    double duty, sm, tensor, dram, memory;
+    double duty, sm, tensor, dram, memory, enc, dec;
 };
 
 /* The same of one process, without tensor and dram; `peak` is its most memory in bytes. */
 struct sim_share {
     uint32_t slot;
-    double duty, sm, memory, peak;
+    double duty, sm, memory, peak, enc, dec;
 };
 
 struct sim_shares {

@@ -143,7 +143,7 @@ static nvmlReturn_t recently_used(const struct target *target, uint64_t seen_us,
     uint32_t kept = 0;
     for (uint32_t index = 0; index < used->shares->count; index++) {
         const struct sim_share *share = &used->shares->of[index];
-        if (share->duty > 0.0 && sim_process_pid(share->slot))
+        if ((share->duty > 0.0 || share->enc > 0.0 || share->dec > 0.0) && sim_process_pid(share->slot))
             used->shares->of[kept++] = *share;
     }
     used->shares->count = kept;
@@ -169,6 +169,8 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUti
             .pid = sim_process_pid(used.shares->of[index].slot),
             .timeStamp = used.time_us,
             .smUtil = sim_percent(used.shares->of[index].duty / used.seconds),
+            .encUtil = sim_percent(used.shares->of[index].enc / used.seconds),
+            .decUtil = sim_percent(used.shares->of[index].dec / used.seconds),
         };
     free(used.shares);
     return fits ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
@@ -189,6 +191,8 @@ nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(nvmlDevice_t device, nvmlProc
             .pid = sim_process_pid(used.shares->of[index].slot),
             .timeStamp = used.time_us,
             .smUtil = sim_percent(used.shares->of[index].duty / used.seconds),
+            .encUtil = sim_percent(used.shares->of[index].enc / used.seconds),
+            .decUtil = sim_percent(used.shares->of[index].dec / used.seconds),
         };
     free(used.shares);
     return fits ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;

@@ -36,8 +36,12 @@ static unsigned int sampled(const struct target *target, nvmlSamplingType_t type
         return sums.duty > 0.0 ? target->product->sm_mhz : SIM_IDLE_SM_MHZ;
     case NVML_MEMORY_CLK_SAMPLES:
         return target->product->memory_mhz;
+    case NVML_ENC_UTILIZATION_SAMPLES:
+        return sim_percent(sums.enc / seconds);
+    case NVML_DEC_UTILIZATION_SAMPLES:
+        return sim_percent(sums.dec / seconds);
     default:
-        return 0; /* no simulated process encodes or decodes */
+        return 0;
     }
 }
 

@@ -100,26 +100,29 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
     return NVML_SUCCESS;
 }
 
-/* No simulated process encodes or decodes. */
-static nvmlReturn_t media_engine(const char *call, nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
+static nvmlReturn_t media_engine(const char *call, nvmlDevice_t device, bool encoder, unsigned int *utilization,
+                                 unsigned int *period)
 {
     ARGUMENT(utilization && period);
     struct target target;
     TRY(sim_enter(call, device, &target));
     NOT_UNDER_MIG;
-    *utilization = 0;
+    struct sim_sums sums;
+    int64_t end = sample_end(&target);
+    sim_gpu_sums(target.gpu, end - SIM_SAMPLE_NS, end, &sums);
+    *utilization = sim_percent((encoder ? sums.enc : sums.dec) / ((double)SIM_SAMPLE_NS / (double)SIM_SECOND));
     *period = SIM_SAMPLE_NS / 1000;
     return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
 {
-    return media_engine(__func__, device, utilization, period);
+    return media_engine(__func__, device, true, utilization, period);
 }
 
 nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization, unsigned int *period)
 {
-    return media_engine(__func__, device, utilization, period);
+    return media_engine(__func__, device, false, utilization, period);
 }
 
 double sim_power_watts(const struct target *target)

@@ -290,9 +290,11 @@ static struct sim_process *running(int slot)
     return process->published && process->until_ns == SIM_FOREVER ? process : NULL;
 }
 
-int gpuwaste_sim_load(int slot, double duty, double sm_width, double memory_mib, double tensor, double dram)
+int gpuwaste_sim_load(int slot, double duty, double sm_width, double memory_mib, double tensor, double dram, double enc,
+                      double dec)
 {
-    if (!part(duty) || !part(sm_width) || !part(tensor) || !part(dram) || !(memory_mib >= 0.0))
+    if (!part(duty) || !part(sm_width) || !part(tensor) || !part(dram) || !part(enc) || !part(dec) ||
+        !(memory_mib >= 0.0))
         return -EINVAL;
     if (!running(slot))
         return -ESRCH;
@@ -308,6 +310,8 @@ int gpuwaste_sim_load(int slot, double duty, double sm_width, double memory_mib,
         point->memory_mib = memory_mib;
         point->tensor = tensor;
         point->dram = dram;
+        point->enc = enc;
+        point->dec = dec;
         __atomic_store_n(&sim_points()[process->last].next, index, __ATOMIC_RELEASE);
         process->last = index;
     }

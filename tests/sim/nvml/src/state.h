@@ -46,5 +46,5 @@ bool sim_compute_alive(uint32_t compute);
  */
 __attribute__((visibility("default"))) int gpuwaste_sim_attach(const char *parent_uuid, uint32_t pid);
 __attribute__((visibility("default"))) int gpuwaste_sim_load(int slot, double duty, double sm_width, double memory_mib,
-                                                             double tensor, double dram);
+                                                             double tensor, double dram, double enc, double dec);
 __attribute__((visibility("default"))) int gpuwaste_sim_detach(int slot);

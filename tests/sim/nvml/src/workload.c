@@ -18,11 +18,11 @@
 #define EXIT_UNREACHABLE 3
 
 struct step {
-    double after_s, duty, sm_width, memory_mib, tensor, dram;
+    double after_s, duty, sm_width, memory_mib, tensor, dram, enc, dec;
 };
 
 static const char usage[] =
-    "gpuwaste-load [--gpu UUID]... DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM][@SECONDS]...\n"
+    "gpuwaste-load [--gpu UUID]... DUTY:SM_WIDTH:MEMORY_MIB[:TENSOR:DRAM[:ENC:DEC]][@SECONDS]...\n"
     "  Every step holds from SECONDS (real ones; 0 where it is not said) after the start. Without --gpu the load goes\n"
     "  onto each device of NVIDIA_VISIBLE_DEVICES. Ends on SIGTERM or SIGINT.\n";
 
@@ -40,6 +40,9 @@ static bool read_step(const char *text, struct step *step)
         return false;
     int more = 0;
     if (sscanf(text + used, ":%lf:%lf%n", &step->tensor, &step->dram, &more) == 2)
+        used += more;
+    more = 0;
+    if (sscanf(text + used, ":%lf:%lf%n", &step->enc, &step->dec, &more) == 2)
         used += more;
     more = 0;
     if (sscanf(text + used, "@%lf%n", &step->after_s, &more) == 1)
@@ -84,7 +87,8 @@ static int run(const int *slots, int parents, const struct step *steps, int coun
         }
         for (int parent = 0; parent < parents; parent++) {
             int failed = gpuwaste_sim_load(slots[parent], steps[step].duty, steps[step].sm_width,
-                                           steps[step].memory_mib, steps[step].tensor, steps[step].dram);
+                                           steps[step].memory_mib, steps[step].tensor, steps[step].dram,
+                                           steps[step].enc, steps[step].dec);
             if (failed)
                 return refuse(EXIT_REFUSED, "the load is refused", strerror(-failed));
         }
