@@ -185,6 +185,7 @@ class ParentWindow:
         memory: The parent's memory in use.
         owner_memory: Memory of each owner's processes.
         missed: Processes that ended before their last activity could be read, by owner.
+        mps: Clients of an MPS server were seen on it.
     """
 
     __slots__ = (
@@ -196,6 +197,7 @@ class ParentWindow:
         "held",
         "memory",
         "missed",
+        "mps",
         "owner_memory",
         "readings",
         "source_resolution_ns",
@@ -218,6 +220,7 @@ class ParentWindow:
         self.memory = Memory()
         self.owner_memory: dict[ContainerKey | None, Memory] = {}
         self.missed: dict[ContainerKey | None, int] = {}
+        self.mps = False
         self.uncertain: set[ContainerKey | None] = set()
 
     def epoch(self, holders: tuple[ContainerKey, ...], users: tuple[ContainerKey | None, ...]) -> Epoch:

@@ -40,12 +40,8 @@ def parse_cgroup(text: str) -> ProcessOwner | None:
     return best
 
 
-# The kernel keeps fifteen characters of `nvidia-cuda-mps-server`.
-_MPS_COMM = "nvidia-cuda-mps"
-
-
 class CgroupOwners:
-    """Resolves PIDs by the host's /proc; each new PID costs one read."""
+    """Resolves PIDs by the host's /proc; each new PID costs one read, whatever it says."""
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
@@ -59,16 +55,9 @@ class CgroupOwners:
             try:
                 text = (self._proc / str(pid) / "cgroup").read_text()
             except (FileNotFoundError, ProcessLookupError):
-                return None
+                text = ""
             self._known[pid] = parse_cgroup(text)
         return self._known[pid]
-
-    def is_mps_server(self, pid: int) -> bool:
-        """Whether the process is NVIDIA's MPS server, by its name; asked only for processes of no holder."""
-        try:
-            return (self._proc / str(pid) / "comm").read_text().strip() == _MPS_COMM
-        except (FileNotFoundError, ProcessLookupError):
-            return False
 
     def forget(self, pid: int) -> None:
         """Drop a PID that ended: the kernel may use it again."""
@@ -82,11 +71,6 @@ class NoOwners:
         """Return None."""
         del pid
         return None
-
-    def is_mps_server(self, pid: int) -> bool:
-        """Return False."""
-        del pid
-        return False
 
     def forget(self, pid: int) -> None:
         """Nothing is remembered."""

@@ -197,7 +197,7 @@ class DcgmNvml:
             activity = activity._replace(duty=parent.activity.duty)
         return parent._replace(activity=activity, origin=Origin.DCGM_PROF, resolution_ns=self._scraper.resolution_ns)
 
-    def close(self) -> None:
+    def close(self, wait_seconds: float = -1) -> bool:
         """Stop asking the exporter and let the driver go."""
         self._scraper.close()
-        self._inner.close()
+        return self._inner.close(wait_seconds)

@@ -1,7 +1,7 @@
 """Device ids as device plugins and DRA drivers write them, resolved to the parent a slice is cut from.
 
-Forms: `GPU-<uuid>`, `MIG-<uuid>`, the old `MIG-GPU-<uuid>/<gi>/<ci>`, each with `::<n>` for a replica; on GKE
-`nvidia<index>`, `nvidia<index>/gi<gi>`, each with `/vgpu<n>`; DRA devices `gpu-<minor>` and
+Forms: `GPU-<uuid>`, `MIG-<uuid>`, the old `MIG-GPU-<uuid>/<gi>/<ci>`, each with `::<n>` for a replica (HAMi's plugin
+writes `-<n>`); on GKE `nvidia<index>`, `nvidia<index>/gi<gi>`, each with `/vgpu<n>`; DRA devices `gpu-<minor>` and
 `gpu-<minor>-mig-<profile>-<gi profile>-<start>`, where the profile is written without dots and with `-` for `+`.
 """
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from gpuwaste_agent.telemetry import GpuInfo, ParentInfo
 
-__all__ = ["ParentIndex"]
+__all__ = ["ParentIndex", "is_replica"]
 
 _REPLICA = re.compile(r"::\d+$")
+_HAMI = re.compile(r"^((?:GPU|MIG)-.+)-\d+$")
+_SHARE = re.compile(r"::\d+$|/vgpu\d+$")
 _OLD_MIG = re.compile(r"^MIG-(GPU-[0-9a-f-]+)/(\d+)/(\d+)$")
 _GKE = re.compile(r"^nvidia(\d+)(?:/gi(\d+))?(?:/vgpu\d+)?$")
 _DRA_MIG = re.compile(r"^gpu-(\d+)-mig-(.+)-(\d+)-(\d+)$")
@@ -41,8 +43,9 @@ class ParentIndex:
     def resolve(self, device_id: str) -> str | None:
         """Return the parent id behind a device plugin's id, or None where the node has no such device."""
         bare = _REPLICA.sub("", device_id)
-        if bare in self._parents:
-            return bare
+        for known in (bare, _HAMI.sub(r"\1", bare)):
+            if known in self._parents:
+                return known
         old = _OLD_MIG.match(bare)
         if old:
             gpu = self._by_gpu.get(old[1])
@@ -71,6 +74,11 @@ class ParentIndex:
         # Where the driver does not tell places, only an instance that has no twin is known for sure.
         places = {None, int(mig[4])} if len(alike) == 1 else {int(mig[4])}
         return next((parent.parent_id for parent in alike if parent.start in places), None)
+
+
+def is_replica(device_id: str, parent_id: str) -> bool:
+    """Whether a device plugin's id names one of several shares of its parent, not all of it."""
+    return bool(_SHARE.search(device_id)) or (device_id != parent_id and device_id.startswith(f"{parent_id}-"))
 
 
 def _instance(parents: Iterable[ParentInfo], gi: int, ci: int | None) -> str | None:

@@ -109,8 +109,5 @@ class ProcessOwners(Protocol):
     def owner(self, pid: int) -> ProcessOwner | None:
         """Return the owner of a process, or None for a process outside of every pod or already gone."""
 
-    def is_mps_server(self, pid: int) -> bool:
-        """Whether a process is an MPS server, which works for its clients."""
-
     def forget(self, pid: int) -> None:
         """Drop what is remembered about a process that ended."""

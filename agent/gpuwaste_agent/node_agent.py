@@ -25,8 +25,9 @@ __all__ = ["NodeAgent"]
 
 _HOUR_NS = 3600 * 1_000_000_000
 _HOLD_TICKS = 3
-# Time between two looks at whether the GPUs themselves changed.
+# Time between two looks at whether the GPUs themselves changed, and while the driver does not answer.
 _LOOK_NS = 10 * 1_000_000_000
+_LOOK_AGAIN_NS = 1_000_000_000
 # Enough for the last window of a node with sixteen GPUs in seven instances with four holders each.
 _LAST_RECORDS = 1000
 
@@ -66,6 +67,7 @@ class NodeAgent:
         self._maker = RecordMaker()
         self._facts: tuple[object, ...] = ()
         self._looked_ns = clock.monotonic_ns()
+        self._away = False
         self.problem = ""
         self._lost: Record | None = None
         self._driver = nvml.driver()
@@ -127,7 +129,7 @@ class NodeAgent:
     def _refresh(self) -> None:
         """List GPUs and read the driver's versions again where something changed: MIG, a lost GPU, a reload."""
         now_ns = self._clock.monotonic_ns()
-        if now_ns - self._looked_ns < _LOOK_NS:
+        if now_ns - self._looked_ns < (_LOOK_AGAIN_NS if self._away else _LOOK_NS):
             return
         self._looked_ns = now_ns
         if not self._nvml.changed():
@@ -136,9 +138,9 @@ class NodeAgent:
             self.sampler.refresh()
             self._driver = self._nvml.driver()
         except NvmlUnavailableError as error:
-            self.problem = str(error)
+            self.problem, self._away = str(error), True
         else:
-            self.problem = ""
+            self.problem, self._away = "", False
 
     def tick(self) -> int:
         """Take one reading; returns how many records were appended (they are not yet durable)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +38,21 @@ if TYPE_CHECKING:
 __all__ = ["RealNvml"]
 
 _PERCENT = 100.0
+_MPS_SERVER = "nvidia-cuda-mps-server"
 _NO_PERMISSION = str(pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION))
 _PRIVILEGE = "give the agent CAP_SYS_ADMIN (value `agent.migMonitoring` of the chart)"
 _MOST_XIDS = 64
-_LOST = (
-    pynvml.NVML_ERROR_GPU_IS_LOST,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_UNINITIALIZED,
-)
+# The GPU itself is gone; or the driver is, as while it is reloaded, which says nothing of the GPU.
+_LOST = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED)
+_AWAY = (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_UNINITIALIZED)
 
 
-class _LostError(Exception):
-    """The GPU does not answer any more."""
+class _SilentError(Exception):
+    """The GPU does not answer any more; `lost` says that it is the GPU's own fault."""
+
+    def __init__(self, error: pynvml.NVMLError) -> None:
+        super().__init__(str(error))
+        self.lost = error.value in _LOST
 
 
 def _process_samples(handle: Any, since_us: int) -> list[Any]:
@@ -62,12 +65,21 @@ def _process_samples(handle: Any, since_us: int) -> list[Any]:
         return []
 
 
+def _answers(gpu: DriverGpu) -> bool:
+    """Whether a GPU that was lost is back."""
+    try:
+        pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(gpu.info.index))
+    except pynvml.NVMLError as error:
+        return error.value not in _LOST
+    return True
+
+
 def _memory_info_v2(handle: Any) -> Any:
     return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
 
 
 class RealNvml:
-    """NVML of this node. One thread uses it.
+    """NVML of this node. One thread reads; any may close it.
 
     Attributes:
         problem: What of the node may not be read for want of privilege; empty where nothing is refused.
@@ -90,8 +102,15 @@ class RealNvml:
         self.problem = ""
         self._gpus: dict[str, DriverGpu] = {}
         self._unreadable: dict[int, str] = {}
+        self._xids: dict[str, list[int]] = {}
         self._events: Any = None
+        # Held while the driver is asked, so that nobody closes it under a call.
+        self._asking = threading.Lock()
+        # Whether a PID is an MPS server, of those that may be one.
+        self._servers: dict[int, bool] = {}
         self._open = False
+        # The driver did not answer since the GPUs were listed.
+        self._away = False
         try:
             if library is not None:
                 # Loaded under its own name first, so that the bindings' search finds this very copy.
@@ -110,7 +129,7 @@ class RealNvml:
         """Call NVML; None where it is refused, and then not asked again.
 
         Raises:
-            _LostError: The GPU is gone.
+            _SilentError: The GPU or its driver is gone.
         """
         if figure in gpu.refused:
             return None
@@ -118,8 +137,8 @@ class RealNvml:
         try:
             return call(*args)
         except pynvml.NVMLError as error:
-            if error.value in _LOST:
-                raise _LostError(str(error)) from error
+            if error.value in (*_LOST, *_AWAY):
+                raise _SilentError(error) from error
             if error.value in REFUSED:
                 gpu.refused[figure] = str(error)
                 self._name_denied()
@@ -156,17 +175,26 @@ class RealNvml:
 
     def gpus(self) -> Sequence[GpuInfo]:
         """List the GPUs and their instances anew."""
-        self._list()
+        with self._asking:
+            if not self._open:
+                raise NvmlUnavailableError("NVML was closed: the agent is leaving")
+            self._list()
         return self.listed()
 
     def changed(self) -> bool:
         """Whether a GPU was lost at its last reading, or GPUs or MIG instances differ from those listed."""
-        if any(gpu.lost for gpu in self._gpus.values()):
+        with self._asking:
+            return self._open and self._changed()
+
+    def _changed(self) -> bool:
+        if self._away:
             return True
         try:
             if pynvml.nvmlDeviceGetCount() != len(self._gpus) + len(self._unreadable):
                 return True
-            return any(present_parents(gpu) != gpu.known_parents for gpu in self._gpus.values())
+            return any(
+                _answers(gpu) if gpu.lost else present_parents(gpu) != gpu.known_parents for gpu in self._gpus.values()
+            )
         except pynvml.NVMLError:
             return True
 
@@ -175,24 +203,39 @@ class RealNvml:
         return tuple(gpu.info for gpu in self._gpus.values())
 
     def _list(self) -> None:
-        """List everything anew; a driver that was reloaded meanwhile is initialised again."""
-        self._release()
+        """List everything anew; a driver that was reloaded meanwhile is initialised again.
+
+        A GPU that is as it was keeps its samples, so that the change of another one costs it no reading. One that is
+        lost stays listed as it was last seen: somebody still holds it, and it is bad.
+        """
+        self._read_xids()
+        before, self._gpus, self._unreadable, self._away = self._gpus, {}, {}, False
         try:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError:
+            self._release(before)
+            before = {}
             count = self._again()
         for index in range(count):
             try:
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                gpu = describe(index, handle)
+                gpu = describe(index, pynvml.nvmlDeviceGetHandleByIndex(index))
             except pynvml.NVMLError as error:
                 if error.value in _LOST:
+                    self._gpus |= {uuid: gpu for uuid, gpu in before.items() if gpu.info.index == index}
                     continue
                 if error.value not in REFUSED:
+                    self._release(before)
                     raise NvmlUnavailableError(f"NVML does not describe GPU {index} ({error})") from error
                 self._unreadable[index] = str(error)
                 continue
+            known = before.get(gpu.info.uuid)
+            if known is not None and not known.lost and known.info == gpu.info:
+                gpu, superfluous = known, gpu
+                superfluous.close()
+            elif known is not None:
+                gpu.hardware_xid = known.hardware_xid and not known.lost
             self._gpus[gpu.info.uuid] = gpu
+        self._release({uuid: gpu for uuid, gpu in before.items() if self._gpus.get(uuid) is not gpu})
         if self._unreadable and not self._gpus:
             raise NvmlUnavailableError(f"NVML lets us read none of {count} GPUs ({self._unreadable[0]}): {_PRIVILEGE}")
         self._watch_xids()
@@ -221,63 +264,65 @@ class RealNvml:
     # --- XIDs -------------------------------------------------------------------------------------------------
 
     def _watch_xids(self) -> None:
+        self._free_events()
         try:
             self._events = pynvml.nvmlEventSetCreate()
         except pynvml.NVMLError:
             return
+        kind = pynvml.nvmlEventTypeXidCriticalError
         for gpu in self._gpus.values():
-            self._ask(
-                gpu,
-                "xid",
-                pynvml.nvmlDeviceRegisterEvents,
-                gpu.handle,
-                pynvml.nvmlEventTypeXidCriticalError,
-                self._events,
-            )
+            with contextlib.suppress(_SilentError):
+                self._ask(gpu, "xid", pynvml.nvmlDeviceRegisterEvents, gpu.handle, kind, self._events)
 
     def _free_events(self) -> None:
         if self._events is not None:
             pynvml.nvmlEventSetFree(self._events)
             self._events = None
 
-    def _xids(self) -> dict[str, list[int]]:
-        """XIDs since the last call, by GPU."""
-        found: dict[str, list[int]] = {}
+    def _read_xids(self) -> None:
+        """Keep what happened since the last call for the reading of the GPU it happened to."""
         for _ in range(_MOST_XIDS):
             if self._events is None:
                 break
             try:
                 event = pynvml.nvmlEventSetWait_v2(self._events, 0)
+                uuid = text_of(pynvml.nvmlDeviceGetUUID(event.device))
             except pynvml.NVMLError:
                 break
-            uuid = text_of(pynvml.nvmlDeviceGetUUID(event.device))
-            found.setdefault(uuid, []).append(int(event.eventData))
-        for uuid, xids in found.items():
+            xid = int(event.eventData)
+            self._xids.setdefault(uuid, []).append(xid)
             gpu = self._gpus.get(uuid)
-            if gpu is not None and any(xid not in APPLICATION_XIDS for xid in xids):
+            if gpu is not None and xid not in APPLICATION_XIDS:
                 gpu.hardware_xid = True
-        return found
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     def read(self, gpu_uuid: str) -> GpuReading:
-        """Read one GPU and its parents."""
+        """Read one GPU and its parents; a closed driver answers nothing."""
+        with self._asking:
+            if not self._open:
+                return GpuReading(unhealthy=False, xids=(), energy_mj=None, parents=())
+            return self._read(gpu_uuid)
+
+    def _read(self, gpu_uuid: str) -> GpuReading:
+        self._read_xids()
+        xids = tuple(self._xids.pop(gpu_uuid, ()))
         gpu = self._gpus.get(gpu_uuid)
-        if gpu is None:
-            return GpuReading(unhealthy=True, xids=(), energy_mj=None, parents=())
-        xids = tuple(self._xids().get(gpu_uuid, ()))
+        if gpu is None or gpu.lost:
+            return GpuReading(unhealthy=gpu is not None, xids=xids, energy_mj=None, parents=())
         try:
             energy = self._ask(gpu, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)
             parents = [self._read_parent(gpu, parent) for parent in gpu.parents]
-        except _LostError:
-            gpu.lost = True
-            return GpuReading(unhealthy=True, xids=xids, energy_mj=None, parents=())
+        except _SilentError as error:
+            gpu.lost = error.lost
+            self._away = self._away or not error.lost
+            return GpuReading(unhealthy=error.lost or gpu.hardware_xid, xids=xids, energy_mj=None, parents=())
         return GpuReading(unhealthy=gpu.hardware_xid, xids=xids, energy_mj=energy, parents=parents)
 
     def _read_parent(self, gpu: DriverGpu, parent: DriverParent) -> ParentReading:
         mig = gpu.info.mig_enabled
         memory = self._memory(gpu, parent.handle)
-        processes = self._processes(gpu, parent, mig=mig) if self._list_processes else None
+        processes, clients = self._processes(gpu, parent, mig=mig) if self._list_processes else (None, set())
         activity = Activity()
         if parent.gpm is not None:
             measured = self._ask(gpu, "gpm", parent.gpm.measure)
@@ -297,6 +342,8 @@ class RealNvml:
             origin=Origin.DEVICE if parent.gpm is None else Origin.GPM,
             memory_bytes=None if memory is None else memory.used,
             processes=processes,
+            mps=bool(clients),
+            mps_servers=self._mps_servers(processes or (), clients),
         )
 
     def _memory(self, gpu: DriverGpu, handle: Any) -> Any:
@@ -321,16 +368,31 @@ class RealNvml:
         rates = self._ask(gpu, "device utilization", pynvml.nvmlDeviceGetUtilizationRates, gpu.handle)
         return None if rates is None else float(rates.gpu) / _PERCENT
 
-    def _processes(self, gpu: DriverGpu, parent: DriverParent, *, mig: bool) -> list[ProcessSample] | None:
+    def _mps_servers(self, processes: Sequence[ProcessSample], clients: set[int]) -> frozenset[int]:
+        """MPS servers among the processes: those that are no clients and have the server's name."""
+        if not clients:
+            return frozenset()
+        others = {sample.pid for sample in processes} - clients
+        self._servers = {pid: known for pid, known in self._servers.items() if pid in others}
+        for pid in others - self._servers.keys():
+            try:
+                name = text_of(pynvml.nvmlSystemGetProcessName(pid))
+            except pynvml.NVMLError:
+                name = ""
+            self._servers[pid] = _MPS_SERVER in name
+        return frozenset(pid for pid, is_server in self._servers.items() if is_server)
+
+    def _processes(
+        self, gpu: DriverGpu, parent: DriverParent, *, mig: bool
+    ) -> tuple[list[ProcessSample] | None, set[int]]:
+        """Processes on a parent (None where their list is refused), and which of them are MPS clients."""
         running = self._ask(gpu, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, parent.handle)
         if running is None:
-            return None
-        listed = list(running)
-        for figure, call in (
-            ("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
-            ("mps processes", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
-        ):
-            listed += self._ask(gpu, figure, call, parent.handle) or []
+            return None, set()
+        graphics = self._ask(gpu, "graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses, parent.handle)
+        clients = self._ask(gpu, "mps processes", pynvml.nvmlDeviceGetMPSComputeRunningProcesses, parent.handle) or []
+        listed = [*running, *(graphics or []), *clients]
+        mps = {process.pid for process in clients}
         memory: dict[int, int | None] = {}
         for process in listed:
             known = memory.get(process.pid)
@@ -338,9 +400,9 @@ class RealNvml:
             memory[process.pid] = used if known is None else max(known, used or 0)
         rates = None if mig else self._process_rates(gpu, parent)
         if rates is None:
-            return [ProcessSample(pid, None, None, None, used) for pid, used in memory.items()]
+            return [ProcessSample(pid, None, None, None, used) for pid, used in memory.items()], mps
         idle = (0.0, 0.0, 0.0)
-        return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()]
+        return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()], mps
 
     def _process_rates(self, gpu: DriverGpu, parent: DriverParent) -> dict[int, tuple[float, float, float]] | None:
         """Duty, encoder and decoder by PID since the last reading; None where the driver refuses.
@@ -361,20 +423,23 @@ class RealNvml:
         parent.processes_since_us = newest
         return rates
 
-    def close(self) -> None:
-        """Free every sample and event set, and let the driver go."""
-        if not self._open:
-            return
-        self._open = False
-        self._release()
-        pynvml.nvmlShutdown()
+    def close(self, wait_seconds: float = -1) -> bool:
+        """Free every sample and event set, and let the driver go; False where a call does not return in time."""
+        if not self._asking.acquire(timeout=wait_seconds):
+            return False
+        try:
+            if self._open:
+                self._open = False
+                self._release(self._gpus)
+                self._gpus = {}
+                self._free_events()
+                pynvml.nvmlShutdown()
+        finally:
+            self._asking.release()
+        return True
 
-    def _release(self) -> None:
-        """Free what the last listing took."""
-        for gpu in self._gpus.values():
-            for parent in gpu.parents:
-                if parent.gpm is not None:
-                    parent.gpm.close()
-        self._gpus = {}
-        self._unreadable = {}
-        self._free_events()
+    @staticmethod
+    def _release(gpus: dict[str, DriverGpu]) -> None:
+        """Free the samples of GPUs that are no longer read."""
+        for gpu in gpus.values():
+            gpu.close()

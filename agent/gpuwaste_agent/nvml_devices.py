@@ -64,6 +64,13 @@ class DriverGpu:
         """UUIDs of what was there when it was listed."""
         return {parent.info.parent_id for parent in self.parents} | self.left_out
 
+    def close(self) -> None:
+        """Free its samples; it is not to be read any more."""
+        for parent in self.parents:
+            if parent.gpm is not None:
+                parent.gpm.close()
+                parent.gpm = None
+
 
 def text_of(value: str | bytes) -> str:
     """Text of NVML, which older bindings give as bytes."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from gpuwaste_agent.device_ids import ParentIndex
+from gpuwaste_agent.device_ids import ParentIndex, is_replica
 from gpuwaste_agent.holdings import ContainerKey, Holding, HoldingsSnapshot, Join, Sharing
 from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
 
@@ -113,7 +113,7 @@ def _holdings(listed: kubelet.ListResponse, index: ParentIndex, uid: Callable[[s
             given += [
                 (
                     "",
-                    resource.device_name,
+                    _claimed(resource),
                     index.resolve_dra(resource.device_name),
                     f"{d.claim_namespace}/{d.claim_name}",
                 )
@@ -133,6 +133,11 @@ def _holdings(listed: kubelet.ListResponse, index: ParentIndex, uid: Callable[[s
                     claim=claim,
                     join=Join.LOG_DIR if pod_uid else Join.NAME,
                 )
+
+
+def _claimed(resource: kubelet.ClaimResource) -> str:
+    """Slice id of a claimed device; of a share of it where the claim has only that."""
+    return f"{resource.device_name}/{resource.share_id}" if resource.share_id else resource.device_name
 
 
 def snapshot_of(
@@ -162,7 +167,7 @@ def snapshot_of(
                 continue
             seen.add(device_id)
             replicas[parent_id] = replicas.get(parent_id, 0) + 1
-            if "::" in device_id or "/vgpu" in device_id:
+            if is_replica(device_id, parent_id):
                 sharing[parent_id] = Sharing.TIME_SLICING
     holdings = tuple(_holdings(listed, index, uid))
     return HoldingsSnapshot(holdings=holdings, replicas=replicas, sharing=sharing)

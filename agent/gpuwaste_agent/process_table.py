@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ParentProcesses", "ProcessTable", "Use", "Uses"]
 
-_MPS_SERVER = ContainerKey("", "", "", "nvidia-cuda-mps-server")
-
 
 class Use:
     """What the processes of one container do: averages over the span (they may pass 1 together), and bytes now."""
@@ -45,7 +43,7 @@ class Uses:
     Attributes:
         by_owner: By container; None stands for processes of no known container.
         readable: Every process's own utilization is known.
-        mps: An MPS server runs there, so processes may overlap in time.
+        mps: Clients of an MPS server run there, so processes may overlap in time.
     """
 
     by_owner: dict[ContainerKey | None, Use] = field(default_factory=dict)
@@ -84,16 +82,16 @@ class ProcessTable:
         owners: dict[int, ContainerKey | None] = {}
         known = seen.owners if holders == seen.holders else {}
         server_duty = 0.0
+        found.mps = reading.mps
         for sample in reading.processes:
             pid = sample.pid
-            owner = known[pid] if pid in known else self._resolve(pid, holders, window)
-            owners[pid] = owner
             if sample.duty is None:
                 found.readable = False
-            if owner is _MPS_SERVER:
-                found.mps = True
+            if pid in reading.mps_servers:
                 server_duty += sample.duty or 0.0
                 continue
+            owner = known[pid] if pid in known else self._resolve(pid, holders, window)
+            owners[pid] = owner
             use = found.by_owner.get(owner)
             if use is None:
                 use = found.by_owner[owner] = Use()
@@ -112,8 +110,6 @@ class ProcessTable:
         """The holder a process belongs to; a container that holds nothing is named by its UID and id alone."""
         owner = self._owners.owner(pid)
         pod = [] if owner is None else [key for key in holders if key.pod_uid and key.pod_uid == owner.pod_uid]
-        if not pod and self._owners.is_mps_server(pid):
-            return _MPS_SERVER
         if owner is None or not owner.pod_uid:
             return None
         if not pod:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -33,6 +35,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SYNC_SECONDS = 0.25
 _LATE_INTERVALS = 10
 _LATE_SECONDS = 60
+# The driver is let go within a second of SIGTERM: somebody may be waiting to change the GPUs.
+_CLOSE_SECONDS = 0.8
 
 
 @dataclass(slots=True)
@@ -147,8 +151,7 @@ def run(settings: AgentSettings) -> int:
         ServerError, JournalError, NvmlUnavailableError, ScenarioError: Something needed does not work.
     """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _await_signals(stop)
     journal = Journal(
         settings.journal, retention_hours=settings.retention_hours, limit_bytes=settings.journal_limit_bytes
     )
@@ -166,6 +169,8 @@ def run(settings: AgentSettings) -> int:
     except BaseException:
         parts.nvml.close()
         raise
+    leaver = _Leaver(lambda: _finish(parts, journal, settings, identity, windows))
+    threading.Thread(target=leaver.watch, args=(stop, parts.nvml), name="leaving", daemon=True).start()
     windows.start("windows")
     plain.start("metrics")
     sys.stderr.write(f"gpuwaste-agent: {settings.node}: windows on port {windows.port}, metrics on port {plain.port}\n")
@@ -173,14 +178,67 @@ def run(settings: AgentSettings) -> int:
     try:
         _loop(parts, journal, health, metrics, stop)
     finally:
+        stop.set()
         parts.nvml.close()
-        parts.agent.flush()
-        journal.sync()
-        _leave(settings, journal, identity, windows.acknowledged)
-        windows.stop()
-        journal.close()
+        leaver.leave()
         plain.stop()
     return 0
+
+
+def _await_signals(stop: threading.Event) -> None:
+    """Let a thread of its own take SIGTERM and SIGINT.
+
+    Python runs signal handlers in the main thread, between two of its own instructions: never, while a call of the
+    driver does not return.
+    """
+    numbers = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def wait() -> None:
+        signal.sigwait(numbers)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+class _Leaver:
+    """Lets the driver go as soon as the agent is told to stop, whatever the loop is busy with, and leaves once."""
+
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self._finish = finish
+        self._lock = threading.Lock()
+        self._left = False
+
+    def watch(self, stop: threading.Event, nvml: Nvml) -> None:
+        """Wait for the stop; where a call of the driver does not return, leave without the loop.
+
+        The driver then goes with the process, and the last window is kept all the same.
+        """
+        stop.wait()
+        if not nvml.close(_CLOSE_SECONDS):
+            sys.stderr.write("gpuwaste-agent: a call of the driver does not return; leaving without it\n")
+            sys.stderr.flush()
+            self.leave()
+            os._exit(0)
+
+    def leave(self) -> None:
+        """Keep and hand over what there is; a second call waits for the first."""
+        with self._lock:
+            if not self._left:
+                self._left = True
+                self._finish()
+
+
+def _finish(
+    parts: _Parts, journal: Journal, settings: AgentSettings, identity: Identity, windows: WindowsServer
+) -> None:
+    """Close the open window as it is, make it durable, and hand it over."""
+    parts.agent.flush()
+    _made_durable(journal)
+    _leave(settings, journal, identity, windows.acknowledged)
+    windows.stop()
+    with contextlib.suppress(OSError):  # said above
+        journal.close()
 
 
 def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknowledged: int) -> None:

@@ -210,8 +210,7 @@ class Sampler:
                     holders = union.get(one.parent_id, parent.holders)
                     uses = self._table.uses(parent.processes, one, holders, parent.window)
                     self._now[one.parent_id] = uses
-                    if uses is not None and uses.mps:
-                        parent.sharing = Sharing.MPS
+                    parent.window.mps = parent.window.mps or (uses is not None and uses.mps)
 
     # --- accumulation -----------------------------------------------------------------------------------------
 
@@ -340,7 +339,8 @@ class Sampler:
             gpu=parent.gpu,
             info=parent.info,
             replicas=parent.replicas,
-            sharing=parent.sharing,
+            # Device ids do not tell MPS from time-slicing; its clients do.
+            sharing=Sharing.MPS if window.mps else parent.sharing,
             window=window,
             container_ids=self._table.container_ids,
         )

@@ -139,6 +139,8 @@ class ParentReading(NamedTuple):
         memory_bytes: Memory in use.
         processes: Who runs on it; None where the list is not readable.
         resolution_ns: Distance between the source's own readings where they are further apart than ours, else 0.
+        mps: Clients of an MPS server run there: processes may overlap in time.
+        mps_servers: PIDs among `processes` that are MPS servers, which work for their clients.
     """
 
     parent_id: str
@@ -147,6 +149,8 @@ class ParentReading(NamedTuple):
     memory_bytes: int | None
     processes: Sequence[ProcessSample] | None
     resolution_ns: int = 0
+    mps: bool = False
+    mps_servers: frozenset[int] = frozenset()
 
 
 class GpuReading(NamedTuple):
@@ -185,5 +189,12 @@ class Nvml(Protocol):
     def read(self, gpu_uuid: str) -> GpuReading:
         """Read one GPU; a lost one answers with `unhealthy` set and without parents."""
 
-    def close(self) -> None:
-        """Let the driver go; may be called twice."""
+    def close(self, wait_seconds: float = -1) -> bool:
+        """Let the driver go; may be called twice, and by another thread than the one that reads.
+
+        Args:
+            wait_seconds: How long to wait for a call that is under way; negative is for ever.
+
+        Returns:
+            False where a call did not return in time: the driver is let go when the process ends.
+        """

@@ -80,10 +80,5 @@ class SimulatedOwners:
         """Return the container of a PID; None for a process of the host."""
         return self._owners.get(pid)
 
-    def is_mps_server(self, pid: int) -> bool:
-        """Return False: clients of a simulated MPS server are seen by themselves."""
-        del pid
-        return False
-
     def forget(self, pid: int) -> None:
         """Nothing is remembered that could grow old."""

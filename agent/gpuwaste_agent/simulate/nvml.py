@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from gpuwaste_agent.holdings import Sharing
 from gpuwaste_agent.simulate.scenario import STRATEGIES
 from gpuwaste_agent.simulate.timeline import parent_timeline, processes_on
 from gpuwaste_agent.telemetry import (
@@ -41,6 +42,7 @@ class _Parent:
         self.pieces = pieces
         self.gpm = gpu.facts.gpm
         self.mig = gpu.mig is not None
+        self.mps = STRATEGIES[gpu.strategy] is Sharing.MPS
         self.index = 0
         self.read_at = 0.0
         self.sm_average = 0.0
@@ -84,7 +86,8 @@ class _Parent:
             )
         processes = tuple(self._process(rate, spans) for rate in now.rates)
         origin = Origin.GPM if self.gpm else Origin.DEVICE
-        return ParentReading(self.parent_id, activity, origin, now.memory_bytes, processes)
+        mps = self.mps and bool(processes)
+        return ParentReading(self.parent_id, activity, origin, now.memory_bytes, processes, mps=mps)
 
     def _process(self, rate: Rate, spans: list[tuple[Piece, float]]) -> ProcessSample:
         if self.mig:
@@ -216,5 +219,7 @@ class SimulatedNvml:
                 self._energy_mj[gpu_uuid] = 0.0
         return tuple(xids), silent, unhealthy
 
-    def close(self) -> None:
+    def close(self, wait_seconds: float = -1) -> bool:
         """Nothing to let go."""
+        del wait_seconds
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent import futures
 
 import grpc
@@ -35,6 +36,7 @@ class Kubelet:
         self.pods: list[kubelet.Pod] = []
         self.allocatable = {"nvidia.com/gpu": ["GPU-a::0", "GPU-a::1"], "nvidia.com/mig-3g.40gb": ["MIG-b"]}
         self.asked = 0
+        self.silent = False
         handlers = {
             "List": grpc.unary_unary_rpc_method_handler(self._list, kubelet.ListRequest.FromString, _encode),
             "GetAllocatableResources": grpc.unary_unary_rpc_method_handler(
@@ -48,6 +50,8 @@ class Kubelet:
 
     def _list(self, request, context):
         self.asked += 1
+        while self.silent and context.is_active():
+            time.sleep(0.05)
         return kubelet.ListResponse(pods=self.pods)
 
     def _allocatable(self, request, context):
@@ -157,8 +161,6 @@ def test_nothing_is_known_where_there_is_no_kubelet(tmp_path):
 
 
 def test_a_recreated_pod_has_the_newer_uid(tmp_path):
-    import time
-
     uids = PodUids(tmp_path)
     (tmp_path / "ns_web_old").mkdir()
     uids.refresh()

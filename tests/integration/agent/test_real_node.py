@@ -17,10 +17,11 @@ import urllib.request
 import pytest
 from tests.integration.agent.test_podresources import Kubelet
 from tests.sim.nvml.build import BuildError, built
-from tests.sim.nvml.change import apply_node
+from tests.sim.nvml.change import apply_node, clients
 from tests.sim.nvml.state import create_state
 from tests.unit.agent.builders import SECOND, a_node, name_uid, process
 
+from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
 CONTAINER = "ab" * 32
@@ -75,7 +76,7 @@ def node(library, tmp_path):
     flags += ["--pod-logs", tmp_path / "pods", "--interval", "0.25", "--window", "1", "--node", "n"]
     flags += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", tmp_path / "journal"]
     environment = {**os.environ, "GPUWASTE_SIM_STATE": str(tmp_path / "nvml.state")}
-    yield flags, environment, state, scenario
+    yield flags, environment, state, scenario, kubelet
     kubelet.server.stop(None).wait()
 
 
@@ -146,7 +147,7 @@ def test_figures_agree_with_the_load(running):
 
 def test_a_layout_change_is_seen_and_no_window_is_lost(running, node):
     _, url = running
-    _, _, state, scenario = node
+    _, _, state, scenario, _ = node
     full_windows(url, 1)
     gpu = scenario.gpus[1]
     changed = dataclasses.replace(
@@ -162,6 +163,91 @@ def test_a_layout_change_is_seen_and_no_window_is_lost(running, node):
         time.sleep(0.5)
     assert "MIG-1-0" in parents
     assert "MIG-1-1" not in parents
+
+
+def fault(state, kind: str, **more) -> None:
+    with state.writing():
+        state.add_fault(kind, from_ns=state.now_ns(), **more)
+
+
+def devices_of(url: str, windows: int = 1):
+    return [r.device for r in full_windows(url, windows) if r.WhichOneof("body") == "device"]
+
+
+def test_an_xid_is_told_of_the_gpu_it_happened_to(running, node):
+    _, url = running
+    full_windows(url, 1)
+    fault(node[2], "xid", gpu="GPU-2", xid=31)
+    fault(node[2], "xid", gpu="GPU-3", xid=79)
+    deadline = time.monotonic() + 10
+    told: dict[str, set[int]] = {}
+    while len(told) < 2 and time.monotonic() < deadline:
+        time.sleep(0.3)
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+            for record in Batch.FromString(answer.read()).records:
+                if record.device.xids:
+                    told.setdefault(record.device.gpu_uuid, set()).update(record.device.xids)
+    assert told == {"GPU-2": {31}, "GPU-3": {79}}
+    unhealthy = {d.gpu_uuid for d in devices_of(url) if d.unhealthy_ns}
+    assert unhealthy <= {"GPU-3"}
+
+
+def test_a_lost_gpu_stays_in_the_windows_and_costs_the_others_no_reading(running, node):
+    """Longer than it takes the agent to look for changed GPUs again."""
+    process_, url = running
+    full_windows(url, 1)
+    fault(node[2], "lost", gpu="GPU-2")
+    time.sleep(12)
+    devices = devices_of(url, 9)
+    lost = [d for d in devices if d.gpu_uuid == "GPU-2"]
+    assert len(lost) == 9
+    assert {d.unhealthy_ns for d in lost} == {SECOND}
+    assert not any(d.figures.HasField("duty_ns") for d in lost)
+    assert {d.figures.sm_quality.coverage_ppm for d in devices if d.gpu_uuid == "GPU-0"} == {1_000_000}
+    state = node[2]
+    with state.writing():
+        for one in state.state.faults[: state.state.fault_count]:
+            one.until_ns = state.now_ns()
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        back = [d for d in devices_of(url) if d.gpu_uuid == "GPU-2"]
+        if back[0].figures.HasField("duty_ns") and not back[0].unhealthy_ns:
+            break
+        time.sleep(0.5)
+    assert back[0].figures.duty_ns / SECOND == pytest.approx(0.4, abs=0.02)
+    assert process_.poll() is None
+
+
+def test_a_call_that_never_returns_does_not_keep_the_agent_from_leaving(running, node, tmp_path):
+    process_, url = running
+    full_windows(url, 1)
+    fault(node[2], "hang", gpu="GPU-1")
+    time.sleep(0.5)
+    began = time.monotonic()
+    process_.send_signal(signal.SIGTERM)
+    _, errors = process_.communicate(timeout=10)
+    assert time.monotonic() - began < 2.5
+    assert process_.returncode == 0
+    assert "does not return" in errors
+    assert clients(node[2]) == 0
+    journal = Journal(tmp_path / "journal")
+    assert journal.writable
+    journal.close()
+
+
+def test_the_driver_is_let_go_within_a_second_while_the_kubelet_is_silent(running, node):
+    process_, url = running
+    full_windows(url, 1)
+    node[4].silent = True
+    time.sleep(5.5)  # so that the agent waits for an answer
+    process_.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 1
+    while clients(node[2]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert clients(node[2]) == 0
+    node[4].silent = False
+    process_.communicate(timeout=10)
+    assert process_.returncode == 0
 
 
 def test_the_driver_is_let_go_at_once(running):

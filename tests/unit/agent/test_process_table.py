@@ -11,15 +11,12 @@ from gpuwaste_agent.telemetry import NO_ACTIVITY, Origin, ParentReading, Process
 
 
 class Owners:
-    def __init__(self, owners: dict[int, ProcessOwner], servers=()):
-        self.owners, self.servers, self.asked = owners, set(servers), []
+    def __init__(self, owners: dict[int, ProcessOwner]):
+        self.owners, self.asked = owners, []
 
     def owner(self, pid):
         self.asked.append(pid)
         return self.owners.get(pid)
-
-    def is_mps_server(self, pid):
-        return pid in self.servers
 
     def forget(self, pid):
         self.owners.pop(pid, None)
@@ -35,8 +32,10 @@ class Rig:
     def _hint(self):
         self.hints += 1
 
-    def read(self, *samples: ProcessSample):
-        reading = ParentReading("p", NO_ACTIVITY, Origin.DEVICE, None, samples)
+    def read(self, *samples: ProcessSample, servers=()):
+        reading = ParentReading(
+            "p", NO_ACTIVITY, Origin.DEVICE, None, samples, mps=bool(servers), mps_servers=frozenset(servers)
+        )
         return self.table.uses(self.seen, reading, self.holders, self.window)
 
 
@@ -99,16 +98,16 @@ def test_a_holder_without_a_uid_claims_no_process():
 
 def test_an_mps_server_is_no_user_and_its_clients_are_told_apart_where_the_driver_does():
     owners = {1: ProcessOwner("uid-web", "a"), 2: ProcessOwner("uid-db", "b")}
-    rig = Rig(Owners(owners, servers=[9]), WEB, DB)
-    uses = rig.read(sample(1, 0.6), sample(2, 0.3), sample(9, 0.0))
+    rig = Rig(Owners(owners), WEB, DB)
+    uses = rig.read(sample(1, 0.6), sample(2, 0.3), sample(9, 0.0), servers=[9])
     assert (uses.mps, uses.readable) == (True, True)
     assert {key: use.duty for key, use in uses.by_owner.items()} == {WEB: 0.6, DB: 0.3}
 
 
 def test_an_mps_server_that_works_for_silent_clients_leaves_them_unmeasured():
     owners = {1: ProcessOwner("uid-web", "a"), 2: ProcessOwner("uid-db", "b")}
-    rig = Rig(Owners(owners, servers=[9]), WEB, DB)
-    uses = rig.read(sample(1, 0.0), sample(2, 0.0), sample(9, 0.8))
+    rig = Rig(Owners(owners), WEB, DB)
+    uses = rig.read(sample(1, 0.0), sample(2, 0.0), sample(9, 0.8), servers=[9])
     assert (uses.mps, uses.readable) == (True, False)
 
 
