@@ -145,6 +145,10 @@ bench-packing: $(STAMP) ## Packing against its own bound and the usual heuristic
 bench-agent: $(STAMP) ## What the agent costs on a node of 56 MIG instances (ten minutes)
 	$(BIN)/python -m tests.perf.agent.bench
 
+.PHONY: bench-ledger
+bench-ledger: $(STAMP) ## An hour of a million slice-minutes, and a month by team
+	$(BIN)/python -m tests.perf.ledger.bench
+
 .PHONY: bench-focus
 bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 	$(BIN)/python -m tests.perf.focus.bench
@@ -152,3 +156,4 @@ bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 .PHONY: bench-quick
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
+	$(BIN)/python -m tests.perf.ledger.bench --quick

@@ -45,12 +45,12 @@ def report(
 ) -> None:
     """Sum the ledger by team, namespace, workload, pool or hour; dearest waste first."""
     from gpuwaste.cli.summary_tables import group_columns
-    from gpuwaste.report.summary import group_rows
+    from gpuwaste.report.summary import group_rows, summed_columns
     from gpuwaste.report.tables import flat_rows
 
     if plan is not None and html is None:
         raise click.UsageError("--plan needs --html")
-    table = load_ledger(ledger, first=first, last=last, cluster=cluster)
+    table = load_ledger(ledger, first=first, last=last, cluster=cluster, columns=None if html else summed_columns(by))
     rows = flat_rows(group_rows(table, by))
     if html is not None:
         _write_page(table, html, title=title, plan=plan)

@@ -15,6 +15,8 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
 __all__ = [
@@ -130,9 +132,14 @@ def clusters_of(store: Store, kind: str, *, only: str | None) -> dict[str, list[
 
 
 def load_ledger(
-    url: str, *, first: datetime | None = None, last: datetime | None = None, cluster: str | None = None
+    url: str,
+    *,
+    first: datetime | None = None,
+    last: datetime | None = None,
+    cluster: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Rows of LEDGER_SCHEMA from the start of the day `first` to the end of the day `last`.
+    """Rows of LEDGER_SCHEMA, or some of its columns, from the start of the day `first` to the end of the day `last`.
 
     Raises:
         InputError: there is no ledger, or none of that cluster or period.
@@ -148,6 +155,7 @@ def load_ledger(
         start=first or _BEGIN,
         end=_END if last is None else last + timedelta(days=1),
         clusters=clusters,
+        columns=columns,
     )
     if not table.num_rows:
         hours = sorted(hour for found in clusters.values() for hour in found)

@@ -39,9 +39,9 @@ def top(
 ) -> None:
     """Show whose waste is dearest, first; what nobody holds is not among them."""
     from gpuwaste.cli.summary_tables import group_columns
-    from gpuwaste.report.summary import group_rows
+    from gpuwaste.report.summary import group_rows, summed_columns
     from gpuwaste.report.tables import flat_rows
 
-    table = load_ledger(ledger, first=first, last=last, cluster=cluster)
+    table = load_ledger(ledger, first=first, last=last, cluster=cluster, columns=summed_columns(by))
     rows = flat_rows([group for group in group_rows(table, by) if group.is_held][:limit])
     echo_table(group_columns(by, rows), rows, output)

@@ -10,7 +10,10 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PodActivity", "merge_activity", "pod_activity"]
+__all__ = ["ACTIVITY_COLUMNS", "PodActivity", "merge_activity", "pod_activity"]
+
+ACTIVITY_COLUMNS = ("journal_id", "seq", "kind", "pod_uid", "enc_ns", "dec_ns", "copy_ns", "memory_peak_bytes")
+"""What of WINDOW_SCHEMA is read for it."""
 
 
 class PodActivity(dict[str, tuple[int | None, int | None]]):

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuwaste.ledger.columns import COMPUTED_FROM, coded
 from gpuwaste.ledger.store import Store, hour_folder, parse_hour_folder
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.facts import Fact, merge_facts, parse_fact
@@ -23,7 +24,7 @@ from gpuwaste.model.units import NS_PER_HOUR, from_unix_ns
 from gpuwaste.model.windows import WINDOW_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -88,42 +89,55 @@ class HourInputs:
     facts: tuple[Fact, ...]
 
     def input_hash(self) -> str:
-        """SHA-256 over the content, whatever files and batches it came in and however it lies in memory."""
-        digest = hashlib.sha256()
-        for field_, column in zip(self.windows.schema, self.windows.combine_chunks().columns, strict=True):
-            digest.update(field_.name.encode())
-            _hash_column(digest, column.combine_chunks())
+        """SHA-256 over all that the hour is computed from, whatever files and batches it came in."""
+        digest = hashlib.sha256(f"{self.windows.num_rows}".encode())
+        for name in COMPUTED_FROM:
+            digest.update(name.encode())
+            _hash_column(digest, self.windows[name])
         for fact in self.facts:
             digest.update(fact.to_json().encode())
         return digest.hexdigest()
 
 
-def _hash_column(digest: Digest, column: pa.Array) -> None:
-    """Values, lengths and validity; what lies in memory under a null, before an offset or as padding is left out."""
-    digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_list(column.type):
-        digest.update(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).tobytes())
-        _hash_column(digest, column.flatten())
-    elif pa.types.is_string(column.type):
-        digest.update(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).tobytes())
-        digest.update("".join(column.drop_null().to_pylist()).encode())
+def _hash_column(digest: Digest, column: pa.ChunkedArray) -> None:
+    """Values and validity; what lies in memory under a null, before an offset or as padding is left out.
+
+    Texts count as their distinct values in order and the place of each row's text among them.
+    """
+    if column.null_count == len(column):
+        return
+    digest.update(np.packbits(column.is_valid().to_numpy()).tobytes())
+    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+        texts = coded(column)
+        present = np.unique(texts.codes)
+        digest.update(json.dumps(texts.names[present].tolist()).encode())
+        place = np.searchsorted(present, texts.codes) if len(present) < len(texts.names) else texts.codes
+        digest.update(place.astype("<i4").tobytes())
     else:
-        digest.update(pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes())
+        digest.update(pc.fill_null(column, 0).to_numpy().tobytes())
 
 
 def deduplicate(windows: pa.Table) -> pa.Table:
     """One row an identity, in the order of identities: equal content gives an equal table."""
-    windows = windows.combine_chunks()
-    if windows.num_rows <= 1:
-        return windows
-    journal = windows["journal_id"].combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(np.array(journal.dictionary.to_pylist())))
-    codes, seq = rank[np.asarray(journal.indices)], windows["seq"].to_numpy()
+    return _in_order([windows])
+
+
+def _in_order(tables: list[pa.Table]) -> pa.Table:
+    """All rows, each identity once, in the order of identities. Takes the tables out of the list."""
+    whole = pa.concat_tables(tables).unify_dictionaries()
+    tables.clear()
+    codes, seq = coded(whole["journal_id"]).codes, whole["seq"].to_numpy()
     if _rises(codes, seq).all():  # what one agent sent, or one file holds: nothing to do
-        return windows
+        return whole.combine_chunks()
     order = np.lexsort((seq, codes))
     codes, seq = codes[order], seq[order]
-    return windows.take(pa.array(order[np.r_[True, _rises(codes, seq)]])).combine_chunks()
+    place = pa.array(order[np.r_[True, _rises(codes, seq)]])
+    schema, columns = whole.schema, whole.columns
+    del whole
+    for number in range(len(columns)):  # one by one, so that no more than one column lies in memory twice
+        column, columns[number] = columns[number].combine_chunks(), None
+        columns[number] = column.take(place)
+    return pa.table(columns, schema=schema)
 
 
 def _rises(codes: np.ndarray[Any, Any], seq: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -203,14 +217,15 @@ class InputStore:
             if old != name:
                 self.store.delete(old)
 
-    def read_windows(self, name: str) -> pa.Table:
-        """Read one file of windows, checking that it has the columns of WINDOW_SCHEMA."""
-        table = self.store.read_table(name).replace_schema_metadata(None)
-        if table.schema != WINDOW_SCHEMA:
-            missing = sorted(set(WINDOW_SCHEMA.names) - set(table.schema.names))
+    def read_windows(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one file of windows, or some of its columns, checking that it has those of WINDOW_SCHEMA."""
+        texts = [c for c in columns or () if pa.types.is_string(WINDOW_SCHEMA.field(c).type)]
+        table, schema = self.store.read_columns(name, columns, dictionaries=texts)
+        if schema != WINDOW_SCHEMA:
+            missing = sorted(set(WINDOW_SCHEMA.names) - set(schema.names))
             what = f"columns {', '.join(missing)} are missing" if missing else "its columns are not those of windows"
             raise InputError(what, where=f"{self.store.root}/{name}", fix="was it written by another version?")
-        return table
+        return table.replace_schema_metadata(None)
 
     def write_facts(self, hour: datetime, facts: Iterable[Fact]) -> bool:
         """Merge facts that hold in the hour into its file. Returns whether the file changed."""
@@ -234,17 +249,9 @@ class InputStore:
         """Only the rows in which agents describe their nodes, each identity once."""
         folder = hour_folder("inputs", self.cluster, hour)
         columns = ["journal_id", "seq", "kind", "node", "node_uid", "window_start_ns", "body_json"]
-        tables = [
-            self.store.read_table(name, columns=columns)
-            for name in self.store.files(folder)
-            if name.endswith(".parquet")
-        ]
-        described = [
-            table.filter(pc.equal(table["kind"], "node_facts")).replace_schema_metadata(None) for table in tables
-        ]
-        if not described:
-            return WINDOW_SCHEMA.empty_table().select(columns)
-        return deduplicate(pa.concat_tables(described))
+        tables = [self.read_windows(name, columns) for name in self.store.files(folder) if name.endswith(".parquet")]
+        described = [table.filter(pc.equal(table["kind"], "node_facts")) for table in tables]
+        return _in_order(described) if described else WINDOW_SCHEMA.empty_table().select(columns)
 
     def nodes(self, hour: datetime) -> set[str]:
         """Names of the nodes whose agents sent windows of the hour."""
@@ -260,11 +267,17 @@ class InputStore:
         found = (parse_hour_folder(name) for name in self.store.files(f"inputs/cluster={self.cluster}"))
         return sorted({hour for _, hour in filter(None, found)})
 
-    def load(self, hour: datetime) -> HourInputs:
-        """Everything stored for one hour, deduplicated and in canonical order."""
+    def load(self, hour: datetime, *, columns: Sequence[str] | None = None) -> HourInputs:
+        """What is stored for one hour, deduplicated and in canonical order.
+
+        Args:
+            hour: start of the hour.
+            columns: columns of the windows, `journal_id` and `seq` among them; None for all. Texts of chosen columns
+                stay encoded as dictionaries, which for a large hour is a quarter of the memory.
+        """
         folder = hour_folder("inputs", self.cluster, hour)
-        tables = [self.read_windows(name) for name in self.store.files(folder) if name.endswith(".parquet")]
-        windows = deduplicate(pa.concat_tables(tables)) if tables else WINDOW_SCHEMA.empty_table()
+        tables = [self.read_windows(name, columns) for name in self.store.files(folder) if name.endswith(".parquet")]
+        windows = _in_order(tables) if tables else WINDOW_SCHEMA.empty_table().select(columns or WINDOW_SCHEMA.names)
         return HourInputs(cluster=self.cluster, hour=hour, windows=windows, facts=tuple(self.read_facts(hour)))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gpuwaste.ledger.join import FactIndex, PodLabels, pool_name
+from gpuwaste.ledger.join import FactIndex, pool_name
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA, PRICE_COLUMNS
+from gpuwaste.model.apportion import share_of
+from gpuwaste.model.grouping import group_rows
 from gpuwaste.model.units import from_unix_ns, to_unix_ns
 
 if TYPE_CHECKING:
@@ -18,77 +22,77 @@ if TYPE_CHECKING:
 
 __all__ = ["with_labels"]
 
-_PPM = 1_000_000
+_PPM: Final = 1_000_000
+_POD_LABELS: Final = ("namespace", "pod", "workload_kind", "workload_name", "workload_uid", "team")
+_NODE_LABELS: Final = (
+    "node",
+    "node_uid",
+    "provider_id",
+    "pool",
+    "gpu_model",
+    *PRICE_COLUMNS,
+    "currency",
+    "price_source",
+    "price_date",
+)
 
 
 def with_labels(rows: pa.Table, inputs: HourInputs, index: FactIndex, teams: TeamRules, *, pool_label: str) -> pa.Table:
     """Turn summed rows into LEDGER_SCHEMA: who holds, where, in which pool, and at what price."""
     count = rows.num_rows
-    columns: dict[str, Any] = {name: rows[name] for name in AMOUNT_COLUMNS}
-    columns |= {name: rows[name] for name in ("row_kind", "gpu_uuid", "parent_id", "slice_id", "pod_uid", "container")}
-    columns["hour"] = pa.array([inputs.hour] * count, LEDGER_SCHEMA.field("hour").type)
-    columns["cluster"] = [inputs.cluster] * count
-    columns["resource"] = ["gpu"] * count
+    kept = (*AMOUNT_COLUMNS, "row_kind", "resource", "gpu_uuid", "parent_id", "slice_id", "pod_uid", "container")
+    columns: dict[str, Any] = {name: rows[name] for name in kept}
+    columns["hour"] = pa.array([inputs.hour]).take(pa.array(np.zeros(count, np.int64)))
+    columns["cluster"] = pa.array([inputs.cluster]).take(pa.array(np.zeros(count, np.int64)))
     columns |= _pod_columns(rows, inputs, index, teams)
     columns |= _node_columns(rows, index, pool_label)
-    columns["origin"] = rows["origin"]
-    columns["coverage_ppm"] = [
-        None if not held else min(_PPM, covered * _PPM // held)
-        for covered, held in zip(rows["covered"].to_pylist(), rows["held"].to_pylist(), strict=True)
-    ]
-    return pa.table({field.name: _typed(columns[field.name], field) for field in LEDGER_SCHEMA}, schema=LEDGER_SCHEMA)
+    columns["origin"] = pc.if_else(pc.equal(rows["origin"], ""), None, rows["origin"])
+    columns["coverage_ppm"] = _coverage(rows)
+    return pa.table({field.name: columns[field.name].cast(field.type) for field in LEDGER_SCHEMA}, schema=LEDGER_SCHEMA)
 
 
-def _typed(values: Any, field: pa.Field) -> Any:
-    return pa.array(values, field.type) if isinstance(values, list) else values.cast(field.type)
+def _coverage(rows: pa.Table) -> pa.Array:
+    """Covered in millionths of held; null where nothing is held."""
+    held = rows["held"].to_numpy()
+    ppm = share_of(rows["covered"].to_numpy(), held, _PPM)
+    return pa.array(np.minimum(ppm, _PPM), mask=held == 0)
 
 
-def _pod_columns(rows: pa.Table, inputs: HourInputs, index: FactIndex, teams: TeamRules) -> dict[str, list[str]]:
-    found: dict[tuple[str, str, str], PodLabels] = {}
-    nobody = None
-    names = ("namespace", "pod", "workload_kind", "workload_name", "workload_uid", "team")
-    columns: dict[str, list[str]] = {name: [] for name in names}
+def _pod_columns(rows: pa.Table, inputs: HourInputs, index: FactIndex, teams: TeamRules) -> dict[str, pa.Array]:
+    """Labels of whoever holds, found once for each pod; empty where nobody does."""
     middle = from_unix_ns(to_unix_ns(inputs.hour) + 1_800 * 10**9)
-    who = zip(*(rows[name].to_pylist() for name in ("row_kind", "pod_uid", "namespace", "pod")), strict=True)
-    for row_kind, uid, namespace, pod in who:
-        labels = nobody
-        if row_kind == "holder":
-            key = (uid, namespace or "", pod or "")
-            if key not in found:
-                fact = index.find_pod(namespace=key[1], name=key[2], uid=uid, at=middle)
-                found[key] = index.labels(fact, namespace=key[1], name=key[2], teams=teams)
-            labels = found[key]
-        columns["namespace"].append(labels.namespace if labels else "")
-        columns["pod"].append(labels.pod if labels else "")
-        columns["workload_kind"].append(labels.workload.kind if labels else "")
-        columns["workload_name"].append(labels.workload.name if labels else "")
-        columns["workload_uid"].append(labels.workload.uid if labels else "")
-        columns["team"].append(labels.team if labels else "")
-    return columns
+    names = ("row_kind", "pod_uid", "namespace", "pod")
+    groups = group_rows([rows[name] for name in names])
+    found: dict[str, list[str]] = {name: [] for name in _POD_LABELS}
+    for row in rows.select(names).take(pa.array(groups.first)).to_pylist():
+        values: tuple[str, ...] = ("",) * len(_POD_LABELS)
+        if row["row_kind"] == "holder":
+            namespace, pod = row["namespace"] or "", row["pod"] or ""
+            fact = index.find_pod(namespace=namespace, name=pod, uid=row["pod_uid"], at=middle)
+            labels = index.labels(fact, namespace=namespace, name=pod, teams=teams)
+            owner = labels.workload
+            values = (labels.namespace, labels.pod, owner.kind, owner.name, owner.uid, labels.team)
+        for name, value in zip(_POD_LABELS, values, strict=True):
+            found[name].append(value)
+    return _spread(found, groups.of)
 
 
-def _node_columns(rows: pa.Table, index: FactIndex, pool_label: str) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "node",
-            "node_uid",
-            "provider_id",
-            "pool",
-            "gpu_model",
-            *PRICE_COLUMNS,
-            "currency",
-            "price_source",
-            "price_date",
-        )
-    }
-    cache: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in zip(rows["node"].to_pylist(), rows["gpu_uuid"].to_pylist(), strict=True):
-        if key not in cache:
-            cache[key] = _node_values(*key, index, pool_label)
-        for name, value in cache[key].items():
-            columns[name].append(value)
-    return columns
+def _node_columns(rows: pa.Table, index: FactIndex, pool_label: str) -> dict[str, pa.Array]:
+    """Labels and unit costs of where it is, found once for each resource of each GPU or node."""
+    names = ("node", "gpu_uuid", "resource")
+    groups = group_rows([rows[name] for name in names])
+    found: dict[str, list[Any]] = {name: [] for name in _NODE_LABELS}
+    for row in rows.select(names).take(pa.array(groups.first)).to_pylist():
+        values = _node_values(row["node"], row["gpu_uuid"], index, pool_label)
+        for name in _NODE_LABELS:
+            found[name].append(values[name])
+    return _spread(found, groups.of)
+
+
+def _spread(values: dict[str, list[Any]], of: Any) -> dict[str, pa.Array]:
+    """Columns of all rows from one value a group."""
+    place = pa.array(of)
+    return {name: pa.array(column, LEDGER_SCHEMA.field(name).type).take(place) for name, column in values.items()}
 
 
 def _node_values(name: str, gpu_uuid: str, index: FactIndex, pool_label: str) -> dict[str, Any]:

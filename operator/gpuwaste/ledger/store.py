@@ -18,7 +18,7 @@ from gpuwaste.model.errors import InputError, UnreachableError
 from gpuwaste.model.units import format_time, hour_start, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
 __all__ = ["Store", "hour_folder", "open_store", "parse_hour_folder"]
@@ -118,6 +118,32 @@ class Store:
         """
         try:
             return pq.read_table(io.BytesIO(self.read(name)), columns=columns)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
+
+    def read_columns(
+        self, name: str, columns: Sequence[str] | None, *, dictionaries: Sequence[str] = (), threads: bool = True
+    ) -> tuple[pa.Table, pa.Schema]:
+        """Read some columns of a Parquet file, or all; and the schema of the whole file, without metadata.
+
+        Columns that the file does not have are left out.
+
+        Args:
+            name: the file.
+            columns: which; None for all.
+            dictionaries: columns of texts that stay encoded.
+            threads: whether columns are read side by side; not worth it where many files are.
+
+        Raises:
+            InputError: the file is no Parquet.
+        """
+        try:
+            data = io.BytesIO(self.read(name))
+            whole = pq.ParquetFile(data)
+            schema = whole.schema_arrow.remove_metadata()
+            encoded = [column for column in dictionaries if column in schema.names]
+            file = pq.ParquetFile(data, read_dictionary=encoded, metadata=whole.metadata)
+            return file.read(columns=None if columns is None else list(columns), use_threads=threads), schema
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from gpuwaste.ledger.accounting import Holders, Parents
+from gpuwaste.ledger.columns import Texts, largest_by, ranks, smallest_by, sum_known_by
 from gpuwaste.model.apportion import apportion_groups, mul_div
+from gpuwaste.model.grouping import group_numbers, sum_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Int64s = NDArray[np.int64]
+    from gpuwaste.ledger.columns import Int64s, WindowColumns
+    from gpuwaste.model.grouping import Groups
 
 __all__ = ["HolderWindows", "ParentWindows", "holder_windows", "parent_windows"]
 
 _PPM = 1_000_000
-_PARENT = ("node", "gpu_uuid", "parent_id", "window_start_ns")
+_LATEST = np.iinfo(np.int64).max
+_PARENT = ("node", "gpu_uuid", "parent_id")
 _HOLDER = ("slice_id", "namespace", "pod", "pod_uid", "container")
+_REPLICA = re.compile(r"::(\d{1,9})$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentWindows:
-    """One row a parent and window, sorted by `table`'s key columns node, gpu_uuid, parent_id, window_start_ns.
+    """One row a parent and window, sorted by node, gpu_uuid, parent_id and start.
 
     Attributes:
-        table: the keys and `replicas`.
+        names: the columns node, gpu_uuid and parent_id.
+        start: int64[n], when the window starts, Unix nanoseconds.
         window: int64[n], length of the window.
+        replicas: int64[n], slices that the parent is cut into.
         capacity: int64[n], slice weight × window.
         unattributed: int64[n], as a part of capacity.
         unhealthy: int64[n], as a part of capacity.
@@ -39,8 +45,10 @@ class ParentWindows:
         device_duty: int64[n], the parent's own duty in its own time; −1 where unmeasured.
     """
 
-    table: pa.Table
+    names: dict[str, Texts]
+    start: Int64s
     window: Int64s
+    replicas: Int64s
     capacity: Int64s
     unattributed: Int64s
     unhealthy: Int64s
@@ -63,23 +71,22 @@ class HolderWindows:
     """One row a parent, slice and container in a window.
 
     Attributes:
-        table: the parent's keys, the holder's, and `origin`.
+        names: the columns of the parent's key, of the holder's, and `origin`.
+        start: int64[m], when the window starts, Unix nanoseconds.
         holders: the accounting's input.
         low: int64[m], least effective; 0 where unmeasured.
         high: int64[m], most effective.
         covered: int64[m], held × the part of the window that readings cover.
+        lost: records that name a device without a device record in their window; they are not among the rows.
     """
 
-    table: pa.Table
+    names: dict[str, Texts]
+    start: Int64s
     holders: Holders
     low: Int64s
     high: Int64s
     covered: Int64s
-
-
-def _ints(column: pa.ChunkedArray, absent: int = 0) -> Int64s:
-    values: Int64s = pc.fill_null(column, absent).to_numpy().astype(np.int64)
-    return values
+    lost: int
 
 
 def _part(own_time: Int64s, *, window: Int64s, capacity: Int64s) -> Int64s:
@@ -87,145 +94,164 @@ def _part(own_time: Int64s, *, window: Int64s, capacity: Int64s) -> Int64s:
     return mul_div(np.clip(own_time, 0, window), capacity, np.maximum(window, 1))[0]
 
 
-def parent_windows(windows: pa.Table) -> ParentWindows:
+def parent_windows(devices: WindowColumns) -> ParentWindows:
     """Join the device records of every parent and window; two halves of a window (a restart) add up."""
-    devices = windows.filter(pc.equal(windows["kind"], "device"))
-    table = devices.group_by(list(_PARENT), use_threads=False).aggregate(
-        [
-            ("window_ns", "max"),
-            ("weight_num", "max"),
-            ("weight_den", "max"),
-            ("replicas", "max"),
-            ("allocatable_ns", "sum"),
-            ("unhealthy_ns", "sum"),
-            ("duty_ns", "sum"),
-            ("unattributed_sm_ns", "sum"),
-            ("unattributed_duty_ns", "sum"),
-        ]
-    )
-    table = table.sort_by([(name, "ascending") for name in _PARENT])
-    window = _ints(table["window_ns_max"])
-    capacity = window * _ints(table["weight_num_max"]) // np.maximum(_ints(table["weight_den_max"], 1), 1)
+    texts = {name: devices.texts(name) for name in _PARENT}
+    start = devices.ints("window_start_ns")
+    groups = devices.group(texts, _PARENT, start)
+    most, added = partial(largest_by, groups), partial(sum_known_by, groups)
+    window = most(devices.ints("window_ns"))
+    capacity = window * most(devices.ints("weight_num")) // np.maximum(most(devices.ints("weight_den", 1)), 1)
     part = partial(_part, window=window, capacity=capacity)
-
-    unattributed = pc.coalesce(table["unattributed_sm_ns_sum"], table["unattributed_duty_ns_sum"])
+    unattributed = added(devices.ints("unattributed_sm_ns", -1))
+    unattributed = np.where(unattributed >= 0, unattributed, added(devices.ints("unattributed_duty_ns", -1)))
+    allocatable = np.maximum(added(devices.ints("allocatable_ns", -1)), 0)
     return ParentWindows(
-        table=table.select([*_PARENT]).append_column("replicas", table["replicas_max"]),
+        names={name: column.take(groups.first) for name, column in texts.items()},
+        start=start[groups.first],
         window=window,
+        replicas=np.maximum(most(devices.ints("replicas", 1)), 1),
         capacity=capacity,
-        unattributed=part(_ints(unattributed)),
-        unhealthy=part(_ints(table["unhealthy_ns_sum"])),
-        not_allocatable=part(window - np.minimum(_ints(table["allocatable_ns_sum"]), window)),
-        device_duty=_ints(table["duty_ns_sum"], -1),
+        unattributed=part(unattributed),
+        unhealthy=part(added(devices.ints("unhealthy_ns", -1))),
+        not_allocatable=part(window - np.minimum(allocatable, window)),
+        device_duty=added(devices.ints("duty_ns", -1)),
     )
 
 
-def holder_windows(windows: pa.Table, parents: ParentWindows, *, starting_limit_ns: int) -> HolderWindows:
+def holder_windows(usage: WindowColumns, parents: ParentWindows, *, starting_limit_ns: int) -> HolderWindows:
     """Join the usage records of every holder, find its parent, and turn its figures into parts of capacity.
 
-    Usage of a parent without a device record in that window is left out here; the caller reports it.
+    Usage of a parent without a device record in that window is left out here, and counted.
     """
-    table = _usage_rows(windows)
-    parent, known = _find_parents(table, parents)
-    table, parent = table.filter(pa.array(known)), parent[known]
-    window, capacity = parents.window[parent], parents.capacity[parent]
-    held = _held(table, parent, parents)
-    part = partial(_part, window=window, capacity=capacity)
+    texts = {name: usage.texts(name) for name in (*_PARENT, *_HOLDER)}
+    start = usage.ints("window_start_ns")
+    groups = usage.group(texts, (*_PARENT, *_HOLDER), start)
+    keys = {name: column.take(groups.first) for name, column in texts.items()}
+    parent = _find_parents(keys, start[groups.first], parents)
+    known = parent >= 0
+    parent = parent[known]
 
-    duty, sm = _ints(table["duty_ns_sum"], -1), _ints(table["sm_ns_sum"], -1)
-    measured = (sm >= 0) | (duty >= 0)
-    point = np.where(sm >= 0, sm, _fitted_duty(duty, parent, parents))
-    low = np.where(sm >= 0, _ints(_rounded(table["sm_low_sum"]), -1), 0)
-    high = np.where(sm >= 0, _ints(_rounded(table["sm_high_sum"]), -1), duty)
-    effective = part(point)
+    def added(name: str) -> Int64s:
+        return sum_known_by(groups, usage.ints(name, -1))[known]
+
+    figures = _Figures(
+        sm=added("sm_ns"),
+        duty=added("duty_ns"),
+        sm_low=sum_known_by(groups, usage.rounded("sm_low"))[known],
+        sm_high=sum_known_by(groups, usage.rounded("sm_high"))[known],
+        coverage_ppm=_coverage(usage, groups)[known],
+    )
+    names = {name: column.take(known) for name, column in keys.items()}
+    names["origin"] = _origin(usage, groups).take(known)
+    at, window = start[groups.first][known], parents.window[parent]
+    held = _held(names, np.maximum(added("held_ns"), 0), parent, parents)
+    since = smallest_by(groups, usage.ints("held_since_ns", _LATEST))[known]
+    first = smallest_by(groups, usage.ints("first_activity_ns", _LATEST))[known]
+    starting = _starting(at, since, first, window, starting_limit_ns)
+    holders, low, high = _weighed(figures, parent, parents, held=held, starting=starting)
+    ppm = np.where(holders.measured, figures.coverage_ppm, 0)
+    return HolderWindows(
+        names=names,
+        start=at,
+        holders=holders,
+        low=low,
+        high=high,
+        covered=mul_div(held, ppm, np.full(len(held), _PPM))[0],
+        lost=int((~known).sum()),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    """What was read of each holder in the parent's own time, int64[m]; −1 is unmeasured."""
+
+    sm: Int64s
+    duty: Int64s
+    sm_low: Int64s
+    sm_high: Int64s
+    coverage_ppm: Int64s
+
+
+def _weighed(
+    figures: _Figures, parent: Int64s, parents: ParentWindows, *, held: Int64s, starting: Int64s
+) -> tuple[Holders, Int64s, Int64s]:
+    """The accounting's input, and the least and most that each holder's effective time can be."""
+    window, capacity = parents.window[parent], parents.capacity[parent]
+    part = partial(_part, window=window, capacity=capacity)
+    has_sm = figures.sm >= 0
+    effective = part(np.where(has_sm, figures.sm, _fitted_duty(figures.duty, parent, parents)))
+    low = np.where(has_sm, figures.sm_low, 0)
+    high = np.where(has_sm, figures.sm_high, figures.duty)
     holders = Holders(
         parent=parent,
         held=held,
-        duty=np.maximum(part(duty), effective),
+        duty=np.maximum(part(figures.duty), effective),
         effective=effective,
-        measured=measured,
-        starting_limit=_starting(table, held, window, starting_limit_ns),
+        measured=has_sm | (figures.duty >= 0),
+        starting_limit=mul_div(held, starting, np.maximum(window, 1))[0],
     )
-    coverage = pc.coalesce(table["sm_coverage_ppm_max"], table["duty_coverage_ppm_max"], pa.scalar(0, pa.int32()))
-    return HolderWindows(
-        table=table,
-        holders=holders,
-        low=np.minimum(np.where(low >= 0, part(low), effective), effective),
-        high=np.maximum(np.where(high >= 0, part(high), effective), effective),
-        covered=mul_div(held, np.where(measured, _ints(coverage), 0), np.full(len(held), _PPM))[0],
-    )
+    least = np.minimum(np.where(low >= 0, part(low), effective), effective)
+    most = np.maximum(np.where(high >= 0, part(high), effective), effective)
+    return holders, least, most
 
 
-def _usage_rows(windows: pa.Table) -> pa.Table:
-    usage = windows.filter(pc.equal(windows["kind"], "usage"))
-    origin = pc.if_else(pc.is_valid(usage["sm_ns"]), usage["sm_origin"], usage["duty_origin"])
-    origin = pc.if_else(pc.or_(pc.is_valid(usage["sm_ns"]), pc.is_valid(usage["duty_ns"])), origin, None)
-    usage = usage.append_column("origin", origin)
-    figures = ("held_ns", "duty_ns", "sm_ns", "sm_low", "sm_high")
-    table = usage.group_by([*_PARENT, *_HOLDER], use_threads=False).aggregate(
-        [
-            *((name, "sum") for name in figures),
-            ("held_since_ns", "min"),
-            ("first_activity_ns", "min"),
-            ("sm_coverage_ppm", "max"),
-            ("duty_coverage_ppm", "max"),
-            ("origin", "max"),
-        ]
-    )
-    return table.sort_by([(name, "ascending") for name in (*_PARENT, *_HOLDER)])
+def _coverage(usage: WindowColumns, groups: Groups) -> Int64s:
+    """The part of the window that readings of SM time cover, else those of duty; in millionths."""
+    of_sm = largest_by(groups, usage.ints("sm_coverage_ppm", -1))
+    return np.where(of_sm >= 0, of_sm, largest_by(groups, usage.ints("duty_coverage_ppm", 0)))
 
 
-def _rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.cast(pc.round(column), pa.int64())
+def _origin(usage: WindowColumns, groups: Groups) -> Texts:
+    """How each holder's activity was measured: of SM time, else of duty; empty where neither is known."""
+    sm, duty = usage.texts("sm_origin"), usage.texts("duty_origin")
+    names, place = np.unique(np.concatenate([sm.names, duty.names, [""]]).astype(object), return_inverse=True)
+    of_sm, of_duty = place[: len(sm.names)][sm.codes], place[len(sm.names) : -1][duty.codes]
+    codes = np.where(usage.ints("sm_ns", -1) >= 0, of_sm, np.where(usage.ints("duty_ns", -1) >= 0, of_duty, place[-1]))
+    return Texts(codes=largest_by(groups, codes), names=names)
 
 
-def _find_parents(table: pa.Table, parents: ParentWindows) -> tuple[Int64s, NDArray[np.bool_]]:
-    """Index of each usage row's parent, and whether there is one. Both tables are encoded with one dictionary."""
-    count = parents.table.num_rows
-    key = np.zeros(count + table.num_rows, np.int64)
-    for name in _PARENT:
-        both = pa.chunked_array(parents.table[name].chunks + table[name].chunks, type=parents.table[name].type)
-        codes = np.asarray(both.combine_chunks().dictionary_encode().indices, dtype=np.int64)
-        key = key * (int(codes.max(initial=0)) + 1) + codes
-    order = np.argsort(key[:count], kind="stable")
-    place = np.minimum(np.searchsorted(key[:count], key[count:], sorter=order), max(count - 1, 0))
-    if not count:
-        return np.zeros(table.num_rows, np.int64), np.zeros(table.num_rows, bool)
-    parent = order[place]
-    return parent, key[:count][parent] == key[count:]
+def _find_parents(keys: dict[str, Texts], start: Int64s, parents: ParentWindows) -> Int64s:
+    """Index of each usage row's parent, −1 where there is none. Both sides number texts alike."""
+    count = len(parents.start)
+    columns = [np.r_[parents.names[name].codes, keys[name].codes] for name in _PARENT]
+    numbers = group_numbers([*columns, ranks(np.r_[parents.start, start])]).of
+    place = np.full(int(numbers.max(initial=-1)) + 1, -1)
+    place[numbers[:count]] = np.arange(count)
+    found: Int64s = place[numbers[count:]]
+    return found
 
 
-def _slice_numbers(table: pa.Table, replicas: Int64s) -> Int64s:
+def _slice_numbers(names: dict[str, Texts], replicas: Int64s) -> Int64s:
     """Which of N replicas each row's slice is: its `::k`, else its rank among the parent's slices of the hour."""
-    suffix = pc.struct_field(pc.extract_regex(table["slice_id"], r"::(?P<k>\d{1,9})$"), "k")
-    number = _ints(pc.cast(suffix, pa.int64()), -1)
+    slices = names["slice_id"]
+    suffix = np.array([int(found[1]) if (found := _REPLICA.search(name)) else -1 for name in slices.names], np.int64)
+    number = suffix[slices.codes]
     missing = (number < 0) | (number >= replicas)
     if (missing & (replicas > 1)).any():
-        names = np.array(
-            [f"{p}\0{s}" for p, s in zip(*(table[c].to_pylist() for c in ("parent_id", "slice_id")), strict=True)]
-        )
-        _, first, code = np.unique(names, return_index=True, return_inverse=True)
-        of_parent = np.array(table["parent_id"].to_pylist())[first]
-        rank = np.arange(len(first)) - np.searchsorted(of_parent, of_parent)
-        number = np.where(missing, rank[code] % np.maximum(replicas, 1), number)
+        groups = group_numbers([names["parent_id"].codes, slices.codes])
+        of_parent = names["parent_id"].codes[groups.first]
+        rank = np.arange(len(groups.first)) - np.searchsorted(of_parent, of_parent)
+        number = np.where(missing, rank[groups.of] % np.maximum(replicas, 1), number)
     return np.where(replicas > 1, number, 0)
 
 
-def _held(table: pa.Table, parent: Int64s, parents: ParentWindows) -> Int64s:
+def _held(names: dict[str, Texts], held_ns: Int64s, parent: Int64s, parents: ParentWindows) -> Int64s:
     """Replica k of N holds ⌊(k+1)C/N⌋ − ⌊kC/N⌋; sharers of one slice divide it by the time they held it."""
-    replicas = np.maximum(_ints(parents.table["replicas"], 1), 1)[parent]
+    replicas = parents.replicas[parent]
     capacity, window = parents.capacity[parent], np.maximum(parents.window[parent], 1)
-    number = _slice_numbers(table, replicas)
+    number = _slice_numbers(names, replicas)
     whole = (number + 1) * capacity // replicas - number * capacity // replicas
-    time = np.minimum(_ints(table["held_ns_sum"]), window)
-    slot = parent * (int(replicas.max(initial=1)) + 1) + number
-    _, group = np.unique(slot, return_inverse=True)
-    total = np.zeros(int(group.max(initial=-1)) + 1, np.int64)
-    np.add.at(total, group, time)
+    time = np.minimum(held_ns, window)
     held, _ = mul_div(whole, time, window)
-    first_whole = np.zeros(len(total), np.int64)
+    groups = group_numbers([parent, number])
+    group, count = groups.of, len(groups.first)
+    if count == len(parent):  # no slice is shared
+        return held
+    total = sum_by(group, time, count)
+    first_whole = np.zeros(count, np.int64)
     first_whole[group] = whole
-    window_of = np.ones(len(total), np.int64)
+    window_of = np.ones(count, np.int64)
     window_of[group] = window
     crowded = total > window_of
     shared = apportion_groups(np.where(crowded, first_whole, 0), time, group)
@@ -235,17 +261,19 @@ def _held(table: pa.Table, parent: Int64s, parents: ParentWindows) -> Int64s:
 def _fitted_duty(duty: Int64s, parent: Int64s, parents: ParentWindows) -> Int64s:
     """Where only duty is known its upper end stands for effective, scaled by min(1, device duty / Σ duty)."""
     own = np.maximum(duty, 0)
-    total = np.zeros(len(parents.capacity), np.int64)
-    np.add.at(total, parent, own)
+    total = sum_by(parent, own, len(parents.capacity))
     above = (parents.device_duty >= 0) & (total > parents.device_duty)
+    if not above.any():
+        return own
     fitted = apportion_groups(np.where(above, np.maximum(parents.device_duty, 0), 0), own, parent)
     return np.where(above[parent], fitted, own)
 
 
-def _starting(table: pa.Table, held: Int64s, window: Int64s, limit_ns: int) -> Int64s:
-    """The part of held between allocation and first activity, at most `limit_ns` after allocation."""
-    start = _ints(table["window_start_ns"])
-    since = _ints(table["held_since_ns_min"])
-    until = np.minimum(_ints(table["first_activity_ns_min"], np.iinfo(np.int64).max), since + limit_ns)
+def _starting(start: Int64s, since: Int64s, first_activity: Int64s, window: Int64s, limit_ns: int) -> Int64s:
+    """The part of each window between allocation and first activity, at most `limit_ns` after allocation."""
+    known = (since > 0) & (since < _LATEST)
+    since = np.where(known, since, 0)
+    until = np.minimum(first_activity, since + limit_ns)
     overlap = np.clip(np.minimum(until, start + window) - np.maximum(since, start), 0, window)
-    return np.where(since > 0, mul_div(held, overlap, np.maximum(window, 1))[0], 0)
+    started: NDArray[np.int64] = np.where(known, overlap, 0)
+    return started

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.hour import HourRules, LedgerHour, build_hour
 from gpuwaste.ledger.inputs import clusters_in
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
@@ -13,12 +15,15 @@ from gpuwaste.ledger.store import Store, hour_folder
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from gpuwaste.ledger.inputs import InputStore
 
 __all__ = ["hour_file", "read_ledger", "update_hour"]
+
+_READERS = 8
+"""Files read at once: they are small, and an object store answers each after a while."""
 
 
 def hour_file(cluster: str, hour: datetime) -> str:
@@ -32,7 +37,7 @@ def update_hour(inputs: InputStore, store: Store, hour: datetime, rules: HourRul
     Returns:
         The new hour, or None where the file was up to date.
     """
-    loaded = inputs.load(hour)
+    loaded = inputs.load(hour, columns=COMPUTED_FROM)
     expected = {b"input_hash": loaded.input_hash().encode(), b"team_rules_hash": rules.teams.hash().encode()}
     name = hour_file(inputs.cluster, hour)
     try:
@@ -47,22 +52,42 @@ def update_hour(inputs: InputStore, store: Store, hour: datetime, rules: HourRul
     return built
 
 
-def read_ledger(store: Store, *, start: datetime, end: datetime, clusters: Iterable[str] | None = None) -> pa.Table:
+def read_ledger(
+    store: Store,
+    *,
+    start: datetime,
+    end: datetime,
+    clusters: Iterable[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
     """All rows of the hours in [start, end), of all clusters or those named, in the order of the key.
+
+    Args:
+        store: where the ledger lies.
+        start: the first hour.
+        end: the first hour that is not read.
+        clusters: whose rows; None for all.
+        columns: which columns, their texts encoded as dictionaries; None for all, as LEDGER_SCHEMA has them.
 
     Raises:
         InputError: a file has other columns than the ledger.
     """
     wanted = None if clusters is None else set(clusters)
-    tables = []
-    for cluster, hours in clusters_in(store, "ledger").items():
-        if wanted is not None and cluster not in wanted:
-            continue
-        for hour in hours:
-            if start <= hour < end:
-                name = hour_file(cluster, hour)
-                table = store.read_table(name).replace_schema_metadata(LEDGER_SCHEMA.metadata)
-                if table.schema != LEDGER_SCHEMA:
-                    raise InputError("its columns are not those of the ledger", where=f"{store.root}/{name}")
-                tables.append(table)
-    return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table()
+    names = [
+        hour_file(cluster, hour)
+        for cluster, hours in clusters_in(store, "ledger").items()
+        if wanted is None or cluster in wanted
+        for hour in hours
+        if start <= hour < end
+    ]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read") as readers:
+        tables = list(readers.map(lambda name: _read_hour(store, name, columns), names))
+    return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table().select(columns or LEDGER_SCHEMA.names)
+
+
+def _read_hour(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
+    texts = [column for column in columns or () if pa.types.is_string(LEDGER_SCHEMA.field(column).type)]
+    table, schema = store.read_columns(name, columns, dictionaries=texts, threads=False)
+    if schema != LEDGER_SCHEMA.remove_metadata():
+        raise InputError("its columns are not those of the ledger", where=f"{store.root}/{name}")
+    return table.replace_schema_metadata(LEDGER_SCHEMA.metadata)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["apportion_groups", "apportion_ratios", "mul_div"]
+__all__ = ["apportion_groups", "apportion_ratios", "mul_div", "share_of"]
 
 _SPLIT_BITS = 18
 _MAX_FACTOR = 1 << 36
@@ -84,6 +84,20 @@ def apportion_groups(
     quota[order] += rank < left[sorted_of]
     parts[live] = quota
     return parts
+
+
+def share_of(part: NDArray[np.int64], whole: NDArray[np.int64], scale: int) -> NDArray[np.int64]:
+    """⌊part × scale / whole⌋ without leaving int64, 0 where the whole is 0.
+
+    Args:
+        part: int64, 0 ≤ part.
+        whole: int64, 0 ≤ whole < 2⁶³ / scale.
+        scale: such as 1 000 000 for millionths.
+    """
+    divisor = np.maximum(whole, 1)
+    quotient, rest = np.divmod(part, divisor)
+    share: NDArray[np.int64] = np.where(whole > 0, quotient * scale + rest * scale // divisor, 0)
+    return share
 
 
 def apportion_ratios(weights: Sequence[int], *, scale: int) -> list[Decimal]:

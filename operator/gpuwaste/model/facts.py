@@ -8,7 +8,7 @@ moment somebody looked: two operators that saw the same cluster store the same f
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime  # noqa: TC003 (dataclass fields are inspected)
 from typing import Any, Literal, get_args
 
@@ -180,6 +180,9 @@ _DATA_OF: dict[str, type[Any]] = {
 }
 
 
+_write_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """One line of `facts.jsonl`: `data` held for `uid` from `valid_from` to before `valid_to` (None: still)."""
@@ -201,18 +204,29 @@ class Fact:
 
     def to_json(self) -> str:
         """One canonical line: keys sorted, times in UTC with `Z`."""
-        return json.dumps(
+        return _write_json(
             {
                 "kind": self.kind,
                 "uid": self.uid,
                 "valid_from": format_time(self.valid_from),
                 "valid_to": None if self.valid_to is None else format_time(self.valid_to),
-                "data": asdict(self.data),
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
+                "data": _plain(self.data),
+            }
         )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of frozen data, without the copies that `asdict` makes of every text and mapping."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    names = _NAMES_OF.get(type(value))
+    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
+
+
+_NAMES_OF: dict[type[Any], tuple[str, ...]] = {
+    kind: tuple(one.name for one in fields(kind))
+    for kind in (*_DATA_OF.values(), OwnerRef, ContainerRequest, MigInstanceData)
+}
 
 
 def _owner(value: Any) -> OwnerRef | None:

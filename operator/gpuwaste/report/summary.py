@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
+from gpuwaste.ledger.schema import AMOUNT_COLUMNS
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import HOUR
 from gpuwaste.report.totals import Totals
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["GROUPINGS", "Group", "Grouping", "Origin", "PriceUse", "Summary", "group_rows", "summarize"]
+__all__ = [
+    "GROUPINGS",
+    "Group",
+    "Grouping",
+    "Origin",
+    "PriceUse",
+    "Summary",
+    "group_rows",
+    "summarize",
+    "summed_columns",
+]
 
 Grouping = Literal["team", "namespace", "workload", "pool", "hour", "cluster"]
 GROUPINGS: dict[Grouping, tuple[str, ...]] = {
@@ -34,6 +45,13 @@ GROUPINGS: dict[Grouping, tuple[str, ...]] = {
     "cluster": ("cluster",),
 }
 """The ledger's columns by which each grouping sums. Empty names are parts that nobody holds."""
+
+_SUMMED = ("row_kind", "resource", *AMOUNT_COLUMNS, "effective_unit_cost", "currency", "coverage_ppm")
+
+
+def summed_columns(by: Grouping) -> tuple[str, ...]:
+    """The columns of the ledger that `group_rows` reads."""
+    return (*GROUPINGS[by], *_SUMMED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +145,7 @@ def group_rows(ledger: pa.Table, by: Grouping) -> tuple[Group, ...]:
     """Sums by one grouping: hours by time, all others dearest waste first.
 
     Args:
-        ledger: rows of LEDGER_SCHEMA.
+        ledger: rows of LEDGER_SCHEMA, its `summed_columns` at least.
         by: the grouping.
     """
     with _opened(ledger) as connection:

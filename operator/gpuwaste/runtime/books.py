@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.activity import ACTIVITY_COLUMNS, PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.hour import HourRules, build_hour
 from gpuwaste.ledger.inputs import clusters_in
@@ -34,6 +35,7 @@ _FACTS_HORIZON = timedelta(hours=24)
 """As long as a deleted pod is remembered: older hours keep the facts they were given."""
 _HOURS_A_PASS = 6
 _ACTIVITY_HOURS = 24
+_TIMES = ("journal_id", "seq", "window_start_ns", "window_ns")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class Books:
             if hour + HOUR <= now:
                 self._write(hour)
             elif through is not None and through > hour:
-                built = build_hour(self.inputs.load(hour), self.rules, through=through)
+                built = build_hour(self.inputs.load(hour, columns=COMPUTED_FROM), self.rules, through=through)
                 self._running[hour] = built.table
                 self.findings[hour] = built.findings
             self.dirty.discard(hour)
@@ -160,7 +162,7 @@ class Books:
         stored = set(self.inputs.hours())
         for hour in wanted:
             if hour in stored and hour not in self._activity:
-                self._activity[hour] = pod_activity(self.inputs.load(hour).windows)
+                self._activity[hour] = pod_activity(self.inputs.load(hour, columns=ACTIVITY_COLUMNS).windows)
         for old in [hour for hour in self._activity if hour < wanted[-1]]:
             del self._activity[old]
         return merge_activity(self._activity[hour] for hour in sorted(self._activity))
@@ -170,7 +172,7 @@ class Books:
         hours = self.inputs.hours()
         if not hours:
             return None
-        windows = self.inputs.load(hours[-1]).windows
+        windows = self.inputs.load(hours[-1], columns=_TIMES).windows
         if not windows.num_rows:
             return None
         ends = pc.max(pc.add(windows["window_start_ns"], windows["window_ns"])).as_py()
