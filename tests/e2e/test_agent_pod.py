@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cluster.errors import MissingToolsError
 from tests.cluster.nodes.gpus import LOAD_IMAGE, GpuNodes
-from tests.cluster.nodes.pods import pod, wait_for_pod
+from tests.cluster.nodes.pods import claim_template, pod, wait_for_pod
 from tests.cluster.pytest_support import reporter, skip_or_fail
 from tests.e2e.product import NAMESPACE, WINDOW_SECONDS, install, product_scenario, usage
+from tests.sim.dra.slices import DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,8 @@ def product(node_cluster: NodeCluster, pytestconfig: pytest.Config) -> GpuNodes:
 @pytest.fixture(autouse=True)
 def _no_pods_left(node_cluster: NodeCluster, product: GpuNodes) -> Iterator[None]:
     yield
-    node_cluster.access.kubectl("delete", "pods", "--all", "--now", "--wait", timeout_seconds=60)
+    kinds = "pods,resourceclaims,resourceclaimtemplates"
+    node_cluster.access.kubectl("delete", kinds, "--all", "--now", "--wait", timeout_seconds=60)
 
 
 def started(cluster: NodeCluster, name: str, load: str, *, resource: str, node: str) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def seconds(windows: list[dict[str, Any]], figure: str) -> float:
     return sum(values) / len(values) / (WINDOW_SECONDS * _NS)
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(240, func_only=True)
 def test_a_pod_with_a_whole_gpu(node_cluster: NodeCluster, product: GpuNodes) -> None:
     access = node_cluster.access
@@ -83,6 +86,31 @@ def test_pods_with_mig_instances(node_cluster: NodeCluster, product: GpuNodes) -
         assert seconds(windows, "sm") == pytest.approx(duty * width, rel=0.02), profile
         # Its own activity tells the instance's duty.
         assert seconds(windows, "duty") == pytest.approx(duty, rel=0.02), profile
+
+
+@pytest.mark.timeout(240, func_only=True)
+def test_pods_with_resource_claims(node_cluster: NodeCluster, product: GpuNodes) -> None:
+    access, node = node_cluster.access, "gpu-node-0"
+    product.start_dra(node_cluster.node(node))
+    try:
+        loads = {"claims-gpu": ("gpu", 0.8, 0.25), "claims-slice": ("mig", 0.4, 0.75)}
+        for name, (kind, duty, width) in loads.items():
+            chosen = f"device.attributes['{DRIVER}'].profile == '2g.20gb'" if kind == "mig" else None
+            access.apply(claim_template(kind, device_class=f"{kind}.nvidia.com", expression=chosen))
+            load = [f"{duty}:{width}:500"]
+            access.apply(pod(name, claims={"device": kind}, image=LOAD_IMAGE, args=load, node=node))
+        for name, (_, duty, width) in loads.items():
+            running = wait_for_pod(access, name)
+            windows = usage(node_cluster, node, name, windows=2)
+            assert {each["pod_uid"] for each in windows} == {running["metadata"]["uid"]}
+            claim = running["status"]["resourceClaimStatuses"][0]["resourceClaimName"]
+            assert {each["claim"] for each in windows} == {f"default/{claim}"}
+            assert seconds(windows, "duty") == pytest.approx(duty, rel=0.02), name
+            assert seconds(windows, "sm") == pytest.approx(duty * width, rel=0.02), name
+        # The kubelet has the driver take its claims back: it has to be there still.
+        access.kubectl("delete", "pods", "--all", "--now", "--wait", timeout_seconds=60)
+    finally:
+        product.stop("dra", node_cluster.node(node))
 
 
 @pytest.mark.timeout(240, func_only=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cluster.nodes.example import example_scenario
 from tests.cluster.nodes.gpus import GpuNodes
-from tests.cluster.nodes.pods import pod, wait_for_pod
+from tests.cluster.nodes.pods import claim_template, container_environment, container_pid, pod, wait_for_pod
 from tests.sim.dra.slices import DRIVER, devices
 
 if TYPE_CHECKING:
@@ -41,18 +42,6 @@ def eventually(look: Callable[[], object], wanted: object, *, deadline_seconds: 
     assert found == wanted
 
 
-def template(name: str, *, device_class: str, expression: str | None = None, count: int = 1) -> dict[str, Any]:
-    exactly: dict[str, Any] = {"deviceClassName": device_class, "count": count}
-    if expression is not None:
-        exactly["selectors"] = [{"cel": {"expression": expression}}]
-    return {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceClaimTemplate",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}},
-    }
-
-
 def allocated(access: ControlPlane, running: dict[str, Any]) -> list[tuple[str, str]]:
     """Pool and device of each result of a pod's only claim."""
     name = running["status"]["resourceClaimStatuses"][0]["resourceClaimName"]
@@ -64,16 +53,29 @@ def allocated(access: ControlPlane, running: dict[str, Any]) -> list[tuple[str, 
 def test_a_claim_gets_the_mig_instance_it_selects(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
     access = node_cluster.access
     chosen = f"device.attributes['{DRIVER}'].profile == '2g.20gb'"
-    access.apply(template("slice", device_class="mig.nvidia.com", expression=chosen), pod("p", claims={"g": "slice"}))
+    access.apply(
+        claim_template("slice", device_class="mig.nvidia.com", expression=chosen), pod("p", claims={"g": "slice"})
+    )
     running = wait_for_pod(access, "p")
     assert allocated(access, running) == [("gpu-node-0", "gpu-1-mig-2g20gb-14-4")]
+    instance = example_scenario().node("gpu-node-0").gpus[1].mig[1]
+    # What the driver wrote for the container runtime has arrived, and nobody else's is seen.
+    assert container_environment(running)["NVIDIA_VISIBLE_DEVICES"] == instance.uuid
+    root = Path(f"/proc/{container_pid(running)}/root")
+    assert (root / "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1").exists()
+    cdi = node_cluster.node("gpu-node-0").cdi_folder
+    assert len(list(cdi.glob("*.json"))) == 1
+    access.kubectl("delete", "pod", "p", "--now", "--wait")
+    eventually(lambda: list(cdi.iterdir()), [])
 
 
 def test_a_claim_for_several_gpus_gets_different_ones(gpus: GpuNodes, node_cluster: NodeCluster) -> None:
     access = node_cluster.access
-    access.apply(template("three", device_class="gpu.nvidia.com", count=3), pod("p", claims={"g": "three"}))
-    results = allocated(access, wait_for_pod(access, "p"))
+    access.apply(claim_template("three", device_class="gpu.nvidia.com", count=3), pod("p", claims={"g": "three"}))
+    running = wait_for_pod(access, "p")
+    results = allocated(access, running)
     assert len(set(results)) == 3
+    assert len(set(container_environment(running)["NVIDIA_VISIBLE_DEVICES"].split(","))) == 3
     assert {pool for pool, _ in results} == {"gpu-node-1"}
 
 
@@ -98,5 +100,5 @@ def test_slices_are_published_again_for_a_new_kubelet(gpus: GpuNodes, node_clust
         return any(one["metadata"]["name"] == name and one["metadata"]["uid"] != before for one in found)
 
     eventually(is_new, wanted=True)
-    access.apply(template("one", device_class="gpu.nvidia.com"), pod("p", node=node.name, claims={"g": "one"}))
+    access.apply(claim_template("one", device_class="gpu.nvidia.com"), pod("p", node=node.name, claims={"g": "one"}))
     wait_for_pod(access, "p")

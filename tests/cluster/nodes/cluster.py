@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.cluster.containerd import find_containerd
 from tests.cluster.control_plane import SERVICE_ADDRESS, running_control_plane, wait_for_controllers
 from tests.cluster.errors import ClusterError, MissingToolsError
 from tests.cluster.nodes.cgroups import remove_cgroups
 from tests.cluster.nodes.commands import command
 from tests.cluster.nodes.images import pause_archive
 from tests.cluster.nodes.network import HOST_ADDRESS, MOST_NODES, connect, make_bridge, remove_network
-from tests.cluster.nodes.node import Node, start_node
+from tests.cluster.nodes.node import SEARCHED, Node, start_node
 from tests.cluster.processes import Supervisor, wait_until
 from tests.cluster.programs import find_binaries
 
@@ -31,9 +32,8 @@ __all__ = ["NodeCluster", "clean", "running_nodes"]
 _LOCK = Path("/run/gpuwaste-nodes.lock")
 _KUBELET_FOLDER = Path("/var/lib/kubelet")  # only a place to mount on
 _READY_SECONDS = 90.0
-_PROGRAMS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "unshare", "sysctl", "gcc", "make")
+_PROGRAMS = ("runc", "ip", "iptables", "nsenter", "unshare", "sysctl", "gcc", "make")
 _CNI_PROGRAMS = ("ptp", "host-local", "loopback")
-_SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,7 @@ def running_nodes(
     binaries = find_binaries(controllers=True, nodes=True, environment=os.environ, report=report)
     if binaries.kubelet is None:
         raise ClusterError("the kubelet is missing")
+    containerd = find_containerd(environment=os.environ, report=report)
     archives = [pause_archive(os.environ)]
     with _alone():
         make_bridge()
@@ -92,6 +93,7 @@ def running_nodes(
                         access=access,
                         network=network,
                         kubelet=binaries.kubelet,
+                        containerd=containerd,
                         archives=archives,
                         labels=labels[number] if number < len(labels) else {},
                         supervisor=supervisor,
@@ -122,7 +124,7 @@ def _check_machine(count: int) -> None:
         raise ClusterError(f"a test cluster has 1 to {MOST_NODES} nodes, not {count}")
     if os.uname().sysname != "Linux" or os.geteuid() != 0:
         raise MissingToolsError("test nodes need root on Linux: run as root")
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=_SEARCHED) is None]
+    missing = [name for name in _PROGRAMS if shutil.which(name, path=SEARCHED) is None]
     missing += [f"/usr/lib/cni/{name}" for name in _CNI_PROGRAMS if not Path("/usr/lib/cni", name).exists()]
     if missing:
         raise MissingToolsError(f"test nodes need {', '.join(missing)}: run `make deps`, or see tests/apt.txt")

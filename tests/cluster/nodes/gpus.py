@@ -119,9 +119,7 @@ class GpuNodes:
     def start_plugin(self, node: Node) -> None:
         """Start the device plugin of one node."""
         flags = ["--kubelet-folder", str(node.kubelet_folder), "--default-config", "default"]
-        mounts = [f"--mount={self.driver}/{_LIBRARY}:/usr/lib/x86_64-linux-gnu/{_LIBRARY}"]
-        mounts += [f"--mount={_state_of(node)}:{_STATE}:rw"]
-        self._start("deviceplugin", node, *flags, *mounts)
+        self._start("deviceplugin", node, *flags, *self._mounts(node))
 
     def start_mig_manager(self, node: Node, *, wait_seconds: float = 300.0, with_reboot: bool = False) -> None:
         """Start the mig-manager of one node; daemons have `wait_seconds` to go before it gives up."""
@@ -133,7 +131,15 @@ class GpuNodes:
     def start_dra(self, node: Node) -> None:
         """Start the DRA driver of one node, beside or instead of its device plugin."""
         self._cluster.access.apply(*device_classes())
-        self._start("dra", node, "--kubelet-folder", node.kubelet_folder)
+        flags = ["--kubelet-folder", str(node.kubelet_folder), "--cdi-folder", str(node.cdi_folder)]
+        self._start("dra", node, *flags, *self._mounts(node))
+
+    def _mounts(self, node: Node) -> list[str]:
+        """What containers with a GPU of the node find: the driver's library, and its GPUs."""
+        return [
+            f"--mount={self.driver}/{_LIBRARY}:/usr/lib/x86_64-linux-gnu/{_LIBRARY}",
+            f"--mount={_state_of(node)}:{_STATE}:rw",
+        ]
 
     def driver_environment(self, node: Node) -> dict[str, str]:
         """What a program on the host needs in its environment so that NVML answers for a node."""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tests.cluster.nodes.network import NodeNetwork
     from tests.cluster.processes import Child, Supervisor
 
-__all__ = ["Node", "start_node"]
+__all__ = ["SEARCHED", "Node", "start_node"]
+
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _KUBELET_FOLDER = Path("/var/lib/kubelet")
 _CNI_PROGRAMS = Path("/usr/lib/cni")
@@ -46,12 +48,14 @@ class Node:
         folder: where all its files lie, seen from the host.
         network: its addresses.
         init: the process that, when it ends, takes the whole node with it.
+        ctr: the program that asks the node's containerd.
     """
 
     name: str
     folder: Path
     network: NodeNetwork
     init: Child
+    ctr: Path
 
     @property
     def kubelet_folder(self) -> Path:
@@ -63,6 +67,11 @@ class Node:
         """The socket of the node's containerd."""
         return self.folder / "containerd.sock"
 
+    @property
+    def cdi_folder(self) -> Path:
+        """What the node sees as /run/cdi, where drivers write what containers with their devices get."""
+        return self.folder / "cdi"
+
     def inside(self, *argv: str | Path) -> list[str]:
         """The command that runs `argv` inside the node."""
         unshare = self.init.process.pid
@@ -73,7 +82,7 @@ class Node:
 
     def import_image(self, archive: Path) -> list[str]:
         """The command that makes the images of an archive known to the node."""
-        return [*_ctr(self.containerd_socket), "images", "import", str(archive)]
+        return [*_ctr(self.ctr, self.containerd_socket), "images", "import", str(archive)]
 
 
 def start_node(
@@ -82,14 +91,26 @@ def start_node(
     access: ControlPlane,
     network: NodeNetwork,
     kubelet: Path,
+    containerd: Path,
     archives: Sequence[Path],
     labels: Mapping[str, str],
     supervisor: Supervisor,
 ) -> Node:
-    """Start node `number` as `gpu-node-<number>`; it registers itself with the API server of `access`."""
+    """Start node `number` as `gpu-node-<number>`; it registers itself with the API server of `access`.
+
+    Args:
+        number: which node.
+        access: the control plane.
+        network: the node's addresses.
+        kubelet: the program.
+        containerd: the folder of containerd's programs.
+        archives: images that it has from the beginning.
+        labels: of the node.
+        supervisor: takes care of the node's first process.
+    """
     name = f"gpu-node-{number}"
     folder = access.folder / f"n{number}"
-    for part in ("kubelet", "log", "cni", "cni-state", "kernel", "containerd"):
+    for part in ("kubelet", "log", "cni", "cni-state", "cdi", "kernel", "containerd"):
         (folder / part).mkdir(parents=True)
     (folder / "containerd.toml").write_text(_containerd_config(folder))
     (folder / "cni" / "10-pods.conflist").write_text(json.dumps(_cni_config(folder, network), indent=1))
@@ -101,7 +122,7 @@ def start_node(
     flags += ["--node-labels=" + ",".join(f"{key}={value}" for key, value in labels.items())]
     lines = [f"echo 0 > {entrance}" for entrance in make_cgroups(number)]
     lines += _mount_lines(folder)
-    lines += _daemon_lines(folder, kubelet_command=[str(kubelet), *flags], archives=archives)
+    lines += _daemon_lines(folder, ctr=containerd / "ctr", kubelet_command=[str(kubelet), *flags], archives=archives)
     script = folder / "init.sh"
     script.write_text("\n".join(["set -eu", *lines, "wait", ""]))
     # `ip netns exec` would mount /sys afresh and hide the control groups.
@@ -109,36 +130,37 @@ def start_node(
     init = supervisor.start(
         name,
         [*argv, "--mount-proc", "bash", script],
-        environment={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
+        # containerd finds its shim there; runc is the machine's.
+        environment={"PATH": f"{containerd}:{SEARCHED}", "HOME": "/root"},
         folder=folder,
         # unshare holds other signals back while its child lives.
         end_by=signal.SIGKILL,
     )
-    return Node(name=name, folder=folder, network=network, init=init)
+    return Node(name=name, folder=folder, network=network, init=init, ctr=containerd / "ctr")
 
 
-def _ctr(socket: Path) -> list[str]:
-    return ["ctr", "--address", str(socket), "--namespace", "k8s.io"]
+def _ctr(program: Path, socket: Path) -> list[str]:
+    return [str(program), "--address", str(socket), "--namespace", "k8s.io"]
 
 
 def _containerd_config(folder: Path) -> str:
-    cri = 'plugins."io.containerd.grpc.v1.cri"'
-    return f"""version = 2
+    images, runtime = (f'plugins."io.containerd.cri.v1.{part}"' for part in ("images", "runtime"))
+    return f"""version = 3
 root = "{folder}/containerd/root"
 state = "{folder}/containerd/state"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper"]
 [grpc]
 address = "{folder}/containerd.sock"
-[{cri}]
-sandbox_image = "{PAUSE_IMAGE}"
+[{images}]
+snapshotter = "overlayfs"
+[{images}.pinned_images]
+sandbox = "{PAUSE_IMAGE}"
+[{runtime}]
 # Lowering a score needs CAP_SYS_RESOURCE, which a container or a small machine may not give.
 restrict_oom_score_adj = true
-[{cri}.containerd]
-snapshotter = "overlayfs"
-[{cri}.containerd.runtimes.runc]
+[{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{cri}.cni]
-bin_dir = "{_CNI_PROGRAMS}"
+[{runtime}.cni]
+bin_dirs = ["{_CNI_PROGRAMS}"]
 conf_dir = "{folder}/cni"
 """
 
@@ -206,19 +228,21 @@ def _mount_lines(folder: Path) -> list[str]:
         # Hides the sockets of the host's own daemons too.
         "mount -t tmpfs tmpfs /run",
         "mkdir -p /run/netns /run/containerd /run/cdi /run/nri /run/lock",
+        # The DRA driver stands outside the node.
+        shlex.join(["mount", "--bind", str(folder / "cdi"), "/run/cdi"]),
     ]
 
 
-def _daemon_lines(folder: Path, *, kubelet_command: Sequence[str], archives: Sequence[Path]) -> list[str]:
+def _daemon_lines(folder: Path, *, ctr: Path, kubelet_command: Sequence[str], archives: Sequence[Path]) -> list[str]:
     """Shell commands that start the daemons; one that ends is started again, as systemd would."""
 
     def kept_running(argv: Sequence[str], log: str) -> str:
         return f"(while true; do {shlex.join(argv)} || true; sleep 1; done > {shlex.quote(f'{folder}/{log}')} 2>&1) &"
 
-    ctr = shlex.join(_ctr(folder / "containerd.sock"))
+    ask = shlex.join(_ctr(ctr, folder / "containerd.sock"))
     return [
         kept_running(["containerd", "--config", f"{folder}/containerd.toml"], "containerd.log"),
-        f"for attempt in $(seq 200); do {ctr} version > /dev/null 2>&1 && break; sleep 0.05; done",
-        *(f"{ctr} images import {shlex.quote(str(file))}" for file in archives),
+        f"for attempt in $(seq 200); do {ask} version > /dev/null 2>&1 && break; sleep 0.05; done",
+        *(f"{ask} images import {shlex.quote(str(file))}" for file in archives),
         kept_running(kubelet_command, "kubelet.log"),
     ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.access import ControlPlane
 
-__all__ = ["container_environment", "container_pid", "pod", "wait_for_pod"]
+__all__ = ["claim_template", "container_environment", "container_pid", "pod", "wait_for_pod"]
 
 _POLL_SECONDS = 0.1
 
@@ -52,6 +52,26 @@ def pod(
     if node is not None:
         spec["nodeSelector"] = {"kubernetes.io/hostname": node}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def claim_template(name: str, *, device_class: str, expression: str | None = None, count: int = 1) -> dict[str, Any]:
+    """A ResourceClaimTemplate for pods' `claims`.
+
+    Args:
+        name: its name.
+        device_class: what kind of device.
+        expression: a CEL expression that the device has to meet.
+        count: how many of them.
+    """
+    exactly: dict[str, Any] = {"deviceClassName": device_class, "count": count}
+    if expression is not None:
+        exactly["selectors"] = [{"cel": {"expression": expression}}]
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}},
+    }
 
 
 def wait_for_pod(

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
+from tests.sim.deviceplugin.service import Mount
 from tests.sim.dra.driver import DraDriver
 from tests.sim.hardware import Hardware
 from tests.sim.node_api import NodeApi
@@ -23,12 +24,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--node", required=True)
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
+    parser.add_argument("--cdi-folder", type=Path, required=True, help="what the container runtime sees as /run/cdi")
+    parser.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER[:rw]")
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     driver = DraDriver(
         api=NodeApi(flags.kubeconfig, flags.node),
         hardware=Hardware(),
         kubelet_folder=flags.kubelet_folder,
+        cdi_folder=flags.cdi_folder,
+        mounts=[Mount(*mount.split(":")) for mount in flags.mount],
     )
     ending = threading.Event()
     for asked in (signal.SIGTERM, signal.SIGINT):

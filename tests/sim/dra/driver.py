@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
+from tests.sim.dra.cdi import CDI_KIND, cdi_name, cdi_spec
 from tests.sim.dra.slices import DRIVER, devices, resource_slice
 from tests.sim.kubelet_api import dra_pb2, registration_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.sim.deviceplugin.service import Mount
     from tests.sim.hardware import Hardware
 
 __all__ = ["ClaimApi", "DraDriver"]
@@ -56,10 +60,16 @@ class DraDriver:
         api: the node, claims and slices.
         hardware: the node's GPUs.
         kubelet_folder: what the kubelet sees as /var/lib/kubelet.
+        cdi_folder: what the container runtime sees as /run/cdi.
+        mounts: what every container with a claim finds.
     """
 
-    def __init__(self, *, api: ClaimApi, hardware: Hardware, kubelet_folder: Path) -> None:
+    def __init__(
+        self, *, api: ClaimApi, hardware: Hardware, kubelet_folder: Path, cdi_folder: Path, mounts: Sequence[Mount]
+    ) -> None:
         self._api = api
+        self._cdi_folder = cdi_folder
+        self._mounts = mounts
         self._hardware = hardware
         self._plugin_socket = kubelet_folder / "plugins" / DRIVER / "dra.sock"
         self._registration_socket = kubelet_folder / "plugins_registry" / f"{DRIVER}-reg.sock"
@@ -138,23 +148,33 @@ class DraDriver:
         claim = self._api.claim(wanted.namespace, wanted.name)
         if claim is None or claim["metadata"]["uid"] != wanted.uid:
             return dra_pb2.Prepared.Result(error=f"claim {wanted.namespace}/{wanted.name} is gone or another")
-        there = {device["name"] for device in devices(self._hardware.gpus())}
+        there = {device["name"]: device for device in devices(self._hardware.gpus())}
         results = claim.get("status", {}).get("allocation", {}).get("devices", {}).get("results", ())
         own = [result for result in results if result["driver"] == DRIVER]
-        missing = sorted({result["device"] for result in own} - there)
+        missing = sorted({result["device"] for result in own} - there.keys())
         if missing:
             return dra_pb2.Prepared.Result(error=f"no such device here: {', '.join(missing)}")
+        uuids = {result["device"]: there[result["device"]]["attributes"]["uuid"]["string"] for result in own}
+        # Renamed into place: the runtime watches the folder.
+        draft = self._cdi_folder / f".{wanted.uid}"
+        draft.write_text(json.dumps(cdi_spec(wanted.uid, uuids, self._mounts)))
+        draft.rename(self._cdi_file(wanted.uid))
         return dra_pb2.Prepared.Result(
             devices=[
                 dra_pb2.Device(
                     requests=[result["request"]],
                     pool=result["pool"],
                     device=result["device"],
-                    cdi_ids=[f"k8s.{DRIVER}/claim={wanted.uid}-{result['device']}"],
+                    cdi_ids=[f"{CDI_KIND}={cdi_name(wanted.uid, result['device'])}"],
                 )
                 for result in own
             ]
         )
 
     def _unprepare(self, request: dra_pb2.Claims, _context: grpc.ServicerContext) -> dra_pb2.Unprepared:
+        for claim in request.claims:
+            self._cdi_file(claim.uid).unlink(missing_ok=True)
         return dra_pb2.Unprepared(claims={claim.uid: dra_pb2.Unprepared.Result() for claim in request.claims})
+
+    def _cdi_file(self, claim_uid: str) -> Path:
+        return self._cdi_folder / f"{CDI_KIND.replace('/', '-')}_{claim_uid}.json"
