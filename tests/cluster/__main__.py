@@ -56,6 +56,7 @@ def _hold(standing: Standing, *, nodes: bool) -> None:
     """Run a cluster until somebody ends this process."""
     running = _with_nodes() if nodes else running_control_plane(controllers=True, report=_say)
     with standing.claimed(), running as access:
+        _say(f"kubectl and helm lie in {access.kubectl_program.parent}")
         _announce(standing.publish(access.kubeconfig))
         try:
             signal.pause()
@@ -73,8 +74,9 @@ def _with_nodes() -> Iterator[ControlPlane]:
     with running_nodes(count=2, report=_say) as cluster:
         gpus = GpuNodes(cluster, example_scenario(), {})
         gpus.start()
+        gpus.import_load_image()
         cluster.access.apply(*example_workloads())
-        _say(f"its GPUs and their load are those of {gpus.scenario}")
+        _say(f"its GPUs are those of {gpus.scenario}, and change with it")
         yield cluster.access
 
 

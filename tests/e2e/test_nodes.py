@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from tests.cluster.control_plane import SERVICE_ADDRESS
 from tests.cluster.nodes.pods import container_environment, container_pid, pod, wait_for_pod
 
@@ -53,6 +54,15 @@ def test_a_pod_gets_a_gpu(gpu_nodes: GpuNodes, node_cluster: NodeCluster) -> Non
     visible = container_environment(running)["NVIDIA_VISIBLE_DEVICES"].split(",")
     assert len(set(visible)) == 2
     assert all(device.startswith("GPU-00000001-") for device in visible)
+
+
+def test_a_node_with_mig_tells_which_layouts_it_knows(gpu_nodes: GpuNodes, node_cluster: NodeCluster) -> None:
+    found = node_cluster.access.get("configmaps", "-n", "gpu-operator", "-l", "nvidia.com/node-name")["items"]
+    assert [each["metadata"]["name"] for each in found] == ["gpu-node-0-mig-config"]
+    layouts = yaml.safe_load(found[0]["data"]["config.yaml"])["mig-configs"]
+    assert {"all-disabled", "all-enabled", "all-balanced", "all-1g.10gb", "all-1g.10gb.me", "all-7g.80gb"} <= set(
+        layouts
+    )
 
 
 def test_a_pod_gets_a_mig_instance(gpu_nodes: GpuNodes, node_cluster: NodeCluster) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.nodes.gpus import a_gpu, an_instance
-from tests.cluster.nodes.images import PAUSE_IMAGE
+from tests.cluster.nodes.gpus import LOAD_IMAGE, a_gpu, an_instance
 
 from gpuwaste_agent.simulate.scenario import Scenario, ScenarioNode
 
@@ -26,12 +25,12 @@ def example_scenario() -> Scenario:
 
 
 def example_workloads() -> list[dict[str, Any]]:
-    """Two namespaces with Deployments that hold GPUs and MIG instances."""
+    """Two namespaces with Deployments that hold GPUs and MIG instances, and use them as `gpuwaste-load` is told."""
     wanted = [
-        ("team-vision", "trainer", "nvidia.com/gpu", 3),
-        ("team-vision", "labeler", "nvidia.com/mig-2g.20gb", 1),
-        ("team-search", "ranker", "nvidia.com/mig-3g.40gb", 1),
-        ("team-search", "notebook", "nvidia.com/gpu", 1),
+        ("team-vision", "trainer", "nvidia.com/gpu", 3, "0.85:0.6:9000"),
+        ("team-vision", "labeler", "nvidia.com/mig-2g.20gb", 1, "0.3:0.9:4000"),
+        ("team-search", "ranker", "nvidia.com/mig-3g.40gb", 1, "0.7:0.2:12000"),
+        ("team-search", "notebook", "nvidia.com/gpu", 1, "0.02:0.1:1500"),
     ]
     namespaces = dict.fromkeys(namespace for namespace, *_ in wanted)
     return [
@@ -40,10 +39,11 @@ def example_workloads() -> list[dict[str, Any]]:
     ]
 
 
-def _deployment(namespace: str, name: str, resource: str, replicas: int) -> dict[str, Any]:
+def _deployment(namespace: str, name: str, resource: str, replicas: int, load: str) -> dict[str, Any]:
     container = {
         "name": "main",
-        "image": PAUSE_IMAGE,
+        "image": LOAD_IMAGE,
+        "args": [load],
         "imagePullPolicy": "Never",
         "resources": {"limits": {resource: "1"}},
     }

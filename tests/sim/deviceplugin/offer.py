@@ -107,6 +107,8 @@ def labels(gpus: Sequence[ScenarioGpu], config: PluginConfig) -> dict[str, str]:
         "gpu.family": facts.architecture,
         "gpu.compute.major": major,
         "gpu.compute.minor": minor,
+        "gpu.mode": "compute",
+        "mps.capable": str(config.sharing == "mps").lower(),
         "mig.capable": str(facts.mig_capable).lower(),
         "mig.strategy": config.mig_strategy,
     }
@@ -114,8 +116,13 @@ def labels(gpus: Sequence[ScenarioGpu], config: PluginConfig) -> dict[str, str]:
         for profile, count in profiles.items():
             shape = facts.profile(profile)
             prefix = shape.resource_name.removeprefix("nvidia.com/")
+            shared = config.replicas.get(shape.resource_name, 1)
+            sms = facts.sm_count * shape.compute_slices // facts.compute_slices
             found[f"{prefix}.count"] = str(count)
+            found[f"{prefix}.product"] = f"{facts.nvml_names[0].replace(' ', '-')}-MIG-{profile.replace('+', '.')}"
             found[f"{prefix}.memory"] = str(int(facts.memory_mib * shape.weight))
-            found[f"{prefix}.replicas"] = str(config.replicas.get(shape.resource_name, 1))
+            found[f"{prefix}.multiprocessors"] = str(sms)
+            found[f"{prefix}.replicas"] = str(shared)
+            found[f"{prefix}.sharing-strategy"] = config.sharing if shared > 1 else "none"
             found[f"{prefix}.slices.gi"] = found[f"{prefix}.slices.ci"] = str(shape.compute_slices)
     return {f"nvidia.com/{name}": value for name, value in found.items()}

@@ -53,6 +53,10 @@ class NodeView(Protocol):
         """The node's pods."""
         ...
 
+    def apply(self, path: str, content: dict[str, Any], *, manager: str) -> None:
+        """Create or change the object at a path."""
+        ...
+
 
 @dataclass(slots=True)
 class _Change:
@@ -76,7 +80,8 @@ class MigManager:
     Args:
         api: the node and its pods.
         hardware: the node's GPUs.
-        config_map: namespace and name of the ConfigMap with mig-parted's file; without it one is made up.
+        config_map: namespace and name of the ConfigMap with mig-parted's file; without it one is made from the node's
+            GPUs and published as `<node>-mig-config` in the same namespace.
         plugin_gone: whether the device plugin has withdrawn its resources.
         pci_devices: PCI device ids by product, for device filters.
         wait_seconds: how long daemons have to go.
@@ -105,6 +110,7 @@ class MigManager:
         self._with_reboot = with_reboot
         self._clock_seconds = clock_seconds
         self._seen = ""
+        self._looked_for_file = False
         self._change: _Change | None = None
 
     def step(self) -> None:
@@ -112,23 +118,36 @@ class MigManager:
         node = self._api.node_object()
         labels = node["metadata"].get("labels", {})
         name = labels.get(CONFIG_LABEL, "")
+        if not self._looked_for_file:
+            self._publish_made_file(node["metadata"]["name"])
+            self._looked_for_file = True
         if name and name != self._seen and (self._change is None or self._change.wedged):
             self._seen = name
             self._begin(name, node)
         elif self._change is not None and not self._change.wedged:
             self._go_on(self._change)
 
-    def _file(self, gpus: Sequence[ScenarioGpu]) -> str:
-        """The configuration file that holds."""
-        given = (self._api.config_map(*self._config_map) or {}).get(_CONFIG_KEY)
-        return given or generated([gpu.facts for gpu in gpus if gpu.facts.mig_capable])
+    def _given(self) -> str:
+        """The configuration file that people gave, or nothing."""
+        return (self._api.config_map(*self._config_map) or {}).get(_CONFIG_KEY, "")
+
+    def _publish_made_file(self, node: str) -> None:
+        """Tell people which names there are where they gave no file."""
+        with self._hardware.opened() as hardware:
+            made = _made_file(hardware.gpus())
+        if self._given() or not made:
+            return
+        namespace, name = self._config_map[0], f"{node}-mig-config"
+        metadata = {"name": name, "namespace": namespace, "labels": {"nvidia.com/node-name": node}}
+        content = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {_CONFIG_KEY: made}}
+        self._api.apply(f"/api/v1/namespaces/{namespace}/configmaps/{name}", content, manager="mig-manager")
 
     def _begin(self, name: str, node: dict[str, Any]) -> None:
         self._change = None
         with self._hardware.opened() as hardware:
             gpus = hardware.gpus()
         try:
-            configs = parse_config(self._file(gpus))
+            configs = parse_config(self._given() or _made_file(gpus))
             wanted = wanted_layouts(configs[name], gpus, self._pci_devices)
         except (ConfigError, KeyError) as error:
             _log.error("configuration %s cannot be used: %s", name, error)
@@ -199,6 +218,12 @@ class MigManager:
 
 class _ModeError(Exception):
     """MIG mode cannot be turned on or off now."""
+
+
+def _made_file(gpus: Sequence[ScenarioGpu]) -> str:
+    """The configuration file made from what a node has; empty where no GPU has MIG."""
+    products = [gpu.facts for gpu in gpus if gpu.facts.mig_capable]
+    return generated(products) if products else ""
 
 
 def _layout(gpu: ScenarioGpu) -> Counter[str] | None:

@@ -53,6 +53,22 @@ def test_both_packages_hold_what_the_generator_writes():
         assert path.read_text() == text, f"{path.relative_to(ROOT)} is stale: run proto/generate_products.py"
 
 
+GEOMETRY = ROOT.parent / "shared" / "facts" / "mig_geometry.yaml"
+
+
+@pytest.mark.skipif(not GEOMETRY.exists(), reason="the shared folder with the published MIG geometry is not here")
+def test_geometry_is_the_published_one():
+    published = yaml.safe_load(GEOMETRY.read_text())
+    for name, row in published["products"].items():
+        layout = published["layouts"][row.pop("layout")]
+        product = PRODUCTS[name]
+        assert (product.axis_units, product.compute_slices) == (layout["memory_slices"], layout["compute_slices"])
+        for kind, shape in layout["profiles"].items():
+            found = product.profile(row[kind])
+            assert (found.compute_slices, found.memory_units) == (shape["compute"], shape["size"]), (name, kind)
+            assert (list(found.starts), found.max_count) == (shape["starts"], shape["max"]), (name, kind)
+
+
 EIGHT = [p for p in PRODUCTS.values() if p.axis_units == 8]
 
 

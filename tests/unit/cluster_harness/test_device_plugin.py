@@ -140,4 +140,7 @@ def test_labels_of_instances_under_the_mixed_strategy() -> None:
     assert found["nvidia.com/mig-1g.10gb.me.count"] == "1"
     assert found["nvidia.com/mig-3g.40gb.memory"] == "40960"
     assert found["nvidia.com/mig-3g.40gb.slices.gi"] == "3"
+    assert found["nvidia.com/mig-3g.40gb.product"] == "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb"
+    assert found["nvidia.com/mig-3g.40gb.multiprocessors"] == "46"
+    assert found["nvidia.com/mig-3g.40gb.sharing-strategy"] == "none"
     assert labels((), PluginConfig()) == {}
