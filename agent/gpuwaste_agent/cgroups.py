@@ -15,6 +15,8 @@ from gpuwaste_agent.holdings import ProcessOwner
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gpuwaste_agent.container_names import ContainerNames
+
 __all__ = ["CgroupOwners", "NoOwners", "parse_cgroup"]
 
 _UID = r"[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}"
@@ -43,8 +45,10 @@ def parse_cgroup(text: str) -> ProcessOwner | None:
 class CgroupOwners:
     """Resolves PIDs by the host's /proc; each new PID costs one read, whatever it says."""
 
-    def __init__(self, proc: Path) -> None:
+    def __init__(self, proc: Path, names: ContainerNames | None = None) -> None:
+        """Take the host's /proc, and who knows the names of containers."""
         self._proc = proc
+        self._names = names
         self._known: dict[int, ProcessOwner | None] = {}
         self.reads = 0
 
@@ -57,7 +61,10 @@ class CgroupOwners:
             except (FileNotFoundError, ProcessLookupError):
                 text = ""
             self._known[pid] = parse_cgroup(text)
-        return self._known[pid]
+        owner = self._known[pid]
+        if owner is None or self._names is None or not owner.container_id:
+            return owner
+        return owner._replace(container=self._names.name(owner.container_id))
 
     def forget(self, pid: int) -> None:
         """Drop a PID that ended: the kernel may use it again."""

@@ -123,6 +123,7 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     )
     node.add_argument("--proc", type=Path, default=Path("/proc"), metavar="DIR", help="/proc of the host")
     node.add_argument("--pod-logs", type=Path, default=Path("/var/log/pods"), metavar="DIR")
+    node.add_argument("--container-logs", type=Path, default=Path("/var/log/containers"), metavar="DIR")
     node.add_argument("--no-processes", action="store_true", help="do not attribute by process (needs no hostPID)")
     node.add_argument("--nvml-library", type=Path, metavar="FILE", help="libnvidia-ml.so.1 where it is not found")
     node.add_argument("--dcgm-exporter", default="", metavar="URL", help="/metrics of the node's own dcgm-exporter")
@@ -177,6 +178,7 @@ def _sources(args: argparse.Namespace) -> SourceSettings:
         pod_resources=args.pod_resources,
         proc=args.proc,
         pod_logs=args.pod_logs,
+        container_logs=args.container_logs,
         processes=not args.no_processes,
         nvml_library=args.nvml_library,
         dcgm_url=args.dcgm_exporter,

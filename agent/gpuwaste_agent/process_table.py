@@ -60,7 +60,7 @@ class ParentProcesses:
 
 
 class ProcessTable:
-    """Finds the container of every process; a process costs its resolver one question as long as it lives.
+    """Finds the container of every process, once as long as it lives and its parent's holders stay the same.
 
     Attributes:
         container_ids: Container ids that processes told, by the holder they belong to.
@@ -90,7 +90,8 @@ class ProcessTable:
             if pid in reading.mps_servers:
                 server_duty += sample.duty or 0.0
                 continue
-            owner = known[pid] if pid in known else self._resolve(pid, holders, window)
+            # Who was not found is looked for again: his name may not have been written down yet.
+            owner = known.get(pid) or self._resolve(pid, holders, window)
             owners[pid] = owner
             use = found.by_owner.get(owner)
             if use is None:

@@ -95,6 +95,7 @@ def _node_agent(
 
 def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts:
     from gpuwaste_agent.cgroups import CgroupOwners, NoOwners  # noqa: PLC0415 - not in a simulation
+    from gpuwaste_agent.container_names import ContainerNames  # noqa: PLC0415
     from gpuwaste_agent.nvml import RealNvml  # noqa: PLC0415
     from gpuwaste_agent.podresources import KubeletHoldings  # noqa: PLC0415
 
@@ -109,7 +110,8 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         scraper = DcgmScraper.of_url(sources.dcgm_url, every_seconds=sources.dcgm_seconds)
         scraper.start()
         nvml = DcgmNvml(driver, scraper)
-    owners: ProcessOwners = CgroupOwners(sources.proc) if sources.processes else NoOwners()
+    names = ContainerNames(sources.container_logs)
+    owners: ProcessOwners = CgroupOwners(sources.proc, names) if sources.processes else NoOwners()
     holdings = KubeletHoldings(
         socket=sources.pod_resources,
         pod_logs=sources.pod_logs,

@@ -39,6 +39,7 @@ class SourceSettings:
         pod_resources: The kubelet's PodResources socket.
         proc: /proc of the host.
         pod_logs: /var/log/pods of the host; it joins names to UIDs.
+        container_logs: /var/log/containers of the host; it joins names to container ids.
         processes: Attribute by process; needs the host's PID namespace.
         nvml_library: Path of libnvidia-ml.so.1 where the loader does not find it; None leaves it to the loader.
         kubelet_seconds: Time between two questions to the kubelet.
@@ -49,6 +50,7 @@ class SourceSettings:
     pod_resources: Path
     proc: Path
     pod_logs: Path
+    container_logs: Path
     processes: bool = True
     nvml_library: Path | None = None
     kubelet_seconds: float = 5.0

@@ -13,15 +13,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from tests.integration.agent.test_podresources import Kubelet
 from tests.sim.nvml.build import BuildError, built
-from tests.sim.nvml.change import apply_node, clients
+from tests.sim.nvml.change import apply_node, clients, register
 from tests.sim.nvml.state import create_state
 from tests.unit.agent.builders import SECOND, a_node, name_uid, process
 
 from gpuwaste_agent.journal import Journal
+from gpuwaste_agent.simulate.scenario import ScenarioLoad
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
 CONTAINER = "ab" * 32
@@ -258,6 +260,48 @@ def test_the_driver_is_let_go_at_once(running):
     process_.wait(timeout=10)
     assert time.monotonic() - began < 1.5
     assert process_.returncode == 0
+
+
+COUNTING = """
+import collections, json, sys
+folder, opened = sys.argv.pop(1), collections.Counter()
+def watch(event, args):
+    if event in ("open", "os.open", "os.listdir", "os.scandir", "os.readlink") and str(args[0]).startswith(folder):
+        opened[str(args[0])] += 1
+sys.addaudithook(watch)
+from gpuwaste_agent.main import main
+main()
+print(json.dumps(opened))
+"""
+
+
+def test_the_process_join_costs_one_read_of_proc_for_each_pid(node, tmp_path):
+    """Counted by the interpreter itself, over many readings; holders change, processes come and go."""
+    flags, environment, state, scenario, kubelet = node
+    proc = tmp_path / "proc"
+    words = [sys.executable, "-c", COUNTING, str(proc), *map(str, flags)]
+    agent = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = agent.stderr.readline()
+        assert "windows on port" in line, line + agent.stderr.read()
+        url = f"http://127.0.0.1:{line.split('windows on port ')[1].split(',')[0]}/v1/windows?limit=20000"
+        full_windows(url, 1)
+        for pid in range(200, 230):
+            register(state, pid, "GPU-0", ScenarioLoad(0, 0.01, 0.1, 10), until_s=state.now_ns() / SECOND + 2)
+            if pid % 2:
+                (proc / str(pid)).mkdir()
+                uid = scenario.containers[pid % 3].pod_uid
+                (proc / str(pid) / "cgroup").write_text(f"0::/kubepods/pod{uid}/{CONTAINER}\n")
+        kubelet.give("late", "nvidia.com/gpu", "GPU-0::1", container="c")
+        time.sleep(6)  # until the agent has asked the kubelet again
+        agent.send_signal(signal.SIGTERM)
+        out, _ = agent.communicate(timeout=10)
+    finally:
+        agent.kill()
+    reads = json.loads(out)
+    wanted = {proc / str(pid) / "cgroup" for pid in (*range(101, 107), *range(200, 230))}
+    assert {Path(path) for path in reads} == wanted
+    assert set(reads.values()) == {1}
 
 
 def test_the_doctor_names_what_cannot_be_read_and_why(node):

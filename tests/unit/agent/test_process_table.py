@@ -52,7 +52,7 @@ def test_a_living_process_is_resolved_once():
     rig = Rig(Owners({1: ProcessOwner("uid-web", "id1")}), WEB)
     for _ in range(5):
         uses = rig.read(sample(1), sample(2))
-    assert rig.owners.asked == [1, 2]
+    assert rig.owners.asked.count(1) == 1
     assert uses.by_owner[WEB].duty == 0.5
     assert uses.by_owner[None].memory_bytes == 100
     assert rig.table.container_ids == {WEB: "id1"}
