@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpuwaste import __version__
+from gpuwaste.cli.focus_periods import periods_command, publish_command, restate_command
 from gpuwaste.cli.stores import Day, open_ledger
 from gpuwaste.model.errors import InputError
 
@@ -24,7 +25,12 @@ _VERSIONS = click.Choice(["1.3", "1.4"])
 
 @click.group(name="focus")
 def focus() -> None:
-    """FOCUS cost records: write them from the ledger, or verify a file of any engine."""
+    """FOCUS cost records: write them from the ledger, close and restate them by period, or verify a file."""
+
+
+focus.add_command(publish_command)
+focus.add_command(restate_command)
+focus.add_command(periods_command)
 
 
 @focus.command(name="export")

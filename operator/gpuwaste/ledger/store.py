@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from gpuwaste.model.errors import InputError, UnreachableError
 from gpuwaste.model.units import format_time, hour_start, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
 __all__ = ["Store", "hour_folder", "open_store", "parse_hour_folder"]
@@ -26,6 +27,7 @@ __all__ = ["Store", "hour_folder", "open_store", "parse_hour_folder"]
 _SCHEMES = ("file", "s3", "gs", "gcs", "abfs", "abfss")
 _GCS_RETRY_SECONDS = 30
 """Its client would try for 15 minutes."""
+_CHUNK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Store:
     def write(self, name: str, data: bytes) -> None:
         """Replace a file atomically. When this returns, the bytes outlast a crash of the machine."""
         if self.is_local:
-            _write_durably(Path(self._path(name)), data)
+            _write_durably(Path(self._path(name)), [data])
             return
         try:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
@@ -93,12 +95,45 @@ class Store:
             where = f"{self.filesystem.type_name}://{self._path(name)}"
             raise UnreachableError(f"{where}: the store did not take the file: {_cause(error)}") from error
 
+    def write_file(self, name: str, source: Path) -> None:
+        """Replace a file atomically by one of this machine, of any size, as `write` does with bytes.
+
+        Raises:
+            UnreachableError: the store did not take the whole file; the old one stands.
+        """
+        if self.is_local:
+            with source.open("rb") as stream:
+                _write_durably(Path(self._path(name)), iter(lambda: stream.read(_CHUNK_BYTES), b""))
+            return
+        where = f"{self.filesystem.type_name}://{self._path(name)}"
+        try:
+            # A store shows an object once all its parts are there: what is broken off is never seen.
+            with source.open("rb") as stream, self.filesystem.open_output_stream(self._path(name)) as sink:
+                shutil.copyfileobj(stream, sink, _CHUNK_BYTES)
+            taken = self.filesystem.get_file_info(self._path(name)).size
+        except OSError as error:
+            raise UnreachableError(f"{where}: the store did not take the file: {_cause(error)}") from error
+        if taken != source.stat().st_size:
+            raise UnreachableError(f"{where}: the store took {taken} bytes of {source.stat().st_size}")
+
+    def size(self, name: str) -> int | None:
+        """The size of a file in bytes, or None where there is none."""
+        with self._reading(name, "cannot be read"):
+            info = self.filesystem.get_file_info(self._path(name))
+        return info.size if info.type == fs.FileType.File else None
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""
         try:
             self.filesystem.delete_file(self._path(name))
         except FileNotFoundError:
             return
+
+    def sweep(self, folder: str) -> None:
+        """Remove what killed writes left half-written in a folder; only its one writer may ask for this."""
+        if self.is_local:
+            for left in Path(self._path(folder)).glob(".*.*"):
+                left.unlink(missing_ok=True)
 
     def files(self, folder: str) -> list[str]:
         """Names of all files below a folder, relative to the root, sorted. Files half-written are not among them."""
@@ -175,12 +210,12 @@ def _cause(error: OSError) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write_durably(path: Path, chunks: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            stream.writelines(chunks)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -1,0 +1,221 @@
+"""What a period is made from: the ledger's hours in it, or the rows of a provider's bill, divided by the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuwaste.focus.ahead import ahead
+from gpuwaste.focus.bill import split_bill
+from gpuwaste.focus.bill_files import read_bill
+from gpuwaste.focus.export import LedgerDay
+from gpuwaste.focus.node_hours import collect_hours
+from gpuwaste.focus.periods import parse_period
+from gpuwaste.focus.split import Split, split_ledger
+from gpuwaste.ledger.store import parse_hour_folder
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.units import hours_between
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gpuwaste.focus.options import ExportOptions
+    from gpuwaste.focus.periods import Period
+    from gpuwaste.ledger.store import Store
+
+__all__ = ["BillSource", "Inputs", "LedgerSource", "Source"]
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a period would be made from now, without making it.
+
+    Attributes:
+        sha256: equal for equal ledger hours and bill; team rules are not in it, for a closed period keeps those it
+            was closed with.
+        rules_sha256: of the team rules that the hours were written by.
+        missing_hours: hours of the period, by cluster, that the ledger does not have.
+        clusters: names of the clusters in it.
+    """
+
+    sha256: str
+    rules_sha256: str
+    missing_hours: int
+    clusters: tuple[str, ...]
+
+
+class Source(Protocol):
+    """Gives the rows of periods."""
+
+    def hours(self) -> list[datetime]:
+        """The hours that have something to publish, oldest first."""
+        ...
+
+    def inputs(self, period: Period) -> Inputs | None:
+        """What a period would be made from, None where there is nothing."""
+        ...
+
+    def splits(self, period: Period, options: ExportOptions) -> Iterator[Split]:
+        """The rows of a period, in pieces of bounded size; the same inputs give the same rows in the same order."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class LedgerSource:
+    """Imputed charges of the ledger, a day at a time.
+
+    Attributes:
+        store: the root of the ledger, or the folder above it.
+        cluster: the one cluster to publish; empty for all.
+    """
+
+    store: Store
+    cluster: str = ""
+    _names: dict[datetime, list[tuple[str, str]]] | None = field(default=None)
+
+    def refresh(self) -> None:
+        """Look at the store again: hours may have come."""
+        self._names = None
+
+    def _found(self) -> dict[datetime, list[tuple[str, str]]]:
+        if self._names is None:
+            found: dict[datetime, list[tuple[str, str]]] = {}
+            for name in self.store.files(""):
+                place = parse_hour_folder(name)
+                parts = PurePosixPath(name).parts
+                if not place or "inputs" in parts or not name.endswith(".parquet"):
+                    continue
+                if not self.cluster or place[0] == self.cluster:
+                    found.setdefault(place[1], []).append((place[0], name))
+            self._names = {hour: sorted(names) for hour, names in sorted(found.items())}
+        return self._names
+
+    def hours(self) -> list[datetime]:
+        """See `Source.hours`."""
+        return list(self._found())
+
+    def inputs(self, period: Period) -> Inputs | None:
+        """See `Source.inputs`; reads the footers of the ledger's files, no rows."""
+        found = {hour: names for hour, names in self._found().items() if period.holds(hour)}
+        if not found:
+            return None
+        hashes, rules = [], set()
+        for names in found.values():
+            for cluster, name in names:
+                footer = self.store.table_metadata(name)
+                hashes.append([cluster, name.rpartition("/")[0], footer.get(b"input_hash", b"").decode()])
+                rules.add(footer.get(b"team_rules_hash", b"").decode())
+        clusters = sorted({cluster for names in found.values() for cluster, _ in names})
+        wanted = len(hours_between(period.start, period.end)) * len(clusters)
+        return Inputs(
+            sha256=_digest([[cluster, PurePosixPath(name).parts[-2:], text] for cluster, name, text in hashes]),
+            rules_sha256=_digest(sorted(rules)),
+            missing_hours=wanted - sum(len({cluster for cluster, _ in names}) for names in found.values()),
+            clusters=tuple(clusters),
+        )
+
+    def days(self, first: datetime, end: datetime) -> Iterator[LedgerDay]:
+        """The ledger of [first, end), a day at a time."""
+        hours = [hour for hour in self._found() if first <= hour < end]
+        for day, of_day in groupby(hours, key=lambda hour: hour.date()):
+            names = [item for hour in of_day for item in self._found()[hour]]
+            yield LedgerDay(
+                store=self.store,
+                day=day,
+                clusters=tuple(sorted({cluster for cluster, _ in names})),
+                names=tuple(name for _, name in names),
+                complete=False,
+            )
+
+    def splits(self, period: Period, options: ExportOptions) -> Iterator[Split]:
+        """See `Source.splits`."""
+        yield from ahead(lambda day: split_ledger(day.read(), options), self.days(period.start, period.end))
+
+
+@dataclass(slots=True, kw_only=True)
+class BillSource:
+    """A provider's own bill, by billing period; its nodes' rows are divided by the ledger of the time they charge.
+
+    A Correction of an earlier period is in the bill of the period that made it, and is divided by the ratios of the
+    period that it corrects: those hours of the ledger are read, however old they are.
+    """
+
+    ledger: LedgerSource
+    bill: Path
+    _table: pa.Table | None = field(default=None)
+
+    def _rows(self, period: Period) -> pa.Table:
+        table = self._all()
+        starts = table["BillingPeriodStart"].cast(_TIME)
+        mine = pc.and_(
+            pc.greater_equal(starts, pa.scalar(period.start, _TIME)), pc.less(starts, pa.scalar(period.end, _TIME))
+        )
+        return table.filter(mine)
+
+    def hours(self) -> list[datetime]:
+        """See `Source.hours`: the starts of the bill's billing periods."""
+        return sorted(pc.unique(self._all()["BillingPeriodStart"].cast(_TIME)).drop_null().to_pylist())
+
+    def _all(self) -> pa.Table:
+        if self._table is None:
+            table = read_bill(self.bill)
+            for name in ("BillingPeriodStart", "ChargePeriodStart", "ChargePeriodEnd"):
+                if name not in table.column_names:
+                    raise InputError(f"column {name} is missing", where=str(self.bill))
+            self._table = table
+        return self._table
+
+    def _charged_days(self, rows: pa.Table) -> list[date]:
+        """The days that the bill's usage was charged in."""
+        usage = rows.filter(pc.equal(rows["ChargeCategory"], "Usage"))
+        pairs = usage.select(["ChargePeriodStart", "ChargePeriodEnd"]).group_by(
+            ["ChargePeriodStart", "ChargePeriodEnd"]
+        )
+        days: set[date] = set()
+        for row in pairs.aggregate([]).to_pylist():
+            start, end = row["ChargePeriodStart"], row["ChargePeriodEnd"]
+            if start is not None and end is not None:
+                last = (end - timedelta(microseconds=1)).date()
+                days.update(start.date() + timedelta(days=n) for n in range((last - start.date()).days + 1))
+        return sorted(days)
+
+    def inputs(self, period: Period) -> Inputs | None:
+        """See `Source.inputs`."""
+        rows = self._rows(period)
+        if not len(rows):
+            return None
+        found = [self.ledger.inputs(day) for day in self._days(rows)]
+        known = [one for one in found if one is not None]
+        return Inputs(
+            sha256=_digest([hashlib.sha256(self.bill.read_bytes()).hexdigest(), *(one.sha256 for one in known)]),
+            rules_sha256=_digest(sorted({one.rules_sha256 for one in known})),
+            missing_hours=sum(one.missing_hours for one in known),
+            clusters=tuple(sorted({name for one in known for name in one.clusters})),
+        )
+
+    def _days(self, rows: pa.Table) -> list[Period]:
+        return [parse_period(day.isoformat(), "day") for day in self._charged_days(rows)]
+
+    def splits(self, period: Period, options: ExportOptions) -> Iterator[Split]:
+        """See `Source.splits`: one piece, for the rows of a bill stand in the order they came in."""
+        rows = self._rows(period)
+        days = (day for one in self._days(rows) for day in self.ledger.days(one.start, one.end))
+        hours = collect_hours((day.read() for day in days), options)
+        if hours is None:
+            raise InputError(f"the ledger has no hour that the bill of {period.name} charges", where=str(self.bill))
+        yield split_bill(rows, hours, options)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()

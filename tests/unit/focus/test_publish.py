@@ -1,0 +1,234 @@
+"""Periods are open, then closed for good, then restated beside; whatever happens in between."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow.parquet as pq
+import pytest
+from tests.unit.focus.archives import at, publisher, store_ledger, sums, tree
+from tests.unit.focus.bills import bill, correction, usage
+from tests.unit.focus.ledgers import free, holder
+
+from gpuwaste.focus.manifest import parse_manifest
+from gpuwaste.focus.periods import parse_period, period_at
+from gpuwaste.focus.publish import Outcome
+from gpuwaste.focus.restate import Restater
+from gpuwaste.focus.verify import verify
+from gpuwaste.model.errors import InputError
+
+DAY = parse_period("2026-11-01", "day")
+NEXT = DAY.following
+
+
+def halves(hour=0, a=0.5, **where):
+    return [holder("a", a, hour=hour, **where), holder("b", 0.75 - a, hour=hour, **where), free(0.25, hour=hour)]
+
+
+def data(root, period=DAY, revision=0):
+    folder = f"cost-and-usage/period={period.name}"
+    if revision:
+        folder = f"restatements/period={period.name}/revision={revision}"
+    return pq.read_table(root / folder / "cost-and-usage.parquet")
+
+
+def manifest(root, period=DAY, revision=0):
+    folder = f"cost-and-usage/period={period.name}"
+    if revision:
+        folder = f"restatements/period={period.name}/revision={revision}"
+    return parse_manifest((root / folder / "_manifest.json").read_bytes(), where="test")
+
+
+def outcomes(results):
+    return [result.outcome for result in results]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    store_ledger(tmp_path / "ledger", *halves(0), *halves(1))
+    return tmp_path
+
+
+def test_an_open_period_says_that_it_is_incomplete_and_is_replaced_whole(stored):
+    first = publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=3))
+    assert outcomes(first) == [Outcome.WRITTEN]
+    found = manifest(stored / "out")
+    (recency,) = found.metadata["Recency"]
+    assert [sector["TimeSectorComplete"] for sector in recency["TimeSectors"]] == [False]
+    assert (found.state, found.missing_hours) == ("Open", 22)
+    store_ledger(stored / "ledger", *halves(2))
+    second = publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=4))
+    assert outcomes(second) == [Outcome.WRITTEN]
+    assert sorted(tree(stored / "out")) == [
+        "cost-and-usage/period=2026-11-01/_manifest.json",
+        "cost-and-usage/period=2026-11-01/cost-and-usage.parquet",
+    ]
+    assert sums(data(stored / "out")) == {"a": Decimal(3), "b": Decimal("1.5"), None: Decimal("1.5")}
+
+
+def test_running_twice_writes_nothing_twice(stored):
+    publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=3))
+    before = {path: path.stat().st_mtime_ns for path in (stored / "out").rglob("*")}
+    again = publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=9))
+    assert outcomes(again) == [Outcome.UNCHANGED]
+    assert {path: path.stat().st_mtime_ns for path in (stored / "out").rglob("*")} == before
+
+
+def test_the_same_input_gives_the_same_bytes(stored):
+    for name in ("one", "two"):
+        made = publisher(stored / "ledger", stored / name, formats=("parquet", "csv", "json"))
+        made.publish([DAY], now=at(hours=3))
+        made.publish([DAY], now=at(hours=96))
+    assert tree(stored / "one") == tree(stored / "two")
+
+
+def test_a_period_is_closed_when_its_grace_is_over_and_not_before(stored):
+    def run(**now):
+        return outcomes(publisher(stored / "ledger", stored / "out").publish([DAY], now=at(**now)))
+
+    assert run(hours=24) == [Outcome.WRITTEN]
+    assert run(hours=24 + 71) == [Outcome.UNCHANGED]
+    assert run(hours=24 + 72) == [Outcome.CLOSED]
+    found = manifest(stored / "out")
+    assert (found.state, found.closed_time) == ("Closed", at(hours=96))
+    (recency,) = found.metadata["Recency"]
+    assert [sector["TimeSectorComplete"] for sector in recency["TimeSectors"]] == [True]
+    closed = tree(stored / "out")
+    assert run(hours=500) == [Outcome.FINAL]
+    store_ledger(stored / "ledger", *halves(0, a=0.25), version="late")
+    assert run(hours=501) == [Outcome.DIFFERS]
+    assert tree(stored / "out") == closed
+
+
+def test_late_data_becomes_a_numbered_restatement_and_an_adjustment_in_the_next_report(stored):
+    out = stored / "out"
+    store_ledger(stored / "ledger", *halves(24))
+    publisher(stored / "ledger", out).publish([DAY, NEXT], now=at(hours=97))
+    closed = tree(out)
+    assert manifest(out).closed
+    assert not manifest(out, NEXT).closed
+    store_ledger(stored / "ledger", *halves(0, a=0.25), version="late")
+    made = publisher(stored / "ledger", out)
+    result = Restater(publisher=made).restate(DAY, reason="windows of node-1 came late", now=at(hours=98))
+    assert result.outcome == Outcome.RESTATED
+    assert {name: text for name, text in tree(out).items() if name in closed} == closed
+    restated = manifest(out, revision=1)
+    assert (restated.revision, restated.carried_in) == (1, NEXT.name)
+    assert sums(data(out, revision=1)) == {"a": Decimal("1.5"), "b": Decimal("1.5"), None: Decimal(1)}
+    assert outcomes(made.publish([DAY, NEXT], now=at(hours=99))) == [Outcome.FINAL, Outcome.WRITTEN]
+    adjustments = [row for row in data(out, NEXT).to_pylist() if row["ChargeCategory"] == "Adjustment"]
+    assert [(row["x_Team"], row["EffectiveCost"], row["BilledCost"]) for row in adjustments] == [
+        ("a", Decimal("-0.5"), Decimal("-0.5")),
+        ("b", Decimal("0.5"), Decimal("0.5")),
+    ]
+    assert {row["ChargePeriodStart"] for row in adjustments} == {NEXT.start}
+    assert list(verify(out / f"cost-and-usage/period={NEXT.name}/cost-and-usage.parquet")) == []
+
+
+def test_what_was_charged_and_adjusted_is_what_the_restatements_say(stored):
+    """Originals with their adjustments are the chargeback; restated periods without them are the truth: one sum."""
+    out = stored / "out"
+    store_ledger(stored / "ledger", *halves(24))
+    publisher(stored / "ledger", out).publish([DAY, NEXT], now=at(hours=97))
+    for number, (a, price) in enumerate([("0.25", "2"), ("0.6", "3.123456789012"), ("0.125", "2.5")], start=1):
+        rows = [row | {} for hour in (0, 1) for row in halves(hour, a=float(a))]
+        prices = dict.fromkeys(("list_unit_cost", "contracted_unit_cost", "effective_unit_cost"), Decimal(price))
+        store_ledger(stored / "ledger", *(row | prices for row in rows), version=f"late-{number}")
+        made = publisher(stored / "ledger", out)
+        assert Restater(publisher=made).restate(DAY, reason="", now=at(hours=98)).outcome == Outcome.RESTATED
+    made.publish([DAY, NEXT], now=at(hours=99))
+    charged, truth = {}, {}
+    for table in (data(out), data(out, NEXT)):
+        for team, cost in sums(table).items():
+            charged[team] = charged.get(team, 0) + cost
+    own = data(out, NEXT).to_pylist()
+    for row in [*data(out, revision=3).to_pylist(), *(r for r in own if r["ChargeCategory"] != "Adjustment")]:
+        truth[row["x_Team"]] = truth.get(row["x_Team"], 0) + row["EffectiveCost"]
+    assert charged == truth
+
+
+def test_a_restatement_that_changes_nothing_is_none(stored):
+    out = stored / "out"
+    publisher(stored / "ledger", out).publish([DAY], now=at(hours=97))
+    before = tree(out)
+    store_ledger(stored / "ledger", *halves(0), version="touched")
+    made = publisher(stored / "ledger", out)
+    assert Restater(publisher=made).restate(DAY, reason="", now=at(hours=98)).outcome == Outcome.FINAL
+    assert tree(out) == before
+
+
+def test_only_a_closed_period_can_be_restated(stored):
+    made = publisher(stored / "ledger", stored / "out")
+    made.publish([DAY], now=at(hours=3))
+    with pytest.raises(InputError, match=r"2026-11-01 is not closed"):
+        Restater(publisher=made).restate(DAY, reason="", now=at(hours=4))
+
+
+def test_the_difference_waits_for_a_period_that_has_no_hours_yet(stored):
+    out = stored / "out"
+    made = publisher(stored / "ledger", out)
+    made.publish([DAY], now=at(hours=97))
+    store_ledger(stored / "ledger", *halves(0, a=0.25), version="late")
+    made = publisher(stored / "ledger", out)
+    result = Restater(publisher=made).restate(DAY, reason="", now=at(hours=98))
+    assert result.manifest.carried_in == NEXT.name
+    assert made.due(at(days=1), at(days=9)) == [NEXT]
+    assert outcomes(made.publish([NEXT], now=at(hours=98))) == [Outcome.WRITTEN]
+    assert sums(data(out, NEXT)) == {"a": Decimal("-0.5"), "b": Decimal("0.5")}
+
+
+def test_two_series_never_share_a_folder(stored):
+    publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=3))
+    before = tree(stored / "out")
+    with pytest.raises(InputError, match=r"grouping 'team', not 'namespace'"):
+        publisher(stored / "ledger", stored / "out", grouping="namespace").publish([DAY], now=at(hours=3))
+    assert tree(stored / "out") == before
+
+
+def test_a_changed_manifest_is_noticed(stored):
+    made = publisher(stored / "ledger", stored / "out")
+    made.publish([DAY], now=at(hours=97))
+    path = stored / "out/cost-and-usage/period=2026-11-01/_manifest.json"
+    document = json.loads(path.read_text())
+    document["totals"][0]["billedCost"] = "9"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="was changed"):
+        made.publish([DAY], now=at(hours=98))
+
+
+def test_a_correction_is_divided_by_the_ratios_of_the_period_that_it_corrects(tmp_path):
+    october = {"hour": -24 * 10, "provider_id": "aws:///use1-az1/i-0"}
+    november = {"hour": 0, "provider_id": "aws:///use1-az1/i-0"}
+    store_ledger(
+        tmp_path / "ledger",
+        holder("a", 0.75, **october),
+        holder("b", 0.25, **october),
+        holder("a", 0.25, **november),
+        holder("b", 0.75, **november),
+    )
+    corrected = datetime(2026, 10, 22, tzinfo=UTC)
+    path = tmp_path / "bill.parquet"
+    moved = {"ChargePeriodStart": corrected, "ChargePeriodEnd": corrected.replace(hour=1)}
+    pq.write_table(bill(usage(price="8"), correction(cost="-4", **moved)), path)
+    made = publisher(tmp_path / "ledger", tmp_path / "out", length="month", bill=path)
+    month = period_at(at(), "month")
+    assert outcomes(made.publish([month], now=at(days=40))) == [Outcome.CLOSED]
+    rows = data(tmp_path / "out", month).to_pylist()
+    assert [(row["ChargeClass"], row["x_Team"], row["BilledCost"]) for row in rows] == [
+        (None, "a", Decimal(2)),
+        (None, "b", Decimal(6)),
+        ("Correction", "a", Decimal(-3)),
+        ("Correction", "b", Decimal(-1)),
+    ]
+
+
+def test_a_new_split_makes_no_correction(stored):
+    out = stored / "out"
+    store_ledger(stored / "ledger", *halves(24))
+    publisher(stored / "ledger", out).publish([DAY, NEXT], now=at(hours=97))
+    store_ledger(stored / "ledger", *halves(0, a=0.25), version="late")
+    made = publisher(stored / "ledger", out)
+    Restater(publisher=made).restate(DAY, reason="", now=at(hours=98))
+    made.publish([NEXT], now=at(hours=98))
+    for table in (data(out), data(out, NEXT), data(out, revision=1)):
+        assert set(table["ChargeClass"].to_pylist()) == {None}
