@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_ARGS ?=
 DEMO_ARGS ?=
+RELEASE_ARGS ?=
 
 .PHONY: help
 help: ## Show this list
@@ -54,7 +55,8 @@ test-e2e: $(STAMP) ## End to end, all of it
 	$(BIN)/python -m pytest tests/e2e $(TEST_ARGS)
 
 .PHONY: test-full
-test-full: test test-e2e ## Every test there is
+test-full: $(STAMP) ## Every test there is, file by file; goes on where an ended run was (docs/evidence)
+	@$(BIN)/python -m tests.full tests $(TEST_ARGS)
 
 .PHONY: deps
 deps: ## Install the Debian packages that tests with real nodes need (root), else print the line
@@ -64,6 +66,10 @@ deps: ## Install the Debian packages that tests with real nodes need (root), els
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	else echo "deps: as root, run: apt-get install $$missing"; fi
+
+.PHONY: tools
+tools: $(STAMP) ## Build once into your cache what tests start: Kubernetes, containerd, images, kwok (ten minutes)
+	@$(BIN)/python -m tests.cluster prepare
 
 # --- checks
 
@@ -157,3 +163,13 @@ bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
 	$(BIN)/python -m tests.perf.ledger.bench --quick
+
+.PHONY: bench-full
+bench-full: $(STAMP) ## Every benchmark in its long form; goes on where an ended run was (docs/evidence)
+	@$(BIN)/python -m tests.full benches
+
+# --- a release
+
+.PHONY: release-dry-run
+release-dry-run: $(STAMP) ## Make all that a release holds, check it, and publish nothing
+	@$(BIN)/python -m tests.release $(RELEASE_ARGS)

@@ -15,7 +15,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.cluster.access import ControlPlane
 
@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     up.add_argument("--nodes", action="store_true", help="with two GPU nodes (simulated GPUs); needs root on Linux")
     up.add_argument("--detach", action="store_true", help="leave it running; `down` ends it")
     commands.add_parser("down", help="end it, and remove what killed ones left behind")
+    commands.add_parser("prepare", help="build and fetch into your cache what the tests start")
     arguments = parser.parse_args(argv)
     standing = Standing(arguments.state.absolute())
     # However this process is asked to end, it stops what it started.
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> int:
     try:
         if arguments.command == "down":
             _down(standing)
+        elif arguments.command == "prepare":
+            _prepare()
         elif arguments.detach:
             command = [sys.executable, "-m", "tests.cluster", "--state", str(standing.folder), "up"]
             command += ["--nodes"] if arguments.nodes else []
@@ -87,6 +90,36 @@ def _down(standing: Standing) -> None:
 
         clean()
     print("the local cluster is stopped" if stopped else "no local cluster is running")
+
+
+def _prepare() -> None:
+    """Everything that is made once per machine, so that no test waits for it; what cannot be made here is said."""
+    from tests.cluster.containerd import find_containerd
+    from tests.cluster.images.build import product_images
+    from tests.cluster.kwok import find_kwok
+    from tests.cluster.nodes.images import pause_archive
+    from tests.cluster.programs import find_binaries, find_clients
+    from tests.sim.nvml.build import BuildError, built
+
+    environment = os.environ
+    steps: dict[str, Callable[[], object]] = {
+        "kubectl and helm": lambda: find_clients(environment, _say),
+        "Kubernetes": lambda: find_binaries(controllers=True, nodes=True, environment=environment, report=_say),
+        "containerd": lambda: find_containerd(environment=environment, report=_say),
+        "the image of test pods": lambda: pause_archive(environment),
+        "the simulated driver": built,
+        "the images of agent and operator": lambda: product_images(environment=environment, report=_say),
+        "kwok": lambda: find_kwok(environment=environment, report=_say),
+    }
+    failed = []
+    for name, make in steps.items():
+        try:
+            make()
+        except (ClusterError, BuildError) as error:
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise ClusterError("not made, and tests that need it will say so:\n" + "\n".join(failed))
+    _say("all that the tests start is in your cache")
 
 
 def _announce(kubeconfig: Path) -> None:

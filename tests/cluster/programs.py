@@ -25,7 +25,15 @@ from tests.cluster.errors import ClusterError, MissingToolsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["KUBERNETES_VERSION", "Binaries", "build_go", "find_binaries", "module_folder", "unpack_clients"]
+__all__ = [
+    "KUBERNETES_VERSION",
+    "Binaries",
+    "build_go",
+    "find_binaries",
+    "find_clients",
+    "module_folder",
+    "unpack_clients",
+]
 
 KUBERNETES_VERSION = "v1.37.2"
 
@@ -80,7 +88,7 @@ def find_binaries(
     folder = Path(assets) if assets else None
     if folder is None or not all(_is_program(folder / name) for name in needed):
         folder = _built_daemons(assets, needed, environment, report)
-    kubectl, helm = _clients(environment, report)
+    kubectl, helm = find_clients(environment, report)
     return Binaries(
         etcd=folder / "etcd",
         kube_apiserver=folder / "kube-apiserver",
@@ -178,7 +186,7 @@ def _output_within(process: subprocess.Popen[str], seconds: float) -> str | None
         return None
 
 
-def _clients(environment: Mapping[str, str], report: Callable[[str], None]) -> tuple[Path, Path]:
+def find_clients(environment: Mapping[str, str], report: Callable[[str], None]) -> tuple[Path, Path]:
     """Paths of kubectl and helm: from the pinned package, which is for 64-bit Linux, else the user's own."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return _client_on_path("kubectl", environment), _client_on_path("helm", environment)

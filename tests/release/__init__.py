@@ -1,0 +1,1 @@
+"""All that a release holds, made and checked without publishing anything."""
