@@ -42,7 +42,7 @@ LEDGER_COLUMNS = {
     "cluster": "name of the cluster",
     "row_kind": "`holder`, `free`, `unattributed` or `unprovisioned`",
     "node_uid": "UID of the node; `name:…` where no fact names it",
-    "resource": "`gpu`; `cpu` and `memory` are reserved",
+    "resource": "`gpu`, or `cpu` or `memory` of the node that the GPUs are in",
     "gpu_uuid": "the physical GPU; a stand-in where no agent described it",
     "parent_id": "the GPU, or the MIG instance, that the slice is cut from",
     "slice_id": "the device slice that is held, as the kubelet names it; empty on rows nobody holds",
@@ -90,7 +90,7 @@ _FACTS = {
     "node": (NodeData, "node UID"),
     "gpu": (GpuData, "GPU UUID"),
     "reservation": (ReservationData, "the object's UID"),
-    "price": (PriceData, "`<node uid>/<product>`"),
+    "price": (PriceData, "`<node uid>/<product>`, or `/cpu` or `/memory`"),
 }
 
 

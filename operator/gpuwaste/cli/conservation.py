@@ -56,30 +56,29 @@ def _finding(place: str, law: str, difference_ns: int | None) -> dict[str, Any]:
 
 
 def check_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The laws of single rows and of whole GPUs over the rows of one hour."""
-    gpu = table.filter(pc.equal(table["resource"], "gpu"))
+    """The laws of single rows, and of whole GPUs and whole nodes, over the rows of one hour."""
+    row = ("node", "resource", "gpu_uuid", "slice_id", "pod")
     found = []
     for kind, law in _ROW_LAWS.items():
-        rows = gpu.filter(pc.equal(gpu["row_kind"], kind))
+        rows = table.filter(pc.equal(table["row_kind"], kind))
         owned = pc.add(_filled(rows, "held"), _filled(rows, "borrowed")) if kind == "holder" else _filled(rows, "owned")
         gap = pc.subtract(owned, pc.add(pc.add(_filled(rows, "effective"), _waste(rows)), _filled(rows, "lent")))
-        place = ("node", "gpu_uuid", "slice_id", "pod")
-        found += _findings(rows.append_column("gap", gap), place, law)
-    columns = {name: _filled(gpu, name) for name in ("owned", "effective", "borrowed", "lent")}
-    sums = pa.table({"node": gpu["node"], "gpu_uuid": gpu["gpu_uuid"], **columns, "waste": _waste(gpu)})
-    sums = sums.filter(pc.not_equal(gpu["row_kind"], "unprovisioned"))
-    sums = sums.group_by(["node", "gpu_uuid"], use_threads=False).aggregate([(n, "sum") for n in (*columns, "waste")])
+        found += _findings(_with_gap(rows, gap), row, law)
+    place = ("node", "resource", "gpu_uuid")
+    there = table.filter(pc.not_equal(table["row_kind"], "unprovisioned"))
+    columns = {name: _filled(there, name) for name in ("owned", "effective", "borrowed", "lent")}
+    sums = pa.table({**{name: there[name] for name in place}, **columns, "waste": _waste(there)})
+    sums = sums.group_by(list(place), use_threads=False).aggregate([(n, "sum") for n in (*columns, "waste")])
     parts = pc.add(sums["effective_sum"], sums["waste_sum"])
-    found += _findings(_with_gap(sums, pc.subtract(sums["owned_sum"], parts)), ("node", "gpu_uuid"), _GPU_LAW)
+    found += _findings(_with_gap(sums, pc.subtract(sums["owned_sum"], parts)), place, _GPU_LAW)
     lending = pc.subtract(sums["lent_sum"], sums["borrowed_sum"])
-    found += _findings(_with_gap(sums, lending), ("node", "gpu_uuid"), _LENDING_LAW)
-    beyond = pc.max_element_wise(pc.subtract(sums["owned_sum"], NS_PER_HOUR), 0)
-    found += _findings(_with_gap(sums, beyond), ("node", "gpu_uuid"), "owned is at most the hour")
+    found += _findings(_with_gap(sums, lending), place, _LENDING_LAW)
+    gpus = sums.filter(pc.equal(sums["resource"], "gpu"))
+    beyond = pc.max_element_wise(pc.subtract(gpus["owned_sum"], NS_PER_HOUR), 0)
+    found += _findings(_with_gap(gpus, beyond), place, "owned is at most the hour")
     for name in AMOUNT_COLUMNS:
-        below = gpu.filter(pc.less(_filled(gpu, name), 0))
-        found += _findings(
-            _with_gap(below, _filled(below, name)), ("node", "gpu_uuid", "slice_id", "pod"), f"{name} is 0 or more"
-        )
+        below = table.filter(pc.less(_filled(table, name), 0))
+        found += _findings(_with_gap(below, _filled(below, name)), row, f"{name} is 0 or more")
     return found
 
 

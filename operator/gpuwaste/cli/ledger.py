@@ -45,8 +45,8 @@ def ledger() -> None:
     """The hourly ledger: one row a holder, or a part that nobody holds, of every GPU in every hour."""
 
 
-def _hours(ns: int) -> str:
-    return f"{ns / 3.6e12:.{_HOURS_DECIMALS}f}"
+def _hours(amount: float) -> str:
+    return f"{amount:.{_HOURS_DECIMALS}f}"
 
 
 @ledger.command("ls")
@@ -90,6 +90,13 @@ def list_hours(*, url: str, output: str) -> None:
 @click.option("--team", help="This team alone.")
 @click.option("--pod", help="Pods of this name alone.")
 @click.option("--gpu", help="This GPU's UUID alone.")
+@click.option(
+    "--resource",
+    type=click.Choice(("gpu", "cpu", "memory", "all")),
+    default="gpu",
+    show_default=True,
+    help="Rows of GPUs, or of the CPU or memory of their nodes.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
 @output_option
 def show(
@@ -98,24 +105,34 @@ def show(
     first: datetime | None,
     last: datetime | None,
     cluster: str | None,
+    resource: str,
     limit: int | None,
     output: str,
     **filters: str | None,
 ) -> None:
-    """Show rows of the ledger; amounts are GPU-hours for people, nanoseconds of GPU for programs."""
+    """Show rows of the ledger.
+
+    For people amounts are GPU-hours, core-hours or GiB-hours; for programs the ledger's own nanoseconds of GPU,
+    milli-core-milliseconds or byte-seconds.
+    """
     import pyarrow.compute as pc
 
-    from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA
+    from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA, UNITS_PER_HOUR
     from gpuwaste.model.units import format_time
 
     table = load_ledger(url, first=first, last=last, cluster=cluster)
     for option, column in (("namespace", "namespace"), ("team", "team"), ("pod", "pod"), ("gpu", "gpu_uuid")):
         if filters[option] is not None:
             table = table.filter(pc.equal(table[column], filters[option]))
+    if resource != "all":
+        table = table.filter(pc.equal(table["resource"], resource))
     rows: list[dict[str, Any]] = table.slice(0, limit).to_pylist()
+    if output == "table":
+        for row in rows:
+            row |= {n: row[n] / UNITS_PER_HOUR[row["resource"]] for n in AMOUNT_COLUMNS if row[n] is not None}
     columns = []
     for name in LEDGER_SCHEMA.names:
-        header = _SHOWN_TO_PEOPLE.get(name, "")
+        header = "RESOURCE" if (name, resource) == ("resource", "all") else _SHOWN_TO_PEOPLE.get(name, "")
         if name in AMOUNT_COLUMNS:
             columns.append(Column(name, header, _hours, unknown="<unmeasured>", right=True))
         else:

@@ -14,6 +14,7 @@ from gpuwaste.ledger.columns import Texts, WindowColumns, largest_by, ranks
 from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.join import FactIndex
 from gpuwaste.ledger.labels import with_labels
+from gpuwaste.ledger.node_rows import node_rows
 from gpuwaste.ledger.rows import free_rows, holder_rows, hour_rows, sum_hour, unattributed_rows
 from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
 from gpuwaste.ledger.stranded import mig_remainder_stranded, stranded_nodes
@@ -73,9 +74,17 @@ def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None
     start = to_unix_ns(inputs.hour)
     end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
     index = FactIndex.build([*inputs.facts, *gpu_facts(inputs.windows)], start=inputs.hour, end=inputs.hour + HOUR)
-    summed, findings = _gpu_rows(inputs.windows, index, rules, (start, end), whole=through is None)
-    _check_gpus(summed, findings)
-    labelled = with_labels(summed, inputs, index, rules.teams, pool_label=rules.pool_label)
+    gpus, findings = _gpu_rows(inputs.windows, index, rules, (start, end), whole=through is None)
+    _check_gpus(gpus, findings)
+    nodes, crowded = node_rows(index, (start, end))
+    findings += crowded
+    labelled = with_labels(
+        pa.concat_tables([gpus, nodes.select(gpus.schema.names)]),
+        inputs,
+        index,
+        rules.teams,
+        pool_label=rules.pool_label,
+    )
     ordered = labelled.sort_by([(name, "ascending") for name in KEY_COLUMNS]).combine_chunks()
     return LedgerHour(table=ordered, findings=tuple(findings))
 

@@ -64,6 +64,7 @@ class FactIndex:
     nodes: dict[str, tuple[str, Fact, NodeData]] = field(default_factory=dict)
     gpus: dict[str, list[tuple[Fact, GpuData]]] = field(default_factory=lambda: defaultdict(list))
     prices: dict[tuple[str, str], PriceData] = field(default_factory=dict)
+    product_on: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def build(cls, facts: Iterable[Fact], *, start: datetime, end: datetime) -> FactIndex:
@@ -89,6 +90,7 @@ class FactIndex:
                 self.nodes[node.name] = (fact.uid, fact, node)
             case GpuData() as gpu:
                 self.gpus[fact.uid].append((fact, gpu))
+                self.product_on.setdefault(gpu.node, gpu.product or gpu.model)
             case PriceData() as price:
                 self.prices[price.node_uid, price.product] = price
             case _:
@@ -128,10 +130,15 @@ class FactIndex:
         )
 
     def product_of(self, gpu_uuid: str, node: str) -> str:
-        """Product of a GPU: what its agent said, else the node's label, else empty."""
+        """Product of a GPU: what its agent said, else the node's label, else empty.
+
+        Without a GPU, what the node's CPU and memory belong to: the product of its first GPU.
+        """
         for _, gpu in self.gpus.get(gpu_uuid, []):
             if gpu.product or gpu.model:
                 return gpu.product or gpu.model
+        if not gpu_uuid and self.product_on.get(node):
+            return self.product_on[node]
         known = self.nodes.get(node)
         label = known[2].labels.get("nvidia.com/gpu.product", "") if known else ""
         product = find_product(label) if label else None

@@ -83,7 +83,7 @@ def _node_columns(rows: pa.Table, index: FactIndex, pool_label: str) -> dict[str
     groups = group_rows([rows[name] for name in names])
     found: dict[str, list[Any]] = {name: [] for name in _NODE_LABELS}
     for row in rows.select(names).take(pa.array(groups.first)).to_pylist():
-        values = _node_values(row["node"], row["gpu_uuid"], index, pool_label)
+        values = _node_values(row["node"], row["gpu_uuid"], row["resource"], index, pool_label)
         for name in _NODE_LABELS:
             found[name].append(values[name])
     return _spread(found, groups.of)
@@ -95,11 +95,11 @@ def _spread(values: dict[str, list[Any]], of: Any) -> dict[str, pa.Array]:
     return {name: pa.array(column, LEDGER_SCHEMA.field(name).type).take(place) for name, column in values.items()}
 
 
-def _node_values(name: str, gpu_uuid: str, index: FactIndex, pool_label: str) -> dict[str, Any]:
+def _node_values(name: str, gpu_uuid: str, resource: str, index: FactIndex, pool_label: str) -> dict[str, Any]:
     product = index.product_of(gpu_uuid, name)
     known = index.nodes.get(name)
     uid = known[0] if known else ""
-    price = index.prices.get((uid, product)) if known else None
+    price = index.prices.get((uid, product if resource == "gpu" else resource)) if known else None
     return {
         "node": name,
         "node_uid": uid or f"name:{name}",

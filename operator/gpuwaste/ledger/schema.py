@@ -16,6 +16,7 @@ __all__ = [
     "PRICE_COLUMNS",
     "ROW_KINDS",
     "SCHEMA_VERSION",
+    "UNITS_PER_HOUR",
     "UNIT_COST_TYPE",
     "WASTE_CATEGORIES",
 ]
@@ -23,6 +24,10 @@ __all__ = [
 SCHEMA_VERSION: Final = "1"
 UNIT_COST_TYPE: Final = pa.decimal128(38, 18)
 ROW_KINDS: Final = ("holder", "free", "unattributed", "unprovisioned")
+
+UNITS_PER_HOUR: Final = {"gpu": 3_600 * 10**9, "cpu": 3_600 * 10**6, "memory": 3_600 << 30}
+"""By resource, how much of an amount column one resource-hour is, the hour that unit costs are of: a GPU-hour in
+nanoseconds, a core-hour in milli-core-milliseconds, a GiB-hour in byte-seconds."""
 
 KEY_COLUMNS: Final = (
     "hour",
@@ -70,7 +75,10 @@ AMOUNT_COLUMNS: Final = (
     "lent",
     *WASTE_CATEGORIES,
 )
-"""int64 nanoseconds of GPU. Null duty or effective is unmeasured; a category that cannot occur is 0."""
+"""int64 nanoseconds of GPU; of CPU milli-core-milliseconds, of memory byte-seconds.
+
+Null duty or effective is unmeasured; a category that cannot occur is 0.
+"""
 
 PRICE_COLUMNS: Final = (
     "list_unit_cost",
@@ -78,7 +86,10 @@ PRICE_COLUMNS: Final = (
     "billed_unit_cost",
     "effective_unit_cost",
 )
-"""Cost of one resource-hour in `currency`; null where no price is known. Amount = unit cost × quantity."""
+"""Cost of one resource-hour in `currency`; null where no price is known.
+
+Money = unit cost × amount / UNITS_PER_HOUR.
+"""
 
 LEDGER_SCHEMA: Final = pa.schema(
     [

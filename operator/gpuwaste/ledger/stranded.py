@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuwaste.model.facts import GpuData, PodData
+from gpuwaste.model.facts import GpuData, PodData, requested
 from gpuwaste.model.gpu_products import PRODUCTS
 
 if TYPE_CHECKING:
@@ -13,33 +13,23 @@ if TYPE_CHECKING:
 __all__ = ["mig_remainder_stranded", "stranded_nodes"]
 
 
-def _requests(pod: PodData) -> tuple[int, int, int]:
-    """CPU in milli-cores, memory in bytes and GPU slices of a pod's long-running containers."""
-    running = [container for container in pod.containers if not container.init]
-    return (
-        sum(container.cpu_milli for container in running),
-        sum(container.memory_bytes for container in running),
-        sum(sum(container.gpus.values()) for container in running),
-    )
-
-
 def stranded_nodes(index: FactIndex) -> frozenset[str]:
     """Nodes on which not even the GPU pod that asks least of CPU and memory would still find room.
 
     The pods seen in the hour stand for the typical ones. A node whose allocatable CPU or memory is not known is
     not called stranded.
     """
-    asked = [_requests(fact.data) for facts in index.pods.values() for fact in facts if isinstance(fact.data, PodData)]
-    typical = [(cpu, memory) for cpu, memory, gpus in asked if gpus]
+    asked = [requested(fact.data) for facts in index.pods.values() for fact in facts if isinstance(fact.data, PodData)]
+    typical = {(one.cpu_milli, one.memory_bytes) for one in asked if any(one.gpus.values())}
     if not typical:
         return frozenset()
     stranded = set()
     for name, (_, _, node) in index.nodes.items():
         if not node.cpu_milli or not node.memory_bytes:
             continue
-        on_node = [_requests(fact.data) for fact in index.pods_on.get(name, []) if isinstance(fact.data, PodData)]
-        free_cpu = node.cpu_milli - sum(cpu for cpu, _, _ in on_node)
-        free_memory = node.memory_bytes - sum(memory for _, memory, _ in on_node)
+        on_node = [requested(fact.data) for fact in index.pods_on.get(name, []) if isinstance(fact.data, PodData)]
+        free_cpu = node.cpu_milli - sum(one.cpu_milli for one in on_node)
+        free_memory = node.memory_bytes - sum(one.memory_bytes for one in on_node)
         if not any(cpu <= free_cpu and memory <= free_memory for cpu, memory in typical):
             stranded.add(name)
     return frozenset(stranded)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["apportion_groups", "apportion_ratios", "mul_div", "share_of"]
+__all__ = ["apportion_exact", "apportion_groups", "apportion_ratios", "mul_div", "share_of"]
 
 _SPLIT_BITS = 18
 _MAX_FACTOR = 1 << 36
@@ -100,6 +100,24 @@ def share_of(part: NDArray[np.int64], whole: NDArray[np.int64], scale: int) -> N
     return share
 
 
+def apportion_exact(amount: int, weights: Sequence[int]) -> list[int]:
+    """Divide a whole number of any size in proportion to weights of any size; the parts add up to it exactly.
+
+    Raises:
+        ValueError: no weight is positive, or one is negative.
+    """
+    total = sum(weights)
+    if total <= 0 or min(weights) < 0:
+        raise ValueError("parts need non-negative weights, at least one of them positive")
+    quotas = [divmod(weight * amount, total) for weight in weights]
+    left = amount - sum(quota for quota, _ in quotas)
+    order = sorted(range(len(weights)), key=lambda i: (-quotas[i][1], i))
+    parts = [quota for quota, _ in quotas]
+    for i in order[:left]:
+        parts[i] += 1
+    return parts
+
+
 def apportion_ratios(weights: Sequence[int], *, scale: int) -> list[Decimal]:
     """Ratios of `scale` decimals that stand for the weights and add up to exactly 1.
 
@@ -110,14 +128,4 @@ def apportion_ratios(weights: Sequence[int], *, scale: int) -> list[Decimal]:
     Raises:
         ValueError: no weight is positive, or one is negative.
     """
-    total = sum(weights)
-    if total <= 0 or min(weights) < 0:
-        raise ValueError("ratios need non-negative weights, at least one of them positive")
-    one = 10**scale
-    quotas = [divmod(weight * one, total) for weight in weights]
-    left = one - sum(quota for quota, _ in quotas)
-    order = sorted(range(len(weights)), key=lambda i: (-quotas[i][1], i))
-    units = [quota for quota, _ in quotas]
-    for i in order[:left]:
-        units[i] += 1
-    return [Decimal(unit).scaleb(-scale) for unit in units]
+    return [Decimal(unit).scaleb(-scale) for unit in apportion_exact(10**scale, weights)]

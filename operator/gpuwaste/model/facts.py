@@ -27,13 +27,19 @@ __all__ = [
     "OwnerRef",
     "PodData",
     "PriceData",
+    "Requests",
     "ReservationData",
     "merge_facts",
     "parse_fact",
+    "requested",
 ]
 
 FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price"]
 _KINDS: tuple[str, ...] = get_args(FactKind)
+
+
+def _later(default: Any) -> Any:
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,35 @@ class PodData:
     owner: OwnerRef | None = None
     containers: tuple[ContainerRequest, ...] = ()
     priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What the scheduler counts for a pod: CPU in milli-cores, memory in bytes, and GPU resources by name."""
+
+    cpu_milli: int
+    memory_bytes: int
+    gpus: dict[str, int]
+
+
+def requested(pod: PodData) -> Requests:
+    """What a pod asks for as a whole.
+
+    Init containers run before the others, one at a time: a pod needs the larger of their maximum and the
+    sum of the rest, for each resource.
+    """
+    running = [container for container in pod.containers if not container.init]
+    starting = [container for container in pod.containers if container.init]
+
+    def needed(of_running: list[int], of_starting: list[int]) -> int:
+        return max(sum(of_running), max(of_starting, default=0))
+
+    names = sorted({name for container in pod.containers for name in container.gpus})
+    return Requests(
+        cpu_milli=needed([c.cpu_milli for c in running], [c.cpu_milli for c in starting]),
+        memory_bytes=needed([c.memory_bytes for c in running], [c.memory_bytes for c in starting]),
+        gpus={n: needed([c.gpus.get(n, 0) for c in running], [c.gpus.get(n, 0) for c in starting]) for n in names},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +187,10 @@ class ReservationData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceData:
-    """Unit costs of one GPU-hour on a node, as decimal strings; None where a figure is not known.
+    """Unit costs of one resource-hour on a node, as decimal strings; None where a figure is not known.
 
-    The fact's uid is `<node uid>/<product>`: one price for all GPUs of that product on that node.
+    The fact's uid is `<node uid>/<product>`: one price for all GPUs of that product on that node. The price of a
+    core-hour (resource `cpu`) and of a GiB-hour (`memory`) have the resource in the product's place.
     """
 
     node_uid: str
@@ -166,6 +202,7 @@ class PriceData:
     contracted_unit_cost: str | None = None
     billed_unit_cost: str | None = None
     effective_unit_cost: str | None = None
+    resource: str = _later("gpu")
 
 
 Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData
@@ -220,13 +257,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     names = _NAMES_OF.get(type(value))
-    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
+    if names is None:
+        return value
+    plain = {name: _plain(getattr(value, name)) for name in names}
+    for name, default in _LATER[type(value)]:
+        if plain[name] == default:
+            del plain[name]
+    return plain
 
 
-_NAMES_OF: dict[type[Any], tuple[str, ...]] = {
-    kind: tuple(one.name for one in fields(kind))
-    for kind in (*_DATA_OF.values(), OwnerRef, ContainerRequest, MigInstanceData)
+_PLAIN_KINDS: tuple[type[Any], ...] = (*_DATA_OF.values(), OwnerRef, ContainerRequest, MigInstanceData)
+_NAMES_OF: dict[type[Any], tuple[str, ...]] = {kind: tuple(one.name for one in fields(kind)) for kind in _PLAIN_KINDS}
+_LATER: dict[type[Any], tuple[tuple[str, Any], ...]] = {
+    kind: tuple((one.name, one.default) for one in fields(kind) if one.metadata.get("later")) for kind in _PLAIN_KINDS
 }
+"""Fields that came after the first form of a fact are written only where they say something: what was stored before
+reads, and hashes, as it did."""
 
 
 def _owner(value: Any) -> OwnerRef | None:

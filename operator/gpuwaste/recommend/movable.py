@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from gpuwaste.model.facts import PodData
 
-__all__ = ["CARRIED", "PIN_REASONS", "amounts", "carried_by_node", "loses_no_work", "pin_reason"]
+__all__ = ["CARRIED", "PIN_REASONS", "carried_by_node", "loses_no_work", "pin_reason"]
 
 CARRIED: Final = "Carried"
 """Marks a pod that comes and goes with its node."""
@@ -62,23 +62,3 @@ def pin_reason(pod: PodData, workload_kind: str) -> str:
     if any(key.startswith(_SHARING_PREFIXES) for key in pod.annotations):
         return "SharedByScheduler"
     return ""
-
-
-def amounts(pod: PodData) -> tuple[int, int, dict[str, int]]:
-    """CPU in milli-cores, memory in bytes and GPU resources that the scheduler counts for a pod.
-
-    Init containers run before the others, one at a time: a pod needs the larger of their maximum and the
-    sum of the rest, for each resource.
-    """
-    running = [container for container in pod.containers if not container.init]
-    starting = [container for container in pod.containers if container.init]
-
-    def needed(of_running: list[int], of_starting: list[int]) -> int:
-        return max(sum(of_running), max(of_starting, default=0))
-
-    names = sorted({name for container in pod.containers for name in container.gpus})
-    return (
-        needed([c.cpu_milli for c in running], [c.cpu_milli for c in starting]),
-        needed([c.memory_bytes for c in running], [c.memory_bytes for c in starting]),
-        {n: needed([c.gpus.get(n, 0) for c in running], [c.gpus.get(n, 0) for c in starting]) for n in names},
-    )

@@ -24,9 +24,10 @@ from gpuwaste.model.facts import (
     PodData,
     PriceData,
     ReservationData,
+    requested,
 )
 from gpuwaste.model.gpu_products import find_product
-from gpuwaste.recommend.movable import CARRIED, PIN_REASONS, amounts, carried_by_node, pin_reason
+from gpuwaste.recommend.movable import CARRIED, PIN_REASONS, carried_by_node, pin_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -169,7 +170,7 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         if isinstance(node, NodeData) and (node.gpus or gpus_on[node.name])
     ]
     currency = _main_currency(prices, with_gpus)
-    view = _View(owners=owners, currency=currency)
+    view = _View(owners=owners, prices=prices, currency=currency)
     pool_gpus: Counter[str] = Counter()
     product_gpus: Counter[str] = Counter()
     nodes: list[PlanNode] = []
@@ -180,7 +181,10 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         pool_gpus[pool] += gpus.count
         product_gpus[gpus.product] += gpus.count
         price = prices.get((fact.uid, gpus.product))
-        planned, own, held = _planned(fact, gpus=gpus, pool=pool, price=price, on_node=pods_on[node.name], view=view)
+        rest = [prices[key] for name in ("cpu", "memory") if (key := (fact.uid, name)) in prices]
+        planned, own, held = _planned(
+            fact, gpus=gpus, pool=pool, price=price, rest=rest, on_node=pods_on[node.name], view=view
+        )
         refused += held
         if planned is not None:
             pods += [replace(pod, node=len(nodes)) for pod in own]
@@ -261,13 +265,22 @@ def _group(node: NodeData, gpus: _Gpus, pool: str) -> str:
 
 
 def _planned(
-    fact: Fact, *, gpus: _Gpus, pool: str, price: PriceData | None, on_node: Sequence[Fact], view: _View
+    fact: Fact,
+    *,
+    gpus: _Gpus,
+    pool: str,
+    price: PriceData | None,
+    rest: Sequence[PriceData],
+    on_node: Sequence[Fact],
+    view: _View,
 ) -> tuple[PlanNode | None, list[PlanPod], list[Refusal]]:
     """A node with its pods (their `node` is set later), or None, and what is refused of them."""
     node = fact.data
     assert isinstance(node, NodeData)  # noqa: S101 - the caller chose the facts of nodes
     pods = [_pod(one, gpus.resource, view.owners) for one in on_node]
-    hourly = _hourly(price, gpus.count)
+    price = view.prices.get((fact.uid, gpus.product))
+    rest = [view.prices[key] for name in ("cpu", "memory") if (key := (fact.uid, name)) in view.prices]
+    hourly = _hourly(price, gpus.count, node, rest)
     reason, message = gpus.reason, gpus.message
     if not reason and hourly is None:
         reason, message = "UnknownPrice", f"no price is known for {gpus.product or 'its GPUs'} on it"
@@ -304,6 +317,7 @@ class _View:
     """What every node is looked at with."""
 
     owners: dict[str, OwnerData]
+    prices: dict[tuple[str, str], PriceData]
     currency: str | None
 
 
@@ -311,28 +325,34 @@ def _containers(fact: Fact) -> tuple[ContainerRequest, ...]:
     return fact.data.containers if isinstance(fact.data, PodData) else ()
 
 
-def _hourly(price: PriceData | None, gpus: int) -> Decimal | None:
-    """Price of a whole node; what is paid in the end comes before what a list says."""
-    if price is None:
+def _hourly(price: PriceData | None, gpus: int, node: NodeData, rest: Sequence[PriceData]) -> Decimal | None:
+    """Price of a whole node, its CPU and memory with it; what is paid in the end comes before what a list says."""
+    known = None if price is None else _unit_cost(price)
+    if known is None:
         return None
+    amount = {"cpu": Decimal(node.cpu_milli) / 1000, "memory": Decimal(node.memory_bytes) / 2**30}
+    return known * gpus + sum(((_unit_cost(one) or Decimal(0)) * amount[one.resource] for one in rest), Decimal(0))
+
+
+def _unit_cost(price: PriceData) -> Decimal | None:
     known = next((cost for name in _PRICES if (cost := getattr(price, name)) is not None), None)
-    return None if known is None else Decimal(known) * gpus
+    return None if known is None else Decimal(known)
 
 
 def _pod(fact: Fact, resource: str, owners: dict[str, OwnerData]) -> tuple[PlanPod, str]:
     """A pod, and why it does not move; empty if it may, `CARRIED` if it goes with its node."""
     pod = fact.data
     assert isinstance(pod, PodData)  # noqa: S101 - the caller chose the facts of pods
-    cpu_milli, memory_bytes, gpus = amounts(pod)
+    asked = requested(pod)
     workload = workload_of(fact.uid, pod, owners)
     planned = PlanPod(
         uid=fact.uid,
         namespace=pod.namespace,
         name=pod.name,
         node=-1,
-        cpu_milli=cpu_milli,
-        memory_mib=-(-memory_bytes // _MIB),
-        units=gpus.get(resource, 0),
+        cpu_milli=asked.cpu_milli,
+        memory_mib=-(-asked.memory_bytes // _MIB),
+        units=asked.gpus.get(resource, 0),
         workload_kind=workload.kind,
     )
     return planned, CARRIED if carried_by_node(pod) else pin_reason(pod, workload.kind)

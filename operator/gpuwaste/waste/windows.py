@@ -29,7 +29,7 @@ class LedgerWindow:
 
     Attributes:
         length: `1h`, `24h` or `7d`.
-        rows: rows of LEDGER_SCHEMA.
+        rows: rows of LEDGER_SCHEMA, those of GPUs only.
         from_time: start of the oldest hour in it that has data.
         to_time: up to when there is data.
     """
@@ -59,6 +59,7 @@ def cut_windows(
         Windows, shortest first; one that holds no more than a shorter one is left out.
     """
     newest = (through - timedelta(microseconds=1)).replace(minute=0, second=0, microsecond=0)
+    rows = rows.filter(pc.equal(rows["resource"], "gpu"))
     windows: list[LedgerWindow] = []
     for length, span in lengths:
         start = newest + HOUR - span

@@ -101,7 +101,9 @@ def store(world, control_plane):
 @pytest.fixture(scope="module")
 def rows(world, store):
     hours = closed_hours(world)
-    return read_ledger(open_store(str(store)), start=hours[0], end=hours[-1] + timedelta(hours=1))
+    rows = read_ledger(open_store(str(store)), start=hours[0], end=hours[-1] + timedelta(hours=1))
+    assert set(rows["resource"].to_pylist()) == {"gpu", "cpu", "memory"}
+    return rows.filter(pc.equal(rows["resource"], "gpu"))
 
 
 def objects(control_plane, kind, *flags):

@@ -31,7 +31,8 @@ def build(journals, facts, **more):
     return build_hour(inputs, RULES, **more).table
 
 
-def rows(table, **want):
+def rows(table, *, resource="gpu", **want):
+    want["resource"] = resource
     return [row for row in table.to_pylist() if all(row[k] == v for k, v in want.items())]
 
 
@@ -41,7 +42,7 @@ def parts(row):
 
 def assert_conserved(table, *, per_gpu=NS_PER_HOUR):
     by_gpu = {}
-    for row in table.to_pylist():
+    for row in rows(table):
         owned, split = by_gpu.get(row["gpu_uuid"], (0, 0))
         by_gpu[row["gpu_uuid"]] = (owned + row["owned"], split + parts(row))
         assert row["owned"] + row["borrowed"] == parts(row) + row["lent"], row
@@ -110,7 +111,7 @@ def test_a_gpu_node_without_an_agent_is_still_held_and_paid():
     table = build([Journal()], [fact.node(gpus=2), fact.pod("web"), fact.price()])
     (row,) = rows(table, row_kind="holder")
     assert (row["held"], row["effective"], row["unmeasured"]) == (NS_PER_HOUR, None, NS_PER_HOUR)
-    assert sum(r["owned"] for r in table.to_pylist()) == 2 * NS_PER_HOUR
+    assert sum(r["owned"] for r in rows(table)) == 2 * NS_PER_HOUR
 
 
 def test_a_known_gpu_without_any_window_in_the_hour_is_held_as_the_api_says():
@@ -156,7 +157,7 @@ def test_the_running_hour_counts_no_time_that_is_still_to_come():
     for at in minutes(10):
         journal.device(at, "gpu-1")
     table = build([journal], [fact.node(), fact.gpu("gpu-1")], through=HOUR + timedelta(minutes=10))
-    assert sum(row["owned"] for row in table.to_pylist()) == 10 * NS_PER_MINUTE
+    assert sum(row["owned"] for row in rows(table)) == 10 * NS_PER_MINUTE
 
 
 def test_mig_instances_and_the_part_that_no_profile_fits():

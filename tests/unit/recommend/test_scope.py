@@ -7,8 +7,8 @@ import pytest
 from tests.helpers import facts
 from tests.unit.recommend.clusters import HOUR, cluster, node, pod
 
-from gpuwaste.model.facts import ContainerRequest, MigInstanceData, OwnerRef
-from gpuwaste.recommend.movable import amounts, pin_reason
+from gpuwaste.model.facts import ContainerRequest, MigInstanceData, OwnerRef, Requests, requested
+from gpuwaste.recommend.movable import pin_reason
 from gpuwaste.recommend.scope import facts_at, scope_of
 
 DAEMON_SET = OwnerRef(api_version="apps/v1", kind="DaemonSet", name="exporter", uid="uid-ds")
@@ -119,7 +119,7 @@ def test_a_pod_counts_as_the_scheduler_counts_it():
         ContainerRequest(name="two", cpu_milli=300, memory_bytes=300, gpus={"g": 1}),
     )
     data = replace(pod("p", on="a").data, containers=containers)
-    assert amounts(data) == (600, 900, {"g": 4})
+    assert requested(data) == Requests(cpu_milli=600, memory_bytes=900, gpus={"g": 4})
 
 
 def test_nodes_in_other_zones_pools_or_modes_are_other_groups():
