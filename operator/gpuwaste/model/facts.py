@@ -31,6 +31,7 @@ __all__ = [
     "ReservationData",
     "merge_facts",
     "parse_fact",
+    "plain_data",
     "requested",
 ]
 
@@ -247,19 +248,19 @@ class Fact:
                 "uid": self.uid,
                 "valid_from": format_time(self.valid_from),
                 "valid_to": None if self.valid_to is None else format_time(self.valid_to),
-                "data": _plain(self.data),
+                "data": plain_data(self.data),
             }
         )
 
 
-def _plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """What JSON can hold of frozen data, without the copies that `asdict` makes of every text and mapping."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain_data(item) for item in value]
     names = _NAMES_OF.get(type(value))
     if names is None:
         return value
-    plain = {name: _plain(getattr(value, name)) for name in names}
+    plain = {name: plain_data(getattr(value, name)) for name in names}
     for name, default in _LATER[type(value)]:
         if plain[name] == default:
             del plain[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, localcontext
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,7 @@ from gpuwaste.api.common import Confidence, NodeRef, ObjectRef, Savings
 from gpuwaste.api.names import API_VERSION, object_name
 from gpuwaste.api.plan import Objective, ObjectiveUnit, PlanDocument, PlannedAction, Refusal
 from gpuwaste.model.errors import InputError, InvariantError
+from gpuwaste.model.facts import plain_data
 from gpuwaste.recommend.drain import drain_nodes
 from gpuwaste.recommend.history import pool_histories
 from gpuwaste.recommend.instance import build_instances
@@ -118,7 +119,7 @@ def input_hash(
 ) -> str:
     """SHA-256, in hex, of all that a plan is made from; when a fact began to hold makes no difference."""
     content = {
-        "facts": [[fact.kind, fact.uid, asdict(fact.data)] for fact in facts],
+        "facts": [[fact.kind, fact.uid, plain_data(fact.data)] for fact in facts],
         "histories": {
             name: [one.held_gpus.tolist(), one.from_time.isoformat(), one.to_time.isoformat(), one.measured]
             for name, one in histories.items()
