@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from tests.cluster.crds import wait_until_served
 from tests.cluster.errors import ClusterError
 from tests.cluster.pytest_support import control_plane_or_skip
@@ -34,6 +36,93 @@ def release(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.helm("uninstall", "gpuwaste", "--namespace", _NAMESPACE, "--ignore-not-found")
     # The next install makes it again; it is kept for people.
     control_plane.kubectl("delete", "pvc", "--all", "-n", _NAMESPACE, "--wait=false")
+
+
+_EVERYTHING = {
+    "clusterName": "east",
+    "image": {"registry": "images.invalid", "pullSecrets": ["pull"]},
+    "tls": {"agentSecret": "a", "operatorSecret": "o"},
+    "operator": {
+        "store": {"persistence": {"storageClassName": "fast", "annotations": {"a": "b"}}},
+        "serviceAccount": {"annotations": {"role": "x"}},
+        "extraEnv": [{"name": "A", "value": "1"}],
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"c": "d"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "priorityClassName": "system-cluster-critical",
+    },
+    "agent": {
+        "processAttribution": False,
+        "migMonitoring": True,
+        "driver": {"libraryPath": "/usr/lib/libnvidia-ml.so.1"},
+        "dcgmExporterUrl": "http://$(HOST_IP):9400/metrics",
+        "runtimeClassName": "nvidia",
+        "nodeExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}],
+        "extraArgs": ["--kubelet-seconds=1"],
+        "extraEnv": [{"name": "A", "value": "1"}],
+        "extraVolumes": [{"name": "x", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "x", "mountPath": "/x"}],
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"c": "d"},
+    },
+}
+_VALUES = {
+    "as it is": {},
+    "with everything": _EVERYTHING,
+    "with an object store": {"operator": {"store": {"url": "s3://bucket/gpuwaste"}}},
+    "without agents and definitions": {"agent": {"enabled": False}, "crds": {"enabled": False}},
+}
+
+
+def drawn(access: ControlPlane, values: dict[str, Any]) -> str:
+    """What helm would send, as YAML."""
+    file = access.folder / "values.json"
+    file.write_text(json.dumps(values))
+    return access.helm("template", "gpuwaste", _CHART, "--namespace", "strict", "--values", str(file))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", _VALUES)
+def test_the_api_server_knows_every_field(control_plane: ControlPlane, name: str) -> None:
+    """helm itself sends fields that nobody knows, and the API server drops them without a word."""
+    control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "strict"}})
+    strictly = ("--dry-run=server", "--validate=strict", "-f", "-")
+    said = control_plane.kubectl("apply", *strictly, input=drawn(control_plane, _VALUES[name]))
+    assert "deployment.apps/gpuwaste-operator created (server dry run)" in said
+    bad = drawn(control_plane, _VALUES[name]).replace("serviceAccountName:", "serviceAcountName:")
+    with pytest.raises(ClusterError, match="serviceAcountName"):
+        control_plane.kubectl("apply", *strictly, input=bad)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["as it is", "with everything"])
+def test_pods_keep_to_the_security_level_that_the_docs_say(control_plane: ControlPlane, name: str) -> None:
+    objects = [each for each in yaml.safe_load_all(drawn(control_plane, _VALUES[name])) if each]
+    for level in ("restricted", "privileged"):
+        labels = {"pod-security.kubernetes.io/enforce": level}
+        metadata = {"name": f"psa-{level}", "labels": labels}
+        control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def accepted(kind: str, level: str) -> bool:
+        (owner,) = (each for each in objects if each["kind"] == kind)
+        # Neither the service account nor the classes are there.
+        left_out = ("serviceAccountName", "runtimeClassName", "priorityClassName")
+        spec = {key: value for key, value in owner["spec"]["template"]["spec"].items() if key not in left_out}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": f"psa-{level}"}, "spec": spec}
+        try:
+            control_plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(body))
+        except ClusterError as error:
+            if "violates PodSecurity" in str(error):
+                return False
+            raise
+        return True
+
+    assert accepted("Deployment", "restricted")
+    assert accepted("DaemonSet", "privileged")
+    # Its folders of the node alone need more.
+    assert not accepted("DaemonSet", "restricted")
 
 
 def certificates(access: ControlPlane) -> list[dict[str, Any]]:
