@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster.pytest_support import control_plane_or_skip, no_other_cluster
+from tests.s3.server import s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.access import ControlPlane
+    from tests.s3.server import S3Server
 
 _numbers = itertools.count(1)
 
@@ -47,3 +49,10 @@ def namespace(control_plane: ControlPlane) -> str:
     name = f"test-{next(_numbers)}"
     control_plane.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server that speaks the S3 protocol, shared by the session; each test writes below a folder of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server

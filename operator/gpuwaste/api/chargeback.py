@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from gpuwaste.api.base import ApiModel, DisplayText, Generation, Resource, Time, Url
+from gpuwaste.api.base import ApiModel, Count, Currency, DisplayText, Generation, Resource, Time, Url
 from gpuwaste.api.common import Amount
 from gpuwaste.api.conditions import Conditions
 from gpuwaste.api.kindinfo import Column, KindInfo, Scope
@@ -16,17 +16,25 @@ __all__ = [
     "ChargebackReport",
     "ChargebackReportSpec",
     "ChargebackReportStatus",
+    "FileState",
     "ReportFile",
     "ReportFormat",
+    "ReportGrain",
     "ReportGrouping",
     "ReportPeriod",
     "ReportRange",
+    "Restatement",
 ]
 
 
-class ReportPeriod(StrEnum):
-    """How much time one report of a schedule covers: the last one that is complete."""
+METHOD_PATTERN = r"^gpuwaste-[a-z]+-v[0-9]+(\+proportional(\.[a-z]+){1,16})?$"
+ProviderName = Annotated[str, Field(pattern=r"^[ -~]*[!-~][ -~]*$", min_length=1, max_length=128)]
 
+
+class ReportPeriod(StrEnum):
+    """How much time one report of a schedule covers; each run publishes those that are complete and not yet closed."""
+
+    HOUR = "Hour"
     DAY = "Day"
     WEEK = "Week"
     MONTH = "Month"
@@ -40,13 +48,34 @@ class ReportGrouping(StrEnum):
     TEAM = "Team"
 
 
+class ReportGrain(StrEnum):
+    """How much time one charge of a report covers."""
+
+    HOUR = "Hour"
+    DAY = "Day"
+
+
 class ReportFormat(StrEnum):
-    """What can be written."""
+    """What can be written: FOCUS rows as Parquet or CSV, totals by receiver as JSON, a page for people as HTML."""
 
     FOCUS = "FOCUS"
     CSV = "CSV"
     JSON = "JSON"
     HTML = "HTML"
+
+
+class Restatement(StrEnum):
+    """What becomes of late data for a period that is closed."""
+
+    PUBLISH = "Publish"
+    WITHHOLD = "Withhold"
+
+
+class FileState(StrEnum):
+    """Whether a file may still be replaced."""
+
+    OPEN = "Open"
+    CLOSED = "Closed"
 
 
 class ReportRange(ApiModel):
@@ -70,6 +99,11 @@ class ChargebackReportSpec(ApiModel):
         json_schema_extra=rules(
             Cel("has(self.schedule) != has(self.range)", "`spec` must have exactly one of `schedule` and `range`"),
             Cel("has(self.schedule) == has(self.period)", "`period` must be set together with `schedule`"),
+            Cel(
+                "!has(self.period) || self.period != 'Hour' || self.grain == 'Hour'",
+                "`grain` must be 'Hour' where `period` is 'Hour'",
+                field_path=".grain",
+            ),
         )
     )
     schedule: Cron | None = None
@@ -77,13 +111,25 @@ class ChargebackReportSpec(ApiModel):
     time_zone: TimeZone = "UTC"
     """is the time zone of the schedule, by its IANA name; bills themselves are in UTC."""
     period: ReportPeriod | None = None
-    """is how much time each report of the schedule covers: the last day, week or month that is complete."""
+    """is how much time each report of the schedule covers: an hour, day, week or month in UTC."""
     range: ReportRange | None = None
     """is the time of a single report."""
     group_by: ReportGrouping = ReportGrouping.TEAM
     """is whom the cost is split by."""
+    grain: ReportGrain = ReportGrain.HOUR
+    """is how much time one charge covers."""
+    method: Annotated[str, Field(pattern=METHOD_PATTERN, min_length=1, max_length=128)] = "gpuwaste-held-v1"
+    """is the id of the method by which a node's cost is divided."""
+    currency: Currency | None = None
+    """is the one currency to report, for a ledger that has several."""
+    provider: ProviderName = "Platform"
+    """is who provides the nodes, for the provider columns of charges that no bill names."""
+    grace_period_seconds: Annotated[int, Field(ge=0, le=366 * 86_400), Format("int32")] = 259_200
+    """is how long after its end a period stays open for late data; then it is closed and never changes."""
+    restatements: Restatement = Restatement.PUBLISH
+    """is Publish to publish late data for a closed period beside it and carry the difference into the next report."""
     formats: Annotated[tuple[ReportFormat, ...], Field(min_length=1, max_length=4), ListSet()] = (ReportFormat.FOCUS,)
-    """are the kinds of files to write."""
+    """are the kinds of files to write; the FOCUS file is written in any case."""
     focus_version: Annotated[str, Field(pattern=r"^1\.[34]$", max_length=3)] = "1.3"
     """is the version of FOCUS that FOCUS files follow."""
     destination_url: Url
@@ -101,6 +147,10 @@ class ReportFile(ApiModel):
     """is the first moment that the file covers."""
     to_time: Time
     """is the end of the time that the file covers."""
+    state: FileState
+    """is Open until the file is never replaced again."""
+    revision: Count = 0
+    """is 0 for what was published first, else the number of the restatement."""
     size_bytes: Annotated[int, Field(ge=0, le=2**53 - 1), Format("int64")]
     """is the size of the file."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
@@ -118,8 +168,14 @@ class ChargebackReportStatus(ApiModel):
     """is when files were last written."""
     next_run_time: Time | None = None
     """is when files will next be written."""
+    closed_through_time: Time | None = None
+    """is the end of the newest closed period before which none is open."""
+    restatement_count: Count = 0
+    """is the number of restatements of the periods in files."""
     total: Amount | None = None
-    """is the cost that the last files hold, absent if a price is not known."""
+    """is the cost that the last files hold, rounded to 12 decimals; absent if they are in several currencies."""
+    totals_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)] | None = None
+    """is the hash of the exact totals of the last files, as their manifest has it."""
     files: Annotated[tuple[ReportFile, ...], Field(max_length=64), ListMap("url")] = ()
     """are the newest files, newest first."""
     summary: DisplayText | None = None
@@ -139,6 +195,7 @@ class ChargebackReport(Resource):
             Column(name="Last Report", path=".status.summary"),
             Column(name="Next Run", path=".status.nextRunTime"),
             Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
+            Column(name="Closed Through", path=".status.closedThroughTime", wide=True),
             Column(name="Destination", path=".spec.destinationURL", wide=True),
         ),
     )

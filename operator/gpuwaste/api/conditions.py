@@ -43,6 +43,7 @@ class ConditionType(StrEnum):
     PRICED = "Priced"
     MEASURED = "Measured"
     CONSERVED = "Conserved"
+    CLOSED = "Closed"
     PROVISIONED = "Provisioned"
     VALID = "Valid"
     APPROVED = "Approved"
@@ -110,6 +111,8 @@ class Reason(StrEnum):
     FAILED = "Failed"
     WRITTEN = "Written"
     WRITE_FAILED = "WriteFailed"
+    GRACE_RUNNING = "GraceRunning"
+    ALL_CLOSED = "AllClosed"
 
 
 _R = Reason
@@ -128,6 +131,7 @@ REASONS: Mapping[ConditionType, frozenset[Reason]] = MappingProxyType(
         ConditionType.PRICED: frozenset({_R.PENDING, _R.PRICE_KNOWN, _R.PRICE_UNKNOWN, _R.CURRENCIES_DIFFER}),
         ConditionType.MEASURED: frozenset({_R.PENDING, _R.ALL_MEASURED, _R.PARTLY_MEASURED, _R.UNMEASURED}),
         ConditionType.CONSERVED: frozenset({_R.PENDING, _R.SUMS_HOLD, _R.SUMS_BROKEN}),
+        ConditionType.CLOSED: frozenset({_R.PENDING, _R.GRACE_RUNNING, _R.ALL_CLOSED, _R.WRITE_FAILED, _R.NO_DATA}),
         ConditionType.PROVISIONED: frozenset(
             {_R.PENDING, _R.ALL_PROVISIONED, _R.PARTLY_PROVISIONED, _R.NOT_STARTED, _R.EXPIRED}
         ),

@@ -6,11 +6,13 @@ Below the root of an archive::
     cost-and-usage/period=2026-11-01/_manifest.json
     restatements/period=2026-11-01/revision=1/cost-and-usage.parquet
     restatements/period=2026-11-01/revision=1/_manifest.json
+    csv/period=2026-11-01/cost-and-usage.csv
 
-Files keep their names, so that a reader of the whole folder never meets two versions of a period. A replacement is
-three steps, each of one file: the manifest says what is coming (`pending`), the files are replaced one by one, the
-manifest says what is there. After a kill each file is wholly the old or wholly the new one, the manifest has the hashes
-of both, and the next run starts the period again. One program at a time writes an archive.
+A folder at the top holds one format and either what was published first or restatements, so that a reader can take it
+in whole. Files keep their names, so that such a reader never meets two versions of a period. A replacement is three
+steps, each of one file: the manifest says what is coming (`pending`), the files are replaced one by one, the manifest
+says what is there. After a kill each file is wholly the old or wholly the new one, the manifest has the hashes of both,
+and the next run starts the period again. One program at a time writes an archive.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
     from gpuwaste.focus.manifest import Series
     from gpuwaste.ledger.store import Store
 
-__all__ = ["DATA_FOLDER", "MANIFEST", "RESTATEMENT_FOLDER", "Archive", "NewFile", "file_sha256"]
+__all__ = ["DATA_FOLDER", "MANIFEST", "RESTATEMENT_FOLDER", "Archive", "NewFile", "file_sha256", "period_folder"]
 
 DATA_FOLDER: Final = "cost-and-usage"
 RESTATEMENT_FOLDER: Final = "restatements"
+_MAIN_FORMAT: Final = "parquet"
 MANIFEST: Final = "_manifest.json"
 """Arrow, Spark, Trino and Athena leave files alone whose names begin with an underscore."""
 _CHUNK_BYTES: Final = 4 << 20
@@ -57,10 +60,13 @@ def file_sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-def _folder(period: Period, revision: int) -> str:
+def period_folder(period: Period, revision: int = 0, format_: str = _MAIN_FORMAT) -> str:
+    """The folder of a period's files of one format, relative to the root."""
     if revision == 0:
-        return f"{DATA_FOLDER}/period={period.name}"
-    return f"{RESTATEMENT_FOLDER}/period={period.name}/revision={revision}"
+        top = DATA_FOLDER if format_ == _MAIN_FORMAT else format_
+        return f"{top}/period={period.name}"
+    top = RESTATEMENT_FOLDER if format_ == _MAIN_FORMAT else f"{format_}-{RESTATEMENT_FOLDER}"
+    return f"{top}/period={period.name}/revision={revision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +79,10 @@ class Archive:
 
     store: Store
 
-    def folder(self, period: Period, revision: int = 0) -> str:
-        """The folder of a period's files, relative to the root."""
-        return _folder(period, revision)
-
-    def url(self, period: Period, entry: FileEntry, revision: int = 0) -> str:
+    def url(self, entry: FileEntry) -> str:
         """Where a file lies, with the scheme of its store."""
-        root = self.store.root
-        name = f"{_folder(period, revision)}/{entry.name}"
-        return f"{root}/{name}" if self.store.is_local else f"{self.store.filesystem.type_name}://{root}/{name}"
+        where = f"{self.store.root}/{entry.name}"
+        return where if self.store.is_local else f"{self.store.filesystem.type_name}://{where}"
 
     def manifest(self, period: Period, revision: int = 0) -> Manifest | None:
         """The manifest of a period, None where it was never published.
@@ -89,7 +90,7 @@ class Archive:
         Raises:
             InputError: it is damaged.
         """
-        name = f"{_folder(period, revision)}/{MANIFEST}"
+        name = f"{period_folder(period, revision)}/{MANIFEST}"
         data = self.store.read_or_none(name)
         return None if data is None else parse_manifest(data, where=f"{self.store.root}/{name}")
 
@@ -99,7 +100,7 @@ class Archive:
         Raises:
             FileNotFoundError: there is none.
         """
-        return hashlib.sha256(self.store.read(f"{_folder(period, revision)}/{MANIFEST}")).hexdigest()
+        return hashlib.sha256(self.store.read(f"{period_folder(period, revision)}/{MANIFEST}")).hexdigest()
 
     def periods(self) -> list[Period]:
         """The periods that were published, oldest first."""
@@ -165,8 +166,9 @@ class Archive:
             UnreachableError: the store did not take a file; the next run does the whole again.
         """
         new = list(files)
-        folder = _folder(period, manifest.revision)
-        self.store.sweep(folder)
+        folder = period_folder(period, manifest.revision)
+        for name in {folder, *(file.entry.name.rpartition("/")[0] for file in new)}:
+            self.store.sweep(name)
         before = self.manifest(period, manifest.revision)
         if before is not None and before.closed:
             raise InputError("is closed and never changes", where=f"{self.store.root}/{folder}")
@@ -178,22 +180,21 @@ class Archive:
         if coming != kept or before is None or before.pending is not None:
             self.store.write(f"{folder}/{MANIFEST}", render_manifest(announced))
             for file in new:
-                self.store.write_file(f"{folder}/{file.entry.name}", file.source)
+                self.store.write_file(file.entry.name, file.source)
         self.store.write(f"{folder}/{MANIFEST}", render_manifest(manifest))
         gone = {entry.name for entry in kept} - {entry.name for entry in coming}
         for name in sorted(gone):
-            self.store.delete(f"{folder}/{name}")
+            self.store.delete(name)
 
-    def damaged(self, period: Period, manifest: Manifest) -> list[str]:
+    def damaged(self, manifest: Manifest) -> list[str]:
         """Files of a period that are missing or are not those that its manifest names, one line each."""
         found = []
         for entry in manifest.files:
-            name = f"{_folder(period, manifest.revision)}/{entry.name}"
-            data = self.store.read_or_none(name)
+            data = self.store.read_or_none(entry.name)
             if data is None:
-                found.append(f"{self.store.root}/{name}: is missing")
+                found.append(f"{self.store.root}/{entry.name}: is missing")
             elif hashlib.sha256(data).hexdigest() != entry.sha256:
                 pending = {one.name: one.sha256 for one in manifest.pending or ()}
                 if hashlib.sha256(data).hexdigest() != pending.get(entry.name):
-                    found.append(f"{self.store.root}/{name}: is not the file that was published")
+                    found.append(f"{self.store.root}/{entry.name}: is not the file that was published")
         return found

@@ -22,7 +22,7 @@ def audit(archive: Archive) -> list[str]:
     names = {period.name: period for period in archive.periods()}
     for period in names.values():
         for manifest in archive.revisions(period):
-            found += archive.damaged(period, manifest)
+            found += archive.damaged(manifest)
             found += _broken_links(archive, names, period, manifest)
     return found
 

@@ -57,7 +57,7 @@ class Series(_Part):
 
 
 class FileEntry(_Part):
-    """A file of a period, by its name in the period's folder."""
+    """A file of a period; `name` is its path below the root of the archive."""
 
     name: str
     format: str

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gpuwaste.focus.adjustments import adjustment_rows
-from gpuwaste.focus.archive import NewFile, file_sha256
+from gpuwaste.focus.archive import NewFile, file_sha256, period_folder
 from gpuwaste.focus.columns import coded_schema
 from gpuwaste.focus.files import open_sink
 from gpuwaste.focus.manifest import Adjustment, FileEntry, Manifest, Series, totals_hash
@@ -23,7 +23,7 @@ from gpuwaste.focus.totals import Totals, differences
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime, timedelta
 
     import pyarrow as pa
@@ -33,10 +33,17 @@ if TYPE_CHECKING:
     from gpuwaste.focus.periods import Period
     from gpuwaste.focus.sources import Inputs, Source
 
-__all__ = ["FORMATS", "Outcome", "Published", "Publisher", "Result", "options_of", "series_of"]
+__all__ = ["FORMATS", "ROWS", "Outcome", "Published", "Publisher", "Result", "options_of", "series_of"]
 
-FORMATS: Final = {"parquet": "cost-and-usage.parquet", "csv": "cost-and-usage.csv", "json": "totals.json"}
-"""What can be written, and what the file is called: FOCUS rows as Parquet or CSV, and totals by receiver."""
+FORMATS: Final = {
+    "parquet": "cost-and-usage.parquet",
+    "csv": "cost-and-usage.csv",
+    "json": "totals.json",
+    "html": "report.html",
+}
+"""What can be written, and what the file is called: FOCUS rows as Parquet or CSV, totals by receiver, and a page."""
+ROWS: Final = ("parquet", "csv")
+"""The formats that hold the rows themselves."""
 
 
 class Outcome(StrEnum):
@@ -129,6 +136,7 @@ class Publisher:
         series: what all its periods have in common, as `series_of` answers.
         grace: how long after its end a period stays open for late data.
         generator_version: version of this program.
+        page: makes the text of `report.html` for a period, where the series has that format.
     """
 
     archive: Archive
@@ -137,6 +145,7 @@ class Publisher:
     series: Series
     grace: timedelta
     generator_version: str
+    page: Callable[[Period], str] | None = None
     _carried: dict[str, list[Adjustment]] | None = field(default=None)
 
     def publish(self, periods: Iterable[Period], *, now: datetime) -> list[Result]:
@@ -216,8 +225,18 @@ class Publisher:
         folder: Path,
         now: datetime,
         closing: bool,
+        revision: int = 0,
     ) -> Published:
         """Make the files of a period in a folder of this machine.
+
+        Args:
+            period: which.
+            inputs: what they are made from; None where there are adjustments alone.
+            adjustments: the restatements whose differences the period carries.
+            folder: where they are made.
+            now: the time in their metadata.
+            closing: whether they are final.
+            revision: the number of the restatement; 0 for what is published first.
 
         Raises:
             InputError: the ledger cannot be exported as asked.
@@ -252,17 +271,15 @@ class Publisher:
         )
         if "json" in self.series.formats:
             (folder / FORMATS["json"]).write_text(_totals_text(manifest), encoding="utf-8")
-        files = tuple(self._new_file(folder, name) for name in self.series.formats)
+        if "html" in self.series.formats:
+            text = "" if self.page is None else self.page(period)
+            (folder / FORMATS["html"]).write_text(text, encoding="utf-8")
+        files = tuple(_new_file(folder, name, period_folder(period, revision, name)) for name in self.series.formats)
         manifest = manifest.model_copy(update={"files": tuple(file.entry for file in files)})
         return Published(manifest=manifest, files=files)
 
     def _row_files(self, folder: Path) -> list[Path]:
-        return [folder / FORMATS[name] for name in self.series.formats if name != "json"]
-
-    def _new_file(self, folder: Path, name: str) -> NewFile:
-        path = folder / FORMATS[name]
-        entry = FileEntry(name=path.name, format=name, size_bytes=path.stat().st_size, sha256=file_sha256(path))
-        return NewFile(source=path, entry=entry)
+        return [folder / FORMATS[name] for name in self.series.formats if name in ROWS]
 
     def _manifest(
         self,
@@ -321,6 +338,14 @@ class Publisher:
             data_file=FORMATS["parquet"],
         )
         return metadata_document(schema, facts)
+
+
+def _new_file(made_in: Path, format_: str, folder: str) -> NewFile:
+    path = made_in / FORMATS[format_]
+    entry = FileEntry(
+        name=f"{folder}/{path.name}", format=format_, size_bytes=path.stat().st_size, sha256=file_sha256(path)
+    )
+    return NewFile(source=path, entry=entry)
 
 
 def _hashes(inputs: Inputs | None) -> tuple[str, str]:

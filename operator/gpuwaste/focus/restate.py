@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpuwaste.focus.archive import MANIFEST
-from gpuwaste.focus.publish import Outcome, Result
+from gpuwaste.focus.archive import MANIFEST, period_folder
+from gpuwaste.focus.publish import ROWS, Outcome, Result
 from gpuwaste.focus.totals import differences
 from gpuwaste.model.errors import InputError
 
@@ -61,14 +61,15 @@ class Restater:
             self._drop_unfinished(period, newest.revision + 1)
             return Result(period=period, outcome=Outcome.FINAL, manifest=newest)
         with tempfile.TemporaryDirectory(prefix="gpuwaste-") as folder:
-            made = publisher.make(period, inputs, (), folder=Path(folder), now=now, closing=True)
+            number = newest.revision + 1
+            made = publisher.make(period, inputs, (), folder=Path(folder), now=now, closing=True, revision=number)
             if self._is_same(made, newest):
                 self._drop_unfinished(period, newest.revision + 1)
                 return Result(period=period, outcome=Outcome.FINAL, manifest=newest)
             changed = differences(newest.totals, made.manifest.totals)
             manifest = made.manifest.model_copy(
                 update={
-                    "revision": newest.revision + 1,
+                    "revision": number,
                     "reason": reason or None,
                     "previous": None,
                     "closes_time": newest.closes_time,
@@ -81,9 +82,11 @@ class Restater:
 
     def _is_same(self, made: Published, newest: Manifest) -> bool:
         """Whether the charges came out as they were: the same bytes, or at least the same totals and row count."""
-        old = {entry.name: entry.sha256 for entry in newest.files}
+        old = {entry.format: entry.sha256 for entry in newest.files}
         if not newest.adjustments:
-            return all(old.get(file.entry.name) == file.entry.sha256 for file in made.files)
+            return all(
+                old.get(file.entry.format) == file.entry.sha256 for file in made.files if file.entry.format in ROWS
+            )
         carried = sum(len(one.differences) for one in newest.adjustments)
         return made.manifest.totals == newest.totals and made.manifest.rows == newest.rows - carried
 
@@ -104,7 +107,6 @@ class Restater:
         archive = self.publisher.archive
         left = archive.manifest(period, revision)
         if left is not None and not left.closed:
-            folder = archive.folder(period, revision)
             for entry in (*left.files, *(left.pending or ())):
-                archive.store.delete(f"{folder}/{entry.name}")
-            archive.store.delete(f"{folder}/{MANIFEST}")
+                archive.store.delete(entry.name)
+            archive.store.delete(f"{period_folder(period, revision)}/{MANIFEST}")

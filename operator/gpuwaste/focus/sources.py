@@ -84,10 +84,6 @@ class LedgerSource:
     cluster: str = ""
     _names: dict[datetime, list[tuple[str, str]]] | None = field(default=None)
 
-    def refresh(self) -> None:
-        """Look at the store again: hours may have come."""
-        self._names = None
-
     def _found(self) -> dict[datetime, list[tuple[str, str]]]:
         if self._names is None:
             found: dict[datetime, list[tuple[str, str]]] = {}

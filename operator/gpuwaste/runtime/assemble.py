@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from gpuwaste import __version__
 from gpuwaste.cluster.state import ClusterState
 from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
@@ -13,6 +14,7 @@ from gpuwaste.ledger.inputs import InputStore, team_rules_file
 from gpuwaste.ledger.store import open_store
 from gpuwaste.pricing.pricelist import load_price_list
 from gpuwaste.runtime.books import Books
+from gpuwaste.runtime.chargeback import Chargeback
 from gpuwaste.runtime.loop import Operator, cluster_name
 from gpuwaste.runtime.metrics import OperatorMetrics
 from gpuwaste.runtime.planning import Planner
@@ -71,6 +73,14 @@ async def assemble(
             books=Books(inputs=inputs, store=store, rules=rules, prices=prices),
             writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
             planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
+            chargeback=Chargeback(
+                api=api,
+                ledger=store,
+                cluster=name,
+                generator_version=__version__,
+                look_period_seconds=settings.chargeback.look_period_seconds,
+                now=now,
+            ),
             metrics=OperatorMetrics(),
             now=now,
         )

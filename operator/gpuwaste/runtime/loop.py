@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gpuwaste.cluster.api import ClusterApi
     from gpuwaste.cluster.state import ClusterSnapshot, ClusterState
     from gpuwaste.runtime.books import Books
+    from gpuwaste.runtime.chargeback import Chargeback
     from gpuwaste.runtime.metrics import OperatorMetrics
     from gpuwaste.runtime.planning import Planner
     from gpuwaste.runtime.puller import Puller
@@ -67,6 +68,7 @@ class Operator:
     books: Books
     writer: ObjectWriter
     planner: Planner
+    chargeback: Chargeback
     metrics: OperatorMetrics
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -83,6 +85,7 @@ class Operator:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.state.run(), name="cluster-state")
             tasks.create_task(self._passes(), name="decide-loop")
+            tasks.create_task(self.chargeback.run(), name="chargeback")
 
     async def _passes(self) -> None:
         while not self.state.synced():

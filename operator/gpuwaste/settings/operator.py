@@ -13,7 +13,7 @@ from gpuwaste.settings.errors import SettingsError
 from gpuwaste.settings.problems import problems
 from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["AgentSettings", "AgentTls", "OperatorSettings", "PlanSettings", "load_settings"]
+__all__ = ["AgentSettings", "AgentTls", "ChargebackSettings", "OperatorSettings", "PlanSettings", "load_settings"]
 
 AGENT_TLS_NAME = "agent.gpuwaste.internal"
 """The name in every agent's certificate; agents are dialled by pod IP and verified by it."""
@@ -70,6 +70,14 @@ class PlanSettings(_Settings):
     )
 
 
+class ChargebackSettings(_Settings):
+    """How ChargebackReport objects are followed."""
+
+    look_period_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=60.0, description="Seconds from one look at the reports to the next."
+    )
+
+
 class OperatorSettings(_Settings):
     """All settings of the operator."""
 
@@ -89,6 +97,9 @@ class OperatorSettings(_Settings):
         default=20.0, description="Most objects that are written to the API server in a second."
     )
     plan: PlanSettings = Field(default=PlanSettings(), description="When and how long plans are made.")
+    chargeback: ChargebackSettings = Field(
+        default=ChargebackSettings(), description="How ChargebackReport objects are followed."
+    )
     liveness_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="0 turns it off.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 turns it off.")
 

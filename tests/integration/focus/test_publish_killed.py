@@ -101,12 +101,14 @@ def look(out, before, after):
         assert name.endswith("_manifest.json") or text in {before.get(name), after.get(name)}, name
     for folder, manifest in manifests(out).items():
         known = {(entry.name, entry.sha256) for entry in (*manifest.files, *(manifest.pending or ()))}
-        for path in folder.iterdir():
-            if path.name != "_manifest.json" and not path.name.startswith("."):
-                assert (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) in known
+        for name in {name for name, _ in known}:
+            if (out / name).exists():
+                assert (name, hashlib.sha256((out / name).read_bytes()).hexdigest()) in known
+        listed = {f"{folder.relative_to(out)}/{path.name}" for path in folder.iterdir() if path.name[0] not in "._"}
+        assert listed <= {name for name, _ in known}
         if manifest.pending is None:
             for entry in manifest.files:
-                assert hashlib.sha256((folder / entry.name).read_bytes()).hexdigest() == entry.sha256
+                assert hashlib.sha256((out / entry.name).read_bytes()).hexdigest() == entry.sha256
     for name, text in before.items():
         if name.endswith("_manifest.json") and b'"state": "Closed"' in text:
             folder = name.rpartition("/")[0]

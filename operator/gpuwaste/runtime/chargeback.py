@@ -1,0 +1,272 @@
+"""Publish what `ChargebackReport` objects ask for: on their schedules, in a thread, and say where the files went.
+
+Everything that decides is in the objects and in the archives: a report is due when its schedule has come round since
+the run that its status names. After a kill the same run is made again, and writes nothing that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gpuwaste.api import ChargebackReport, ChargebackReportStatus, Reason, Restatement
+from gpuwaste.cluster.kinds import CHARGEBACK_REPORTS
+from gpuwaste.focus.periods import period_at, span_period
+from gpuwaste.focus.publish import Outcome
+from gpuwaste.focus.restate import Restater
+from gpuwaste.model.errors import GpuwasteError, InputError
+from gpuwaste.runtime.events import event_about, post_event
+from gpuwaste.runtime.report_status import Run, failed_status, run_status, waiting_status
+from gpuwaste.runtime.reports import publisher_for
+from gpuwaste.runtime.schedule import parse_schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gpuwaste.cluster.api import ClusterApi, Json
+    from gpuwaste.focus.periods import Period
+    from gpuwaste.focus.publish import Publisher, Result
+    from gpuwaste.ledger.store import Store
+
+__all__ = ["Chargeback", "due_time"]
+
+_log = logging.getLogger(__name__)
+_MANAGER = "gpuwaste-chargeback"
+_PAGE = 100
+_LATE_DATA = timedelta(days=40)
+"""Inputs are kept 35 days: a ledger hour that is older than this cannot change by a late window."""
+_RETRY = timedelta(minutes=1)
+_MAX_RETRY = timedelta(hours=1)
+_SPAN_PERIOD = timedelta(hours=1)
+"""How often a single report is looked at for late data, until it is closed."""
+
+
+def due_time(report: ChargebackReport, *, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """The scheduled time that has come and was not run yet, and the next one; None where there is none.
+
+    Raises:
+        InputError: the schedule, time zone or range is none.
+    """
+    status, spec = report.status, report.spec
+    last = None if status is None else status.last_run_time
+    changed = status is not None and status.observed_generation != report.metadata.generation
+    if spec.schedule is None:
+        return _span_due(report, last=None if changed else last, now=now)
+    schedule = parse_schedule(spec.schedule, spec.time_zone)
+    latest, following = schedule.latest(now), schedule.following(now)
+    created = report.metadata.creation_timestamp or now
+    if latest < created:
+        return None, following
+    return (latest if last is None or latest > last or changed else None), following
+
+
+def _span_due(
+    report: ChargebackReport, *, last: datetime | None, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    wanted = report.spec.range
+    if wanted is None:
+        raise InputError("has neither `schedule` nor `range`", where="spec")
+    period = span_period(wanted.from_time, wanted.to_time)
+    if now < period.end:
+        return None, period.end
+    closes = period.end + timedelta(seconds=report.spec.grace_period_seconds)
+    if last is None:
+        return now, None
+    if last >= closes:
+        return None, None
+    following = min(last + _SPAN_PERIOD, closes)
+    return (now if now >= following else None), following
+
+
+@dataclass(slots=True, kw_only=True)
+class Chargeback:
+    """Looks at all reports now and then, and runs those that are due, one after the other.
+
+    Attributes:
+        api: the API server.
+        ledger: where the ledger lies.
+        cluster: name in the ledger.
+        generator_version: version of this program.
+        look_period_seconds: from one look at the objects to the next.
+        now: the clock.
+        sleep: waits.
+    """
+
+    api: ClusterApi
+    ledger: Store
+    cluster: str
+    generator_version: str
+    look_period_seconds: float
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except GpuwasteError as error:
+                _log.warning("reports not looked at: %s", error)
+            await self.sleep(self.look_period_seconds)
+
+    async def look(self) -> None:
+        """Run every report that is due.
+
+        Raises:
+            GpuwasteError: the API server did not answer.
+        """
+        token = ""
+        while True:
+            page = await self.api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
+            for body in page.items:
+                await self._look_at(body)
+            token = page.continue_token
+            if not token:
+                return
+
+    async def _look_at(self, body: Json) -> None:
+        if body["metadata"].get("deletionTimestamp"):
+            return
+        # Items of a list come without their kind.
+        body = {**body, "apiVersion": CHARGEBACK_REPORTS.api_version, "kind": CHARGEBACK_REPORTS.kind}
+        name = body["metadata"]["name"]
+        try:
+            report = ChargebackReport.parse(body)
+        except InputError as error:
+            _log.warning("report %s: %s", name, error)
+            return
+        now = self.now()
+        try:
+            due, following = due_time(report, now=now)
+        except InputError as error:
+            await self._say(body, report, failed_status(report, Reason.INVALID, f"{error}.", now=now))
+            return
+        if due is None:
+            if report.status is None and following is not None:
+                await self._say(body, report, waiting_status(report, following=following, now=now))
+            return
+        if name in self._retry and now < self._retry[name][0]:
+            return
+        await self._run(body, report, due, following)
+
+    async def _run(self, body: Json, report: ChargebackReport, due: datetime, following: datetime | None) -> None:
+        name = report.metadata.name
+        now = self.now()
+        try:
+            results, run = await asyncio.to_thread(self._publish, report, due, following, now)
+        except GpuwasteError as error:
+            wait = min(self._retry[name][1] * 2, _MAX_RETRY) if name in self._retry else _RETRY
+            self._retry[name] = (now + wait, wait)
+            _log.warning("report %s not written: %s", name, error)
+            await self._say(body, report, failed_status(report, Reason.WRITE_FAILED, f"{error}.", now=now))
+            await self._tell(body, "Warning", "ReportFailed", f"{error}.")
+            return
+        self._retry.pop(name, None)
+        await self._say(body, report, run_status(report, run, now=now))
+        for result in results:
+            await self._tell_result(body, result)
+
+    def _publish(
+        self, report: ChargebackReport, due: datetime, following: datetime | None, now: datetime
+    ) -> tuple[list[Result], Run]:
+        """Runs in a thread: dividing a month of a large cluster takes seconds."""
+        publisher = publisher_for(
+            report, ledger=self.ledger, cluster=self.cluster, generator_version=self.generator_version
+        )
+        try:
+            results = publish_due(publisher, report, due=due, now=now)
+        except pa.ArrowException as error:
+            what = " ".join(str(error).split())
+            raise InputError(f"cannot be reported: {what}", where="ledger") from error
+        archive = publisher.archive
+        manifests = [one for period in archive.periods() for one in archive.revisions(period)]
+        return results, Run(manifests=manifests, at=due, following=following, url=archive.url)
+
+    async def _say(self, body: Json, report: ChargebackReport, status: ChargebackReportStatus) -> None:
+        if report.status == status:
+            return
+        manifest = report.model_copy(update={"status": status}).status_manifest()
+        try:
+            await self.api.apply_status(CHARGEBACK_REPORTS, manifest, field_manager=_MANAGER, force=True)
+        except GpuwasteError as error:  # the next look says it again
+            _log.warning("status of report %s not written: %s", body["metadata"]["name"], error)
+
+    async def _tell_result(self, body: Json, result: Result) -> None:
+        manifest, period = result.manifest, result.period.name
+        if manifest is None:
+            return
+        if result.outcome == Outcome.CLOSED:
+            message = f"{period} is closed: {manifest.rows} rows, totals {manifest.totals_sha256}."
+            await self._tell(body, "Normal", "PeriodClosed", message)
+        elif result.outcome == Outcome.RESTATED:
+            carried = f"; {manifest.carried_in} carries the difference" if manifest.carried_in else ""
+            message = f"Restatement {manifest.revision} of {period} is published beside it{carried}."
+            await self._tell(body, "Normal", "PeriodRestated", message)
+        elif result.outcome == Outcome.DIFFERS:
+            message = (
+                f"{period} is closed, and the ledger now says something else; it is withheld, as `restatements` asks."
+            )
+            await self._tell(body, "Warning", "PeriodDiffers", message)
+
+    async def _tell(self, body: Json, type_: Any, reason: str, message: str) -> None:
+        try:
+            event = event_about(body, type_=type_, reason=reason, message=message, now=self.now())
+            await post_event(self.api, event)
+        except GpuwasteError as error:  # an event is no state; the status says the same
+            _log.warning("event not written: %s", error)
+
+
+def publish_due(publisher: Publisher, report: ChargebackReport, *, due: datetime, now: datetime) -> list[Result]:
+    """Publish every complete period of a report, close those whose grace is over, and restate what changed since.
+
+    Args:
+        publisher: of the report's series.
+        report: what is asked for.
+        due: the scheduled time; periods that end after it wait for the next.
+        now: decides what is closed.
+
+    Raises:
+        InputError: a period cannot be made.
+        UnreachableError: ledger or archive did not answer.
+    """
+    periods = _periods(publisher, report, due=due, now=now)
+    results = publisher.publish(periods, now=now)
+    if report.spec.restatements == Restatement.WITHHOLD:
+        return results
+    restater = Restater(publisher=publisher)
+    reason = "the ledger changed after the period was closed"
+    done = {
+        result.period: restater.restate(result.period, reason=reason, now=now)
+        for result in results
+        if result.outcome == Outcome.DIFFERS
+    }
+    if any(result.outcome == Outcome.RESTATED for result in done.values()):
+        again = publisher.publish([one for one in periods if one not in done], now=now)
+        results = _merged(results, again)
+    return [done.get(result.period, result) for result in results]
+
+
+def _merged(first: list[Result], second: list[Result]) -> list[Result]:
+    """The second time only what changed counts."""
+    changed = {one.period: one for one in second if one.outcome in {Outcome.WRITTEN, Outcome.CLOSED}}
+    return [changed.get(one.period, one) for one in first]
+
+
+def _periods(publisher: Publisher, report: ChargebackReport, *, due: datetime, now: datetime) -> list[Period]:
+    spec = report.spec
+    if spec.range is not None:
+        return [span_period(spec.range.from_time, spec.range.to_time)]
+    length = publisher.series.length
+    created = report.metadata.creation_timestamp or now
+    # The period that was complete when the report was asked for is its first.
+    first = period_at(period_at(created, length).start - timedelta(microseconds=1), length)
+    complete = [one for one in publisher.due(first.start, due) if one.end <= due]
+    known = set(publisher.archive.periods())
+    recent = now - timedelta(seconds=spec.grace_period_seconds) - _LATE_DATA
+    return [one for one in complete if one.end > recent or one not in known]

@@ -1,0 +1,85 @@
+"""From the spec of a `ChargebackReport` to the publisher that makes its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from gpuwaste.api import ReportFormat, ReportGrain
+from gpuwaste.focus.archive import Archive
+from gpuwaste.focus.methods import parse_method
+from gpuwaste.focus.options import ExportOptions
+from gpuwaste.focus.publish import Publisher, series_of
+from gpuwaste.focus.sources import LedgerSource
+from gpuwaste.ledger.store import open_store
+from gpuwaste.ledger.write import read_ledger
+from gpuwaste.report.html import render_report
+from gpuwaste.report.summary import summarize
+
+if TYPE_CHECKING:
+    from gpuwaste.api import ChargebackReport
+    from gpuwaste.focus.periods import Period
+    from gpuwaste.ledger.store import Store
+
+__all__ = ["archive_url", "publisher_for"]
+
+_FORMATS: Final = {
+    ReportFormat.FOCUS: "parquet",
+    ReportFormat.CSV: "csv",
+    ReportFormat.JSON: "json",
+    ReportFormat.HTML: "html",
+}
+
+
+def archive_url(report: ChargebackReport, cluster: str) -> str:
+    """Where the files of a report go: a folder of its own below the destination, for clusters may share that."""
+    base, question, query = report.spec.destination_url.partition("?")
+    folder = f"cluster={quote(cluster, safe='')}/report={quote(report.metadata.name, safe='')}"
+    return f"{base.rstrip('/')}/{folder}{question}{query}"
+
+
+def publisher_for(report: ChargebackReport, *, ledger: Store, cluster: str, generator_version: str) -> Publisher:
+    """The publisher of a report's series.
+
+    Raises:
+        InputError: an unknown method, or a destination that is no store.
+        UnreachableError: the destination did not answer.
+    """
+    spec = report.spec
+    options = ExportOptions(
+        method=parse_method(spec.method),
+        grain="day" if spec.grain == ReportGrain.DAY else "hour",
+        grouping=spec.group_by.lower(),  # type: ignore[arg-type]  # the names of both are the same, one in upper case
+        version=spec.focus_version,  # type: ignore[arg-type]  # the schema allows no other
+        provider=spec.provider,
+        currency=spec.currency or "",
+    )
+    length = "span" if spec.period is None else spec.period.lower()
+    formats = ["parquet", *(_FORMATS[one] for one in spec.formats if one != ReportFormat.FOCUS)]
+    return Publisher(
+        archive=Archive(store=open_store(archive_url(report, cluster))),
+        source=LedgerSource(store=ledger, cluster=cluster),
+        options=options,
+        series=series_of(options, length=length, formats=formats, source="ledger"),
+        grace=timedelta(seconds=spec.grace_period_seconds),
+        generator_version=generator_version,
+        page=_Page(ledger=ledger, cluster=cluster, name=report.metadata.name),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """Makes the page of a period; it says no time but the period's, so that equal periods give equal bytes."""
+
+    ledger: Store
+    cluster: str
+    name: str
+
+    def __call__(self, period: Period) -> str:
+        rows = read_ledger(self.ledger, start=period.start, end=period.end, clusters=[self.cluster])
+        if not len(rows):  # it only carries adjustments
+            return ""
+        title = f"{self.name}: {period.name}"
+        return render_report(summarize(rows), title=title, generated_at=period.end)

@@ -1,0 +1,104 @@
+"""When a report is due: by its schedule and time zone, once a time, also after a pause."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.unit.api.samples import all_kinds
+
+from gpuwaste.api import ChargebackReport
+from gpuwaste.model.errors import InputError
+from gpuwaste.runtime.chargeback import due_time
+from gpuwaste.runtime.schedule import parse_schedule
+
+CREATED = datetime(2026, 11, 2, 10, 30, tzinfo=UTC)
+
+
+def at(text):
+    return datetime.fromisoformat(f"{text}+00:00")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "now", "latest", "following"),
+    [
+        ("@daily", "UTC", "2026-11-02T00:00", "2026-11-02T00:00", "2026-11-03T00:00"),
+        ("@hourly", "UTC", "2026-11-02T00:59", "2026-11-02T00:00", "2026-11-02T01:00"),
+        ("0 6 * * *", "Europe/Berlin", "2026-11-02T06:00", "2026-11-02T05:00", "2026-11-03T05:00"),
+        ("0 6 1 * *", "Asia/Tokyo", "2026-11-02T00:00", "2026-10-31T21:00", "2026-11-30T21:00"),
+        # Berlin's clocks go back on 25 October 2026: half past two comes twice and counts once.
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25T12:00", "2026-10-25T00:30", "2026-10-26T01:30"),
+        # On 28 March 2027 it does not come at all, and the run is made when the hour has been skipped.
+        ("30 2 * * *", "Europe/Berlin", "2027-03-27T12:00", "2027-03-27T01:30", "2027-03-28T01:00"),
+    ],
+)
+def test_times_around_a_moment(schedule, zone, now, latest, following):
+    parsed = parse_schedule(schedule, zone)
+    assert (parsed.latest(at(now)), parsed.following(at(now))) == (at(latest), at(following))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "what"),
+    [
+        ("0 0 30 2 *", "UTC", "is no schedule that ever comes"),
+        ("61 * * * *", "UTC", "is no schedule that ever comes"),
+        ("@daily", "Europe/Atlantis", "is no time zone"),
+        ("@daily", "../etc/passwd", "is no time zone"),
+    ],
+)
+def test_what_is_none_is_refused(schedule, zone, what):
+    with pytest.raises(InputError, match=what):
+        parse_schedule(schedule, zone)
+
+
+def report(last=None, generation=1, seen=1, **spec):
+    body = all_kinds()["ChargebackReport"].manifest()
+    body["spec"] |= {"schedule": "@daily", "period": "Day"} | spec
+    body["metadata"] |= {"generation": generation, "creationTimestamp": CREATED.isoformat()}
+    if last is not None:
+        body["status"] = {"lastRunTime": last.isoformat(), "observedGeneration": seen}
+    return ChargebackReport.parse(body)
+
+
+FIRST = datetime(2026, 11, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "due"),
+    [
+        pytest.param(report(), CREATED, None, id="not before its first time"),
+        pytest.param(report(), FIRST, FIRST, id="at its first time"),
+        pytest.param(report(FIRST), FIRST + timedelta(hours=5), None, id="once a time"),
+        pytest.param(report(FIRST), FIRST + timedelta(days=4), FIRST + timedelta(days=4), id="after a pause, once"),
+        pytest.param(report(FIRST, generation=2), FIRST + timedelta(hours=5), FIRST, id="again when it was changed"),
+    ],
+)
+def test_a_report_is_due_once_a_time(known, now, due):
+    assert due_time(known, now=now)[0] == due
+
+
+def span(last=None, grace=7200):
+    wanted = {"fromTime": "2026-11-01T00:00:00Z", "toTime": "2026-11-02T00:00:00Z"}
+    body = all_kinds()["ChargebackReport"].manifest()
+    body["spec"] = {"destinationURL": "s3://bills/x", "range": wanted, "gracePeriodSeconds": grace}
+    if last is not None:
+        body["status"] = {"lastRunTime": last.isoformat(), "observedGeneration": 1}
+    body["metadata"]["generation"] = 1
+    return ChargebackReport.parse(body)
+
+
+END = datetime(2026, 11, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "due", "following"),
+    [
+        (span(), END - timedelta(hours=1), False, END),
+        (span(), END, True, None),
+        (span(END), END + timedelta(minutes=59), False, END + timedelta(hours=1)),
+        (span(END), END + timedelta(hours=1), True, END + timedelta(hours=1)),
+        (span(END + timedelta(hours=1)), END + timedelta(hours=2), True, END + timedelta(hours=2)),
+        (span(END + timedelta(hours=2)), END + timedelta(days=9), False, None),
+    ],
+)
+def test_a_single_report_is_looked_at_until_it_is_closed(known, now, due, following):
+    found = due_time(known, now=now)
+    assert (found[0] is not None, found[1]) == (due, following)
