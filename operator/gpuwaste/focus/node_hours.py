@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from gpuwaste.focus.charges import carriers
 from gpuwaste.focus.parts import Parts, concat, weigh
 from gpuwaste.model.grouping import group_rows, only
+from gpuwaste.pricing.bills import last_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,11 +35,6 @@ class NodeNames:
         """The provider's id of the machine and its last segment, in lower case."""
         full = self.provider_id.lower()
         return tuple(dict.fromkeys(key for key in (full, last_segment(full)) if key))
-
-
-def last_segment(identity: str) -> str:
-    """`i-0abc` of `aws:///us-east-1a/i-0abc` and of `arn:aws:ec2:us-east-1:1:instance/i-0abc`."""
-    return re.split(r"[/:]", identity.rstrip("/"))[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,12 +229,15 @@ class InputStore:
 
     def write_facts(self, hour: datetime, facts: Iterable[Fact]) -> bool:
         """Merge facts that hold in the hour into its file. Returns whether the file changed."""
+        return self.replace_facts(hour, merge_facts(self.read_facts(hour), list(facts)))
+
+    def replace_facts(self, hour: datetime, facts: Sequence[Fact]) -> bool:
+        """Let the facts of an hour be these, sorted by key. Returns whether the file changed."""
         name = f"{hour_folder('inputs', self.cluster, hour)}/facts.jsonl"
-        stored = self.read_facts(hour)
-        merged = merge_facts(stored, list(facts))
-        if merged == stored:
+        text = "".join(f"{fact.to_json()}\n" for fact in facts).encode()
+        if text == (self.store.read_or_none(name) or b""):
             return False
-        self.store.write(name, "".join(f"{fact.to_json()}\n" for fact in merged).encode())
+        self.store.write(name, text)
         return True
 
     def read_facts(self, hour: datetime) -> list[Fact]:

@@ -18,6 +18,7 @@ from gpuwaste.model.facts import (
     PriceData,
 )
 from gpuwaste.model.gpu_products import find_product
+from gpuwaste.model.pools import node_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,14 +26,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["POOL_LABELS", "FactIndex", "PodLabels", "pool_name"]
-
-POOL_LABELS = (
-    "karpenter.sh/nodepool",
-    "cloud.google.com/gke-nodepool",
-    "eks.amazonaws.com/nodegroup",
-    "kubernetes.azure.com/agentpool",
-)
+__all__ = ["FactIndex", "PodLabels", "pool_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +41,7 @@ class PodLabels:
 
 def pool_name(node: NodeData, product: str, *, label: str = "") -> str:
     """`<GPU product>/<node pool>`: the first node-pool label present, else `default`."""
-    keys = (label, *POOL_LABELS) if label else POOL_LABELS
-    pool = next((node.labels[key] for key in keys if node.labels.get(key)), "default")
-    return f"{product or 'unknown'}/{pool}"
+    return f"{product or 'unknown'}/{node_pool(node.labels, label=label)}"
 
 
 @dataclass(slots=True)

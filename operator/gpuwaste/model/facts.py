@@ -175,7 +175,11 @@ class GpuData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationData:
-    """Purchased capacity: `count` GPUs of `product` for `term`."""
+    """Purchased capacity: `count` GPUs of `product` while the fact holds.
+
+    `price` is of one GPU-hour, a sum for the term spread over it; `prepaid` says that it was such a sum, so that no
+    hour is invoiced. `owned` is hardware of one's own.
+    """
 
     name: str
     product: str
@@ -184,6 +188,16 @@ class ReservationData:
     currency: str | None = None
     owner_team: str = ""
     term_end: str = ""
+    node_pool: str = _later("")
+    owner_namespace: str = _later("")
+    commitment_id: str = _later("")
+    owned: bool = _later(default=False)
+    prepaid: bool = _later(default=False)
+
+    @property
+    def identity(self) -> str:
+        """What makes two clusters' statements the same purchase: the provider's name of it, else ours."""
+        return self.commitment_id or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.gpu_products import PRODUCTS, find_product
 from gpuwaste.model.money import parse_price
+from gpuwaste.pricing.capacity import Capacity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
+__all__ = ["Owned", "PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
 
 
 def _price(value: Any) -> Decimal:
@@ -42,13 +43,58 @@ class UnitCosts(BaseModel):
     contracted: Price | None = None
     billed: Price | None = None
     effective: Price | None = None
+    spot: Price | None = Field(default=None, description="What an hour costs on a spot node.")
+
+    def of(self, capacity: Capacity) -> tuple[Decimal, Decimal | None, Decimal | None, Decimal | None]:
+        """List, contracted, billed and effective cost of an hour as the node is bought.
+
+        A list price says nothing of what a spot node costs: without `spot` only the list price is known of it.
+        """
+        if capacity is Capacity.SPOT:
+            return self.list, self.spot, self.spot, self.spot
+        return (
+            self.list,
+            self.list if self.contracted is None else self.contracted,
+            self.list if self.billed is None else self.billed,
+            self.list if self.effective is None else self.effective,
+        )
+
+
+class Owned(BaseModel):
+    """Hardware of one's own: what was paid for it, over how many years, and what it takes to run it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    purchase_price: Price = Field(alias="purchasePrice", description="What was paid.")
+    life_years: Annotated[Decimal, BeforeValidator(_price), Field(gt=0, le=30)] = Field(alias="lifeYears")
+    watts: Annotated[Decimal, BeforeValidator(_price)] = Field(default=Decimal(0), description="Mean power drawn.")
+    pue: Annotated[Decimal, BeforeValidator(_price), Field(ge=1, le=5)] = Field(
+        default=Decimal(1), description="Power of the data centre for each unit of power of the machine."
+    )
+    price_per_kwh: Price = Field(default=Decimal(0), alias="pricePerKWh")
+    upkeep_per_year: Price = Field(default=Decimal(0), alias="upkeepPerYear", description="Space, support, people.")
+
+    def of(self, capacity: Capacity) -> tuple[Decimal | None, Decimal, Decimal, Decimal]:
+        """No list price; contracted and effective with the purchase spread over its life; billed is what running costs.
+
+        As FOCUS has it, billed cost leaves out what was paid in advance.
+        """
+        del capacity  # what one owns is bought in one way
+        running = self.watts / 1000 * self.pue * self.price_per_kwh + self.upkeep_per_year / _HOURS_PER_YEAR
+        whole = self.purchase_price / (self.life_years * _HOURS_PER_YEAR) + running
+        return None, whole, running, whole
+
+
+_HOURS_PER_YEAR = 8760
 
 
 def _costs(value: Any) -> Any:
-    return value if isinstance(value, dict) else {"list": value}
+    if not isinstance(value, dict):
+        return UnitCosts(list=value)
+    return Owned.model_validate(value) if "purchasePrice" in value else UnitCosts.model_validate(value)
 
 
-Costs = Annotated[UnitCosts, BeforeValidator(_costs)]
+Costs = Annotated[UnitCosts | Owned, BeforeValidator(_costs)]
 
 
 class PriceList(BaseModel):
@@ -63,7 +109,7 @@ class PriceList(BaseModel):
 
     @field_validator("gpus")
     @classmethod
-    def _known_products(cls, prices: dict[str, UnitCosts]) -> dict[str, UnitCosts]:
+    def _known_products(cls, prices: dict[str, UnitCosts | Owned]) -> dict[str, UnitCosts | Owned]:
         named = {}
         for name, price in prices.items():
             product = find_product(name)

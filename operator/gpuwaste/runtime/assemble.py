@@ -12,7 +12,10 @@ from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore, team_rules_file
 from gpuwaste.ledger.store import open_store
+from gpuwaste.pricing.bills import Exchange
+from gpuwaste.pricing.facts import NodeWeights, PriceSources
 from gpuwaste.pricing.pricelist import load_price_list
+from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
 from gpuwaste.runtime.chargeback import Chargeback
 from gpuwaste.runtime.loop import Operator, cluster_name
@@ -50,6 +53,7 @@ async def assemble(
         UnreachableError: the API server or the store did not answer.
     """
     prices = load_price_list(settings.price_list) if settings.price_list else None
+    pricing = settings.pricing
     store = open_store(settings.store)
     name = await cluster_name(api, settings)
     inputs = await asyncio.to_thread(InputStore.open, store, name)
@@ -70,7 +74,24 @@ async def assemble(
                 batch_records=settings.agents.batch_records,
                 concurrency=settings.agents.concurrency,
             ),
-            books=Books(inputs=inputs, store=store, rules=rules, prices=prices),
+            books=Books(
+                inputs=inputs,
+                store=store,
+                rules=rules,
+                prices=PriceSources(
+                    own=prices,
+                    weights=NodeWeights(
+                        gpu=pricing.node_price_weights.gpu,
+                        cpu=pricing.node_price_weights.cpu,
+                        memory=pricing.node_price_weights.memory,
+                    ),
+                    pool_label=settings.pool_label,
+                ),
+                bills=Bills(
+                    paths=pricing.bills,
+                    exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
+                ),
+            ),
             writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
             planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
             chargeback=Chargeback(

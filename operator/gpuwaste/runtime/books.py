@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,14 @@ from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.facts import Fact, GpuData, merge_facts
 from gpuwaste.model.units import HOUR, from_unix_ns, hour_start
-from gpuwaste.pricing.facts import price_facts
+from gpuwaste.pricing.facts import PriceSources, price_facts
+from gpuwaste.runtime.bills import Bills
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gpuwaste.ledger.inputs import InputStore
     from gpuwaste.ledger.store import Store
-    from gpuwaste.pricing.pricelist import PriceList
 
 __all__ = ["Books"]
 
@@ -46,7 +46,8 @@ class Books:
         inputs: stored windows and facts.
         store: where the ledger goes.
         rules: what besides the inputs decides an hour.
-        prices: the user's price list.
+        prices: where prices come from, besides the bills.
+        bills: the provider's bills.
         dirty: hours whose ledger may differ from their inputs.
         findings: what was noted, by hour.
     """
@@ -54,7 +55,8 @@ class Books:
     inputs: InputStore
     store: Store
     rules: HourRules
-    prices: PriceList | None
+    prices: PriceSources = field(default_factory=PriceSources)
+    bills: Bills = field(default_factory=Bills)
     dirty: set[datetime] = field(default_factory=set)
     findings: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     _closed: OrderedDict[datetime, pa.Table] = field(default_factory=OrderedDict)
@@ -78,6 +80,7 @@ class Books:
         Returns:
             Hours that are still to be done.
         """
+        self.dirty |= self.bills.refresh() & set(self.inputs.hours()) if self.bills.paths else set()
         # An hour that was running when it was last looked at may have ended without another window.
         self.dirty.update(hour for hour in self._running if hour + HOUR <= now)
         for hour in sorted(self.dirty, reverse=True)[:_HOURS_A_PASS]:
@@ -100,15 +103,20 @@ class Books:
             self.findings[hour] = built.findings
 
     def _store_facts(self, hour: datetime, facts: Sequence[Fact], now: datetime) -> None:
-        if hour + HOUR < now - _FACTS_HORIZON and self.inputs.read_facts(hour):
-            return
-        end = hour + HOUR
-        holding = [fact for fact in facts if fact.overlaps(hour, end) or fact.kind in ("owner", "namespace")]
+        stored = [fact for fact in self.inputs.read_facts(hour) if fact.kind != "price"]
         described = gpu_facts(self.inputs.node_facts(hour))
-        described += self._carried_gpus(hour, described)
-        prices = [f for f in price_facts([*holding, *described], own=self.prices) if f.overlaps(hour, end)]
-        carried = [fact for fact in described if fact.valid_from < hour]
-        self.inputs.write_facts(hour, merge_facts(holding, carried, prices))
+        if stored and hour + HOUR < now - _FACTS_HORIZON:
+            known: list[Fact] = stored  # too long ago for the cluster to say more of it
+        else:
+            end = hour + HOUR
+            holding = [fact for fact in facts if fact.overlaps(hour, end) or fact.kind in ("owner", "namespace")]
+            described += self._carried_gpus(hour, described)
+            carried = [fact for fact in described if fact.valid_from < hour]
+            # What is bought is what the objects say now: nobody but them remembers it.
+            known = merge_facts([fact for fact in stored if fact.kind != "reservation"], holding, carried)
+        sources = replace(self.prices, bills=self.bills.prices)
+        prices = price_facts([*known, *described], sources=sources, hour=hour)
+        self.inputs.replace_facts(hour, merge_facts(known, [f for f in prices if f.overlaps(hour, hour + HOUR)]))
 
     def _carried_gpus(self, hour: datetime, described: Iterable[Fact]) -> list[Fact]:
         """GPUs of nodes that are silent in this hour, as the newest hour before it described them.

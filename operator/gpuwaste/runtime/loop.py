@@ -14,14 +14,16 @@ from gpuwaste.model.units import hour_start
 from gpuwaste.runtime.agents import find_agents
 from gpuwaste.runtime.objects import build_objects
 from gpuwaste.runtime.puller import PullResult
+from gpuwaste.runtime.reservations import read_reservations, reservation_facts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from gpuwaste.api import Resource
+    from gpuwaste.api import GPUReservation, Resource
     from gpuwaste.cluster.api import ClusterApi
     from gpuwaste.cluster.state import ClusterSnapshot, ClusterState
+    from gpuwaste.model.facts import Fact
     from gpuwaste.runtime.books import Books
     from gpuwaste.runtime.chargeback import Chargeback
     from gpuwaste.runtime.metrics import OperatorMetrics
@@ -59,6 +61,7 @@ class Operator:
         last_success: end of the last pass without an error.
         failing: agents that did not answer the last pull.
         unwritten: objects that the API server refused in the last pass, and why.
+        reservations: what was bought, as the last pass read it.
     """
 
     settings: OperatorSettings
@@ -77,8 +80,10 @@ class Operator:
     _pulled: datetime | None = None
     _shown: datetime | None = None
     _seen_generation: int = -1
+    _bought: list[Fact] = field(default_factory=list)
     failing: frozenset[str] = field(default_factory=frozenset)
     unwritten: tuple[str, ...] = ()
+    reservations: list[GPUReservation] = field(default_factory=list)
 
     async def run(self) -> None:
         """Follow the cluster and run a pass whenever one is due."""
@@ -122,13 +127,15 @@ class Operator:
         """
         pulled = await self._pull()
         snapshot = self.state.snapshot()
+        self.reservations = await read_reservations(self.api)
+        bought = reservation_facts(self.reservations)
         now = self.now()
         self.books.dirty |= pulled.hours
-        if snapshot.generation != self._seen_generation:
+        if snapshot.generation != self._seen_generation or bought != self._bought:
             # The hours that are still open for a change of facts: the running one and the one before.
             open_hours = {hour_start(now), hour_start(now) - timedelta(hours=1)}
             self.books.dirty |= open_hours & set(self.books.inputs.hours())
-            self._seen_generation = snapshot.generation
+            self._seen_generation, self._bought = snapshot.generation, bought
         with self.metrics.pass_seconds.labels("ledger").time():
             left = await asyncio.to_thread(self._update_books, snapshot, now)
         self.metrics.dirty_hours.set(left)
@@ -140,7 +147,7 @@ class Operator:
 
     def _update_books(self, snapshot: ClusterSnapshot, now: datetime) -> int:
         """Runs in a thread: the facts of a large cluster alone would hold up the event loop."""
-        return self.books.update(snapshot.facts(), now=now, through=self._through)
+        return self.books.update([*snapshot.facts(), *self._bought], now=now, through=self._through)
 
     async def _pull(self) -> PullResult:
         period = timedelta(seconds=self.settings.agents.pull_period_seconds)

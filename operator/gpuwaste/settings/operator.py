@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.settings.errors import SettingsError
 from gpuwaste.settings.problems import problems
 from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["AgentSettings", "AgentTls", "ChargebackSettings", "OperatorSettings", "PlanSettings", "load_settings"]
+__all__ = [
+    "AgentSettings",
+    "AgentTls",
+    "ChargebackSettings",
+    "OperatorSettings",
+    "PlanSettings",
+    "PriceWeights",
+    "PricingSettings",
+    "load_settings",
+]
 
 AGENT_TLS_NAME = "agent.gpuwaste.internal"
 """The name in every agent's certificate; agents are dialled by pod IP and verified by it."""
@@ -78,6 +88,40 @@ class ChargebackSettings(_Settings):
     )
 
 
+Weight = Annotated[Decimal, Field(ge=0, le=1)]
+
+
+class PriceWeights(_Settings):
+    """Which parts of a node's price its GPUs, its CPU and its memory carry."""
+
+    gpu: Weight = Field(default=Decimal(1), description="Part of the GPUs; 1 is the fully loaded GPU-hour.")
+    cpu: Weight = Field(default=Decimal(0), description="Part of the CPU.")
+    memory: Weight = Field(default=Decimal(0), description="Part of the memory.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.gpu + self.cpu + self.memory != 1:
+            raise ValueError(f"`gpu`, `cpu` and `memory` must add up to 1, not {self.gpu + self.cpu + self.memory}")
+        return self
+
+
+class PricingSettings(_Settings):
+    """What prices come from besides the price list, and how a node's price is divided."""
+
+    bills: tuple[Path, ...] = Field(
+        default=(), description="FOCUS exports of your provider: files, or folders of Parquet or CSV files."
+    )
+    currency: str = Field(
+        default="", pattern=r"^([A-Z]{3})?$", description="Currency that bills are turned into; empty takes theirs."
+    )
+    exchange_rates: dict[str, Annotated[Decimal, Field(gt=0)]] = Field(
+        default_factory=dict, description="What one unit of another currency is in `currency`."
+    )
+    node_price_weights: PriceWeights = Field(
+        default=PriceWeights(), description="Which parts of a node's price its GPUs, CPU and memory carry."
+    )
+
+
 class OperatorSettings(_Settings):
     """All settings of the operator."""
 
@@ -85,6 +129,7 @@ class OperatorSettings(_Settings):
     store: str = Field(description="Folder or object-store URL for inputs, ledger and plans.")
     agents: AgentSettings = Field(default=AgentSettings(), description="How agents are found and read.")
     price_list: Path | None = Field(default=None, description="YAML file of prices; else the built-in list.")
+    pricing: PricingSettings = Field(default=PricingSettings(), description="Bills, currencies, parts of a price.")
     team_rules: TeamRules = Field(default=TeamRules(), description="Who owns the cost of a workload.")
     pool_label: str = Field(default="", description="Node label that names the pool before the well-known ones.")
     starting_limit_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(

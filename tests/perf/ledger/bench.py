@@ -63,7 +63,7 @@ def compute_hour(folder: str, slice_minutes: int) -> None:
     """What an operator does with an hour that ended: facts and prices stored, joined, written. Prints seconds."""
     facts = make_facts(make_slices(slice_minutes // MINUTES))
     store = open_store(folder)
-    books = Books(inputs=InputStore.open(store, _CLUSTER), store=store, rules=_RULES, prices=None)
+    books = Books(inputs=InputStore.open(store, _CLUSTER), store=store, rules=_RULES)
     books.dirty.add(HOUR)
     before = time.perf_counter()
     books.update(facts, now=HOUR + timedelta(hours=2), through=None)

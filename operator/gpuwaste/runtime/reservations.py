@@ -1,0 +1,94 @@
+"""`GPUReservation` objects: read as facts."""
+
+from __future__ import annotations
+
+import logging
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import TYPE_CHECKING
+
+from gpuwaste.api import GPUReservation, OwnerKind, ReservationKind
+from gpuwaste.cluster.errors import NotFoundError
+from gpuwaste.cluster.kinds import GPU_RESERVATIONS
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.facts import Fact, ReservationData
+from gpuwaste.model.gpu_products import find_product
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gpuwaste.api import GPUReservationSpec
+    from gpuwaste.cluster.api import ClusterApi
+
+__all__ = ["gpu_hour_price", "read_reservations", "reservation_facts"]
+
+_log = logging.getLogger(__name__)
+_STEP = Decimal(1).scaleb(-12)
+_ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN)
+
+
+async def read_reservations(api: ClusterApi) -> list[GPUReservation]:
+    """All reservations of the cluster; those that cannot be understood are left out, their `Valid` condition says why.
+
+    Raises:
+        UnreachableError: the API server did not answer.
+    """
+    found: list[GPUReservation] = []
+    token = ""
+    while True:
+        try:
+            page = await api.list_page(GPU_RESERVATIONS, continue_token=token)
+        except NotFoundError:
+            return []  # a cluster without our definitions has none
+        for item in page.items:
+            try:
+                found.append(GPUReservation.parse(item))
+            except InputError as error:
+                _log.debug("reservation not understood: %s", error)
+        token = page.continue_token
+        if not token:
+            return found
+
+
+def gpu_hour_price(spec: GPUReservationSpec) -> Decimal | None:
+    """The price of one GPU for one hour; a sum for the term is spread evenly over it, rounded to 12 decimals."""
+    if spec.price.per_gpu_hour is not None:
+        return spec.price.per_gpu_hour
+    if spec.price.total is None or spec.term.end_time is None:
+        return None
+    seconds = round((spec.term.end_time - spec.term.start_time).total_seconds())
+    if seconds <= 0:
+        return None
+    return _ROUNDING.divide(spec.price.total * 3600, Decimal(spec.count * seconds)).quantize(_STEP, context=_ROUNDING)
+
+
+def reservation_facts(reservations: Iterable[GPUReservation]) -> list[Fact]:
+    """What was bought as facts that hold for its term, sorted by key."""
+    facts = []
+    for one in reservations:
+        spec, price = one.spec, gpu_hour_price(one.spec)
+        product = find_product(spec.gpu_model)
+        owner = spec.owner
+        data = ReservationData(
+            name=one.metadata.name,
+            product=product.name if product else spec.gpu_model,
+            count=spec.count,
+            price=None if price is None else f"{price.normalize():f}",
+            currency=spec.price.currency,
+            owner_team=owner.name or "" if owner.kind is OwnerKind.TEAM else "",
+            owner_namespace=owner.name or "" if owner.kind is OwnerKind.NAMESPACE else "",
+            term_end="" if spec.term.end_time is None else spec.term.end_time.date().isoformat(),
+            node_pool=spec.node_pool or "",
+            commitment_id=spec.commitment_id or "",
+            owned=spec.kind is ReservationKind.OWNED,
+            prepaid=spec.price.total is not None,
+        )
+        facts.append(
+            Fact(
+                kind="reservation",
+                uid=one.metadata.uid or one.metadata.name,
+                valid_from=spec.term.start_time,
+                valid_to=spec.term.end_time,
+                data=data,
+            )
+        )
+    return sorted(facts, key=lambda fact: fact.key)

@@ -1,0 +1,134 @@
+"""Purchased capacity, spot and hardware of one's own as sources of prices."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from tests.helpers import facts as fact
+from tests.helpers.facts import BEFORE, HOUR
+
+from gpuwaste.model.errors import InputError
+from gpuwaste.model.facts import Fact, ReservationData
+from gpuwaste.pricing.capacity import capacity_of
+from gpuwaste.pricing.facts import PriceSources, price_facts
+from gpuwaste.pricing.pricelist import parse_price_list
+from gpuwaste.pricing.reservations import cover_nodes
+
+HEAD = "currency: USD\ndate: 2026-11-01\n"
+
+
+def reservation(count=8, *, name="bought", price="2", uid=None, start=BEFORE, **more):
+    data = ReservationData(
+        name=name, product=more.pop("product", "H100-80GB"), count=count, price=price, currency="USD", **more
+    )
+    return Fact(kind="reservation", uid=uid or f"uid-{name}", valid_from=start, valid_to=None, data=data)
+
+
+def node(name="node-a", *, gpus=8, **more):
+    return fact.node(name, gpus=gpus, **more)
+
+
+def prices_of(*facts, own=""):
+    sources = PriceSources(own=parse_price_list(HEAD + own, where="prices.yaml") if own else None)
+    return {f.uid: f.data for f in price_facts(facts, sources=sources, hour=HOUR)}
+
+
+def covered(*facts):
+    return [(c.reservation.data.name, c.node.node.name, c.gpus) for c in cover_nodes(facts)]
+
+
+def test_a_reservation_comes_before_the_lists():
+    found = prices_of(node(), reservation())["uid-node-a/H100-80GB"]
+    assert (found.source, found.date, found.effective_unit_cost, found.billed_unit_cost) == (
+        "Reservation",
+        "2026-11-01",
+        "2",
+        "2",
+    )
+    assert found.list_unit_cost == "6.88", "what it would cost without"
+
+
+def test_what_was_paid_in_advance_is_on_no_invoice_of_an_hour():
+    found = prices_of(node(), reservation(prepaid=True))["uid-node-a/H100-80GB"]
+    assert (found.billed_unit_cost, found.effective_unit_cost) == ("0", "2")
+
+
+def test_a_node_that_is_half_reserved_has_the_mean_price():
+    found = prices_of(node(), reservation(4), own='gpus: {H100-80GB: "4"}')["uid-node-a/H100-80GB"]
+    assert (found.source, found.effective_unit_cost) == ("Reservation", "3")
+
+
+def test_the_mean_with_an_unknown_price_is_unknown():
+    one = reservation(4, product="A30-24GB")
+    found = prices_of(node(product="NVIDIA-A30"), one)["uid-node-a/A30-24GB"]
+    assert (found.effective_unit_cost, found.source) == (None, "Reservation")
+
+
+def test_each_reservation_covers_its_count_once():
+    nodes = [node("a", start=HOUR), node("b"), node("c", labels={"karpenter.sh/capacity-type": "reserved"})]
+    assert covered(*nodes, reservation(20)) == [("bought", "c", 8), ("bought", "b", 8), ("bought", "a", 4)]
+    two = [reservation(8, name="one", start=BEFORE - timedelta(days=1)), reservation(8, name="two")]
+    assert covered(*nodes, *two) == [("one", "c", 8), ("two", "b", 8)]
+
+
+def test_pool_model_and_spot_decide_what_is_covered():
+    labels = {"karpenter.sh/nodepool": "train"}
+    nodes = [node("a", labels=labels), node("b"), node("c", labels={"cloud.google.com/gke-spot": "true"})]
+    assert covered(*nodes, reservation(24, node_pool="train")) == [("bought", "a", 8)]
+    assert covered(*nodes, reservation(24)) == [("bought", "a", 8), ("bought", "b", 8)]
+    assert covered(*nodes, reservation(8, product="A100-80GB")) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "capacity"),
+    [
+        ({"karpenter.sh/capacity-type": "spot"}, "Spot"),
+        ({"karpenter.sh/capacity-type": "on-demand"}, "OnDemand"),
+        ({"karpenter.sh/capacity-type": "reserved"}, "Reserved"),
+        ({"eks.amazonaws.com/capacityType": "SPOT"}, "Spot"),
+        ({"eks.amazonaws.com/capacityType": "ON_DEMAND"}, "OnDemand"),
+        ({"eks.amazonaws.com/capacityType": "CAPACITY_BLOCK"}, "Reserved"),
+        ({"cloud.google.com/gke-spot": "true"}, "Spot"),
+        ({"cloud.google.com/gke-preemptible": "true"}, "Spot"),
+        ({"cloud.google.com/gke-provisioning": "standard"}, "OnDemand"),
+        ({"cloud.google.com/reservation-name": "r1"}, "Reserved"),
+        ({"kubernetes.azure.com/scalesetpriority": "spot"}, "Spot"),
+        ({"kubernetes.azure.com/scalesetpriority": "regular"}, "OnDemand"),
+        ({}, "Unknown"),
+    ],
+)
+def test_how_a_node_is_bought(labels, capacity):
+    assert capacity_of(labels) == capacity
+
+
+def test_a_list_price_is_not_what_a_spot_node_costs():
+    spot = node(labels={"karpenter.sh/capacity-type": "spot"})
+    found = prices_of(spot, own='gpus: {H100-80GB: "4"}')["uid-node-a/H100-80GB"]
+    assert (found.list_unit_cost, found.effective_unit_cost) == ("4", None)
+    found = prices_of(spot, own='gpus: {H100-80GB: {list: "4", spot: "1.5"}}')["uid-node-a/H100-80GB"]
+    assert (found.list_unit_cost, found.effective_unit_cost, found.billed_unit_cost) == ("4", "1.5", "1.5")
+
+
+def test_hardware_of_ones_own():
+    own = (
+        "gpus: {H100-80GB: {purchasePrice: 35040, lifeYears: 4, watts: 1000, pue: 1.5, pricePerKWh: 0.2,"
+        " upkeepPerYear: 876}}"
+    )
+    found = prices_of(node(), own=own)["uid-node-a/H100-80GB"]
+    assert Decimal(found.effective_unit_cost) == Decimal("1.4"), "1 spread over four years, 0.3 power, 0.1 upkeep"
+    assert Decimal(found.billed_unit_cost) == Decimal("0.4")
+    assert found.list_unit_cost is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gpus: {H100-80GB: {purchasePrice: 1000}}", "lifeYears"),
+        ("gpus: {H100-80GB: {purchasePrice: 1000, lifeYears: 0}}", "lifeYears"),
+        ("gpus: {H100-80GB: {purchasePrice: 1000, lifeYears: 3, pue: 0.5}}", "pue"),
+        ("gpus: {H100-80GB: {list: 3, spotty: 1}}", "spotty"),
+    ],
+)
+def test_wrong_entries_name_the_field(text, says):
+    with pytest.raises(InputError, match=rf"prices\.yaml: field .*{says}"):
+        parse_price_list(HEAD + text, where="prices.yaml")
