@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import NS_PER_MINUTE
+from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE
 from gpuwaste.model.windows import QUALITY_OF
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _TIMES = (
 )
 _HISTOGRAM_BUCKETS = 21
 _PPM = 1_000_000
+_NS_PER_MS = 1_000_000
 
 
 def check_windows(table: pa.Table, *, where: Callable[[int], str]) -> None:
@@ -71,9 +72,16 @@ def _rules(table: pa.Table) -> Iterator[tuple[NDArray[np.bool_], str]]:
     yield _equals(table, "kind", ""), "the record must hold one of `usage`, `device`, `node_facts` or `gap`"
     yield _column(table, "seq", absent=0) <= 0, "field `seq` must be 1 or more"
     yield start <= 0, "field `window_start_unix_ns` must be a time after 1970"
+    # Readings of a store may lie further apart than a minute; then a window is as long as they are apart.
+    resolution = np.maximum(*(_column(table, f"{name}_resolution_ms", absent=0) for name in ("duty", "sm")))
+    longest = np.clip(resolution.astype(np.int64) * _NS_PER_MS, NS_PER_MINUTE, NS_PER_HOUR)
     yield (
-        measured & ((window <= 0) | (window > NS_PER_MINUTE)),
-        "field `window_ns` must be above 0, at most a minute",
+        measured & ((window <= 0) | (window > longest)),
+        "field `window_ns` must be above 0, at most a minute (or the resolution of its readings, at most an hour)",
+    )
+    yield (
+        measured & (window > NS_PER_MINUTE) & (NS_PER_HOUR % np.maximum(window, 1) != 0),
+        "field `window_ns` above a minute must divide an hour",
     )
     yield (
         measured & (start % np.maximum(window, 1) != 0),

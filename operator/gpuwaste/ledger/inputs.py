@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.ledger.columns import COMPUTED_FROM, coded
+from gpuwaste.ledger.sources import SOURCE_COLUMNS, prefer_agents
 from gpuwaste.ledger.store import Store, hour_folder, parse_hour_folder
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.facts import Fact, merge_facts, parse_fact
@@ -271,7 +272,7 @@ class InputStore:
         return sorted({hour for _, hour in filter(None, found)})
 
     def load(self, hour: datetime, *, columns: Sequence[str] | None = None) -> HourInputs:
-        """What is stored for one hour, deduplicated and in canonical order.
+        """What is stored for one hour, deduplicated, each time of a node from one source, and in canonical order.
 
         Args:
             hour: start of the hour.
@@ -279,8 +280,10 @@ class InputStore:
                 stay encoded as dictionaries, which for a large hour is a quarter of the memory.
         """
         folder = hour_folder("inputs", self.cluster, hour)
-        tables = [self.read_windows(name, columns) for name in self.store.files(folder) if name.endswith(".parquet")]
-        windows = _in_order(tables) if tables else WINDOW_SCHEMA.empty_table().select(columns or WINDOW_SCHEMA.names)
+        wanted = None if columns is None else [*columns, *(name for name in SOURCE_COLUMNS if name not in columns)]
+        tables = [self.read_windows(name, wanted) for name in self.store.files(folder) if name.endswith(".parquet")]
+        windows = prefer_agents(_in_order(tables)) if tables else WINDOW_SCHEMA.empty_table()
+        windows = windows.select(columns or WINDOW_SCHEMA.names)
         return HourInputs(cluster=self.cluster, hour=hour, windows=windows, facts=tuple(self.read_facts(hour)))
 
 

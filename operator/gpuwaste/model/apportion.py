@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["apportion_exact", "apportion_groups", "apportion_ratios", "mul_div", "share_of"]
 
-_SPLIT_BITS = 18
-_MAX_FACTOR = 1 << 36
-_MAX_DIVISOR = 1 << 44
+_NARROW, _WIDE = (36, 44, 18), (42, 48, 14)
+"""Bits of the factors, bits of the divisor, bits of a piece: for windows of a minute, and for those of an hour."""
 
 
 def mul_div(
@@ -24,12 +23,13 @@ def mul_div(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Quotient and remainder of a × b / c without leaving int64.
 
-    The product of two minute-long nanosecond counts needs 72 bits, so b is taken in two pieces of 18 bits.
+    The product of two minute-long nanosecond counts needs 72 bits, so b is taken in pieces: two of 18 bits where all
+    factors are below 2³⁶ and divisors below 2⁴⁴, else three of 14 bits.
 
     Args:
-        a: int64, 0 ≤ a < 2³⁶ (a minute has 5.6 × 2³³ nanoseconds).
-        b: int64, 0 ≤ b < 2³⁶.
-        c: int64, 0 < c < 2⁴⁴, and not below both a and b: the quotient then fits.
+        a: int64, 0 ≤ a < 2⁴² (an hour has 1.6 × 2⁴¹ nanoseconds).
+        b: int64, 0 ≤ b < 2⁴².
+        c: int64, 0 < c < 2⁴⁸, and not below both a and b: the quotient then fits.
 
     Returns:
         Floor of the quotient and the remainder, int64 each.
@@ -37,16 +37,22 @@ def mul_div(
     Raises:
         OverflowError: an argument lies outside these ranges.
     """
-    if a.size and (int(a.max()) >= _MAX_FACTOR or int(b.max()) >= _MAX_FACTOR or int(c.max()) >= _MAX_DIVISOR):
-        raise OverflowError("mul_div takes factors below 2**36 and divisors below 2**44")
-    if a.size and (int(a.min()) < 0 or int(b.min()) < 0 or int(c.min()) <= 0):
+    if not a.size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if int(a.min()) < 0 or int(b.min()) < 0 or int(c.min()) <= 0:
         raise OverflowError("mul_div takes no negative factors and only positive divisors")
+    factor, divisor = max(int(a.max()), int(b.max())).bit_length(), int(c.max()).bit_length()
+    if factor > _WIDE[0] or divisor > _WIDE[1]:
+        raise OverflowError(f"mul_div takes factors below 2**{_WIDE[0]} and divisors below 2**{_WIDE[1]}")
     if (np.minimum(a, b) > c).any():
         raise OverflowError("mul_div takes a divisor that is not below both factors")
-    b_high, b_low = b >> _SPLIT_BITS, b & ((1 << _SPLIT_BITS) - 1)
-    quotient, rest = np.divmod(a * b_high, c)
-    low_quotient, rest = np.divmod((rest << _SPLIT_BITS) + a * b_low, c)
-    return (quotient << _SPLIT_BITS) + low_quotient, rest
+    factor_bits, _, bits = _NARROW if factor <= _NARROW[0] and divisor <= _NARROW[1] else _WIDE
+    mask = (1 << bits) - 1
+    quotient, rest = np.divmod(a * (b >> (factor_bits - bits)), c)
+    for shift in range(factor_bits - 2 * bits, -1, -bits):
+        low_quotient, rest = np.divmod((rest << bits) + a * ((b >> shift) & mask), c)
+        quotient = (quotient << bits) + low_quotient
+    return quotient, rest
 
 
 def apportion_groups(

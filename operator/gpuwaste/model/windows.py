@@ -6,7 +6,10 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["FIGURES", "QUALITY_OF", "RECORD_KINDS", "WINDOW_SCHEMA"]
+__all__ = ["FIGURES", "PROMETHEUS_JOURNAL", "QUALITY_OF", "RECORD_KINDS", "WINDOW_SCHEMA"]
+
+PROMETHEUS_JOURNAL: Final = "prometheus-"
+"""How the journal of windows begins that were read from a Prometheus; those of agents are plain UUIDs."""
 
 RECORD_KINDS: Final = ("device", "usage", "node_facts", "gap")
 FIGURES: Final[dict[str, pa.DataType]] = {

@@ -185,7 +185,13 @@ factors = st.tuples(amounts, amounts).flatmap(
 )
 
 
-@given(st.lists(factors, min_size=1))
+hours = st.integers(0, (1 << 42) - 1)
+long_factors = st.tuples(hours, hours).flatmap(
+    lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]), st.integers(max(min(pair), 1), (1 << 48) - 1))
+)
+
+
+@given(st.lists(factors | long_factors, min_size=1))
 def test_mul_div_equals_big_integers(rows):
     a, b, c = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     quotient, remainder = mul_div(a, b, c)
@@ -195,7 +201,7 @@ def test_mul_div_equals_big_integers(rows):
 
 @pytest.mark.parametrize(
     ("a", "b", "c", "message"),
-    [(1 << 40, 1, 1, "below 2"), (-1, 1, 1, "no negative"), (1, 1, 0, "positive divisors"), (9, 9, 8, "below both")],
+    [(1 << 42, 1, 1, "below 2"), (-1, 1, 1, "no negative"), (1, 1, 0, "positive divisors"), (9, 9, 8, "below both")],
 )
 def test_mul_div_refuses_what_would_overflow(a, b, c, message):
     with pytest.raises(OverflowError, match=message):

@@ -1,0 +1,354 @@
+"""Range queries as arrays: one row a device and holder, one column a window.
+
+A gauge's reading stands for the time since the reading before it. Where readings lie further apart than windows
+(slow scrapes, downsampled blocks), a window without one therefore takes the next, up to one and a half intervals on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from gpuwaste.ingest.prometheus.labels import (
+    DEVICE_LABELS,
+    HOST_LABELS,
+    DeviceLabels,
+    HolderLabels,
+    device_of,
+    holder_of,
+    honors_labels,
+)
+from gpuwaste.ingest.prometheus.metrics import FIGURE_METRICS, FigureMetric, Scale, blank, decide_scales
+from gpuwaste.ingest.prometheus.store import Query
+from gpuwaste.model.units import to_unix_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from gpuwaste.ingest.prometheus.labels import HostNames
+    from gpuwaste.ingest.prometheus.store import MetricStore, Series
+
+    Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
+__all__ = ["Grid", "ReadPlan", "Readings", "RowKey", "read_readings"]
+
+_SECOND = 1_000_000_000
+_HOUR_SECONDS = 3600
+_BY = ", ".join(DEVICE_LABELS)
+_USUAL_INTERVAL_SECONDS = 30.0
+_REACH = 1.5
+_BEYOND_SECONDS = 600
+_PIECE_SECONDS = 600
+_RARE = 2
+_LARGEST_ACTIVITY = 150.0
+_BY_HOST = ", ".join((*HOST_LABELS, "namespace", "pod"))
+
+
+class RowKey(NamedTuple):
+    """A device, and the container that a series names on it; None for the device's own series."""
+
+    node: str
+    device: DeviceLabels
+    holder: HolderLabels | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Means of one figure.
+
+    Attributes:
+        values: float64[rows, windows]; 0 where nothing is known.
+        known: bool[rows, windows].
+    """
+
+    values: Floats
+    known: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """What is to be read.
+
+    Attributes:
+        start: of the first window, on a multiple of the step.
+        windows: how many.
+        step_seconds: length of a window; divides an hour.
+        metrics: names of the metrics that the store has.
+    """
+
+    start: datetime
+    windows: int
+    step_seconds: int
+    metrics: frozenset[str]
+
+    @property
+    def end(self) -> datetime:
+        """End of the last window."""
+        return self.start + timedelta(seconds=self.windows * self.step_seconds)
+
+    @property
+    def start_ns(self) -> int:
+        """Start in Unix nanoseconds."""
+        return to_unix_ns(self.start)
+
+    @property
+    def step_ns(self) -> int:
+        """Length of a window."""
+        return self.step_seconds * _SECOND
+
+
+@dataclass(slots=True, kw_only=True)
+class Readings:
+    """Everything that the store says about devices in one stretch of time.
+
+    Attributes:
+        plan: what was read.
+        rows: what each row is about.
+        figures: by figure of `FIGURE_METRICS`, and `memory_peak`; activity is a part of one, memory in MiB.
+        coverage: float64[rows, windows], part of the window that readings cover.
+        interval_seconds: float64[rows], from one reading to the next.
+        blanks: values that were no readings, by metric.
+        unscaled: hosts whose exporter's scale cannot be told, by metric.
+    """
+
+    plan: ReadPlan
+    rows: list[RowKey] = field(default_factory=list)
+    figures: dict[str, Grid] = field(default_factory=dict)
+    coverage: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    interval_seconds: Floats = field(default_factory=lambda: np.zeros(0))
+    blanks: dict[str, int] = field(default_factory=dict)
+    unscaled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def grid(self, figure: str) -> Grid:
+        """The grid of a figure; nothing is known in it where the store does not have the metric."""
+        shape = (len(self.rows), self.plan.windows)
+        return self.figures.get(figure) or Grid(np.zeros(shape), np.zeros(shape, bool))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One answer: which figure, of which metric, and its series."""
+
+    figure: str
+    metric: FigureMetric
+    name: str
+    series: list[Series]
+
+
+def read_readings(
+    store: MetricStore, plan: ReadPlan, hosts: HostNames, *, largest: dict[str, dict[str, float]]
+) -> Readings:
+    """Ask for every metric that there is, and lay the answers on one grid.
+
+    Args:
+        store: where to ask.
+        plan: what to ask for.
+        hosts: finds the node of a series.
+        largest: the largest value seen so far by metric and host; added to, so that a scale that was once
+            recognised stays.
+    """
+    readings = Readings(plan=plan)
+    main = next((name for name in _MAIN if name in plan.metrics), "")
+    if not main:
+        return readings
+    intervals = _intervals(store, plan, main, hosts)
+    reads = list(_ask(store, plan))
+    counts = _asked(store, plan, _query(main, "count_over_time", "max", plan.step_seconds))
+    everything = [series.labels for read in reads for series in read.series]
+    honors = honors_labels(everything)
+    keys: dict[RowKey, int] = {}
+
+    def row_of(labels: Mapping[str, str]) -> int | None:
+        device = device_of(labels)
+        if device is None:
+            return None
+        key = RowKey(hosts.node_of(labels), device, holder_of(labels, honors=honors))
+        return keys.setdefault(key, len(keys))
+
+    placed = [(read, [(row_of(series.labels), series) for series in read.series]) for read in reads]
+    counted = [(row_of(series.labels), series) for series in counts]
+    readings.rows = list(keys)
+    readings.interval_seconds = np.array([intervals.get(key.node, _USUAL_INTERVAL_SECONDS) for key in keys])
+    _fill(readings, placed, _scales(store, plan, reads, hosts, largest))
+    readings.coverage = _coverage(readings, counted)
+    return readings
+
+
+_MAIN = (
+    "DCGM_FI_DEV_FB_USED",
+    "DCGM_FI_DEV_GPU_UTIL",
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
+    *(name for metric in FIGURE_METRICS for name in metric.names),
+)
+"""Metrics by which a device is seen to be there; memory first, for every device has it."""
+
+
+def _asked(store: MetricStore, plan: ReadPlan, query: Query) -> list[Series]:
+    """Evaluate at the end of each window, and as far beyond the last as a reading may reach back."""
+    step = timedelta(seconds=plan.step_seconds)
+    beyond = max(plan.step_seconds, _BEYOND_SECONDS) // plan.step_seconds
+    return store.range(query, start=plan.start + step, end=plan.end + beyond * step, step_seconds=plan.step_seconds)
+
+
+def _query(name: str, over: str, reduce: str, seconds: int) -> Query:
+    # One millisecond short: Prometheus before 3.0 counts a sample on either edge, and edges belong to one window.
+    window = f"{seconds * 1000 - 1}ms"
+    return Query(template=f"{reduce} by ({_BY}) ({over}({name}{{$selector}}[{window}]))", shard_label="UUID")
+
+
+def _ask(store: MetricStore, plan: ReadPlan) -> Iterator[_Read]:
+    for metric in FIGURE_METRICS:
+        over, reduce = ("max_over_time", "max") if metric.figure == "xid" else ("avg_over_time", "avg")
+        for name in metric.names:
+            if name not in plan.metrics:
+                continue
+            series = _asked(store, plan, _query(name, over, reduce, plan.step_seconds))
+            yield _Read(metric.figure, metric, name, series)
+            if metric.figure == "memory":
+                series = _asked(store, plan, _query(name, "max_over_time", "max", plan.step_seconds))
+                yield _Read("memory_peak", metric, name, series)
+
+
+def _largest_by_node(
+    store: MetricStore, plan: ReadPlan, hosts: HostNames, name: str, over: str, *, seconds: int = _HOUR_SECONDS
+) -> dict[str, float]:
+    """The largest of `over` in any piece of so many seconds, by node; pieces lie end to end and end with the plan."""
+    pieces = -(-plan.windows * plan.step_seconds // seconds)
+    query = Query(template=f"max by ({_BY_HOST}) ({over}({name}{{$selector}}[{seconds * 1000 - 1}ms]))")
+    first = plan.end - timedelta(seconds=(pieces - 1) * seconds)
+    found: dict[str, float] = {}
+    for series in store.range(query, start=first, end=plan.end, step_seconds=seconds):
+        values = series.values[np.isfinite(series.values)]
+        if values.size:
+            node = hosts.node_of(series.labels)
+            found[node] = max(found.get(node, 0.0), float(values.max()))
+    return found
+
+
+def _intervals(store: MetricStore, plan: ReadPlan, main: str, hosts: HostNames) -> dict[str, float]:
+    """Seconds between readings by node: a piece of time by the most readings that one series had in one.
+
+    Pieces are short, so that a gap spoils few of them; only where readings are rare they are an hour.
+    """
+    counts = _largest_by_node(store, plan, hosts, main, "count_over_time", seconds=_PIECE_SECONDS)
+    found = {node: _PIECE_SECONDS / count for node, count in counts.items() if count > 0}
+    if any(count <= _RARE for count in counts.values()):
+        hourly = _largest_by_node(store, plan, hosts, main, "count_over_time")
+        found |= {node: _HOUR_SECONDS / hourly[node] for node, count in counts.items() if count <= _RARE}
+    return found
+
+
+def _scales(
+    store: MetricStore, plan: ReadPlan, reads: Sequence[_Read], hosts: HostNames, largest: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Scale | None]]:
+    """By metric and node. The largest value is that of single readings: averages hide whole per cents."""
+    scales: dict[str, dict[str, Scale | None]] = {}
+    for read in reads:
+        if read.metric.scale is None:
+            continue
+        seen = largest.setdefault(read.name, {})
+        for node, value in _largest_by_node(store, plan, hosts, read.name, "max_over_time").items():
+            if value <= _LARGEST_ACTIVITY:
+                seen[node] = max(seen.get(node, 0.0), value)
+        scales[read.name] = decide_scales(seen, usual=read.metric.scale)
+    return scales
+
+
+def _windows_of(plan: ReadPlan, series: Series) -> NDArray[np.int64]:
+    """The window that ends at each evaluation."""
+    windows: NDArray[np.int64] = (series.times_s - plan.start_ns // _SECOND) // plan.step_seconds - 1
+    return windows
+
+
+def _fill(
+    readings: Readings,
+    placed: Sequence[tuple[_Read, list[tuple[int | None, Series]]]],
+    scales: Mapping[str, Mapping[str, Scale | None]],
+) -> None:
+    """Lay series into grids: the preferred metric of a figure first, duplicates averaged, then reached back."""
+    wide = _width(readings.plan)
+    reach = _reach(readings)
+    for read, found in placed:
+        total, count = np.zeros((len(readings.rows), wide)), np.zeros((len(readings.rows), wide))
+        unscaled = set()
+        for row, series in found:
+            if row is None:
+                continue
+            factor = 1.0
+            if read.metric.scale is not None:
+                node = readings.rows[row].node
+                scale = scales[read.name].get(node, read.metric.scale)
+                if scale is None:
+                    unscaled.add(node)
+                factor = (scale or Scale.PERCENT).value
+                if scale is None and series.values.any():
+                    continue
+            bad = blank(series.values, activity=read.metric.scale is not None)
+            if bad.any():
+                readings.blanks[read.name] = readings.blanks.get(read.name, 0) + int(bad.sum())
+            windows = _windows_of(readings.plan, series)
+            good = ~bad & (windows >= 0) & (windows < wide)
+            values = series.values[good] / factor
+            if read.metric.scale is not None:
+                values = np.minimum(values, 1.0)  # on MIG instances DCGM shows more than all now and then
+            np.add.at(total[row], windows[good], values)
+            np.add.at(count[row], windows[good], 1)
+        if unscaled:
+            readings.unscaled[read.name] = tuple(sorted(unscaled))
+        grid = _reached(Grid(total / np.maximum(count, 1), count > 0), reach)
+        _put(readings, read.figure, grid)
+
+
+def _put(readings: Readings, figure: str, grid: Grid) -> None:
+    known = readings.figures.get(figure)
+    cut = Grid(grid.values[:, : readings.plan.windows], grid.known[:, : readings.plan.windows])
+    if known is not None:
+        cut = Grid(np.where(known.known, known.values, cut.values), known.known | cut.known)
+    readings.figures[figure] = cut
+
+
+def _width(plan: ReadPlan) -> int:
+    return plan.windows + max(plan.step_seconds, _BEYOND_SECONDS) // plan.step_seconds
+
+
+def _reach(readings: Readings) -> NDArray[np.int64]:
+    """How many windows back a reading of each row stands for, besides its own."""
+    ratio = _REACH * readings.interval_seconds / readings.plan.step_seconds
+    reach: NDArray[np.int64] = np.maximum(np.ceil(ratio).astype(np.int64) - 1, 0)
+    return reach
+
+
+def _reached(grid: Grid, reach: NDArray[np.int64]) -> Grid:
+    """Give windows without a reading the next one, where that is near enough."""
+    rows, wide = grid.known.shape
+    if not rows or not wide or not reach.any():
+        return grid
+    places = np.where(grid.known, np.arange(wide), wide)
+    following = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1]
+    near = (following < wide) & (following - np.arange(wide) <= reach[:, None])
+    values = np.take_along_axis(grid.values, np.minimum(following, wide - 1), axis=1)
+    return Grid(np.where(near, values, 0.0), near)
+
+
+def _coverage(readings: Readings, counted: Sequence[tuple[int | None, Series]]) -> Floats:
+    """The part of each window that readings stand for."""
+    wide = _width(readings.plan)
+    counts = np.zeros((len(readings.rows), wide))
+    for row, series in counted:
+        if row is not None:
+            windows = _windows_of(readings.plan, series)
+            inside = (windows >= 0) & (windows < wide)
+            np.maximum.at(counts[row], windows[inside], series.values[inside])
+    grid = _reached(Grid(counts, counts > 0), _reach(readings))
+    covered = grid.values * (readings.interval_seconds / readings.plan.step_seconds)[:, None]
+    # Scrapes are not quite regular: a reading more or less in a window is no gap.
+    slack = readings.interval_seconds[:, None] / readings.plan.step_seconds
+    whole = np.where(covered + np.minimum(slack, 0.5) >= 1.0, 1.0, covered)
+    return whole[:, : readings.plan.windows]
