@@ -32,13 +32,16 @@ from gpuwaste_agent.telemetry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 __all__ = ["RealNvml"]
 
 _PERCENT = 100.0
 _MPS_SERVER = "nvidia-cuda-mps-server"
+_ENERGY_FIELD = pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION
+_NOTHING = (0.0, 0.0, 0.0)
+_OLDEST_SAMPLE_US = 2_000_000
 _NO_PERMISSION = str(pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION))
 _PRIVILEGE = "give the agent CAP_SYS_ADMIN (value `agent.migMonitoring` of the chart)"
 _MOST_XIDS = 64
@@ -311,18 +314,32 @@ class RealNvml:
         if gpu is None or gpu.lost:
             return GpuReading(unhealthy=gpu is not None, xids=xids, energy_mj=None, parents=())
         try:
-            energy = self._ask(gpu, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)
-            parents = [self._read_parent(gpu, parent) for parent in gpu.parents]
+            now_us, energy = self._clock_and_energy(gpu)
+            parents = [self._read_parent(gpu, parent, now_us) for parent in gpu.parents]
         except _SilentError as error:
             gpu.lost = error.lost
             self._away = self._away or not error.lost
             return GpuReading(unhealthy=error.lost or gpu.hardware_xid, xids=xids, energy_mj=None, parents=())
         return GpuReading(unhealthy=gpu.hardware_xid, xids=xids, energy_mj=energy, parents=parents)
 
-    def _read_parent(self, gpu: DriverGpu, parent: DriverParent) -> ParentReading:
+    def _clock_and_energy(self, gpu: DriverGpu) -> tuple[int, int | None]:
+        """The driver's own time in microseconds since the epoch, and the energy counter, by one call."""
+        fields = self._ask(gpu, "field values", pynvml.nvmlDeviceGetFieldValues, gpu.handle, [_ENERGY_FIELD])
+        if fields is None:
+            counter = self._ask(gpu, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu.handle)
+            return time.time_ns() // 1000, counter
+        field = fields[0]
+        if field.nvmlReturn != pynvml.NVML_SUCCESS:
+            gpu.refused.setdefault("energy", str(pynvml.NVMLError(field.nvmlReturn)))
+        else:
+            gpu.refused.pop("energy", None)
+        known = field.nvmlReturn == pynvml.NVML_SUCCESS
+        return int(field.timestamp), int(field.value.ullVal) if known else None
+
+    def _read_parent(self, gpu: DriverGpu, parent: DriverParent, now_us: int) -> ParentReading:
         mig = gpu.info.mig_enabled
         memory = self._memory(gpu, parent.handle)
-        processes, clients = self._processes(gpu, parent, mig=mig) if self._list_processes else (None, set())
+        processes, clients = self._processes(gpu, parent, now_us) if self._list_processes else (None, set())
         activity = Activity()
         if parent.gpm is not None:
             measured = self._ask(gpu, "gpm", parent.gpm.measure)
@@ -383,7 +400,7 @@ class RealNvml:
         return frozenset(pid for pid, is_server in self._servers.items() if is_server)
 
     def _processes(
-        self, gpu: DriverGpu, parent: DriverParent, *, mig: bool
+        self, gpu: DriverGpu, parent: DriverParent, now_us: int
     ) -> tuple[list[ProcessSample] | None, set[int]]:
         """Processes on a parent (None where their list is refused), and which of them are MPS clients."""
         running = self._ask(gpu, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, parent.handle)
@@ -398,30 +415,47 @@ class RealNvml:
             known = memory.get(process.pid)
             used = process.usedGpuMemory
             memory[process.pid] = used if known is None else max(known, used or 0)
-        rates = None if mig else self._process_rates(gpu, parent)
+        rates = None if gpu.info.mig_enabled else self._process_rates(gpu, parent, now_us, memory.keys())
         if rates is None:
             return [ProcessSample(pid, None, None, None, used) for pid, used in memory.items()], mps
         idle = (0.0, 0.0, 0.0)
         return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()], mps
 
-    def _process_rates(self, gpu: DriverGpu, parent: DriverParent) -> dict[int, tuple[float, float, float]] | None:
-        """Duty, encoder and decoder by PID since the last reading; None where the driver refuses.
+    def _process_rates(
+        self, gpu: DriverGpu, parent: DriverParent, now_us: int, pids: Iterable[int]
+    ) -> dict[int, tuple[float, float, float]] | None:
+        """Duty, encoder and decoder by PID, averages over the time since the last reading; None where refused.
 
-        NOT_FOUND says that no process did anything since then.
+        The driver's own samples come as often as it likes: its average reaches from the newest sample we knew to its
+        newest one now, which may be none (NOT_FOUND, as if nobody did anything) or reach further than our reading.
+        What a process did is therefore counted by the samples' times, and what does not fit into the time since the
+        last reading is owed to the next one.
         """
-        since = parent.processes_since_us
-        samples = self._ask(gpu, "process utilization", _process_samples, parent.handle, since)
+        before_us, parent.read_us = parent.read_us, now_us
+        if not before_us:
+            parent.sampled_us = now_us
+        samples = self._ask(gpu, "process utilization", _process_samples, parent.handle, parent.sampled_us)
         if samples is None:
             return None
-        newest = parent.processes_since_us
-        rates = {}
+        span_us = now_us - before_us
+        if not before_us or span_us <= 0:
+            return {}
+        done = {pid: parent.owed_us[pid] for pid in pids if pid in parent.owed_us}
+        newest = parent.sampled_us
         for sample in samples:
-            if sample.timeStamp <= parent.processes_since_us:
-                continue
-            newest = max(newest, sample.timeStamp)
-            rates[sample.pid] = (sample.smUtil / _PERCENT, sample.encUtil / _PERCENT, sample.decUtil / _PERCENT)
-        parent.processes_since_us = newest
-        return rates
+            length_us = sample.timeStamp - parent.sampled_us
+            if length_us > 0:
+                newest = max(newest, sample.timeStamp)
+                parts = (sample.smUtil, sample.encUtil, sample.decUtil)
+                owed = done.get(sample.pid, _NOTHING)
+                done[sample.pid] = tuple(a + part * length_us / _PERCENT for a, part in zip(owed, parts, strict=True))
+        # Without a sample nobody did anything up to the driver's newest one, which is no older than that.
+        parent.sampled_us = max(newest, now_us - _OLDEST_SAMPLE_US)
+        given = {pid: tuple(min(part, span_us) for part in parts) for pid, parts in done.items()}
+        parent.owed_us = {
+            pid: tuple(a - b for a, b in zip(parts, given[pid], strict=True)) for pid, parts in done.items()
+        }
+        return {pid: (duty / span_us, enc / span_us, dec / span_us) for pid, (duty, enc, dec) in given.items()}
 
     def close(self, wait_seconds: float = -1) -> bool:
         """Free every sample and event set, and let the driver go; False where a call does not return in time."""

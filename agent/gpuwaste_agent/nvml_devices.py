@@ -38,7 +38,9 @@ class DriverParent:
     info: ParentInfo
     handle: Any
     gpm: GpmReader | None
-    processes_since_us: int = 0
+    read_us: int = 0
+    sampled_us: int = 0
+    owed_us: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

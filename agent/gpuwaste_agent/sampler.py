@@ -273,7 +273,10 @@ class Sampler:
             sums = epoch.owners.get(owner)
             if sums is None:
                 sums = epoch.owners[owner] = OwnerSums()
-            sums.add(min(use.duty, 1.0), min(use.enc, 1.0), min(use.dec, 1.0), from_ns, until_ns)
+            # Processes that take turns pass 1 together only by the driver's rounding, which the epoch's sum undoes;
+            # clients of MPS run at the same moment, and together they are resident for all of it at most.
+            duty = min(use.duty, 1.0) if now.mps else use.duty
+            sums.add(duty, use.enc, use.dec, from_ns, until_ns)
 
     def _add_memory(self, parent: _Parent, part: int) -> None:
         window = parent.window

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,76 +15,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.integration.agent.test_podresources import Kubelet
-from tests.sim.nvml.build import BuildError, built
+from tests.integration.agent.real_node import CONTAINER, start
 from tests.sim.nvml.change import apply_node, clients, register
-from tests.sim.nvml.state import create_state
-from tests.unit.agent.builders import SECOND, a_node, name_uid, process
+from tests.unit.agent.builders import SECOND, name_uid
 
 from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.simulate.scenario import ScenarioLoad
 from gpuwaste_agent.wire.usage_pb2 import Batch
-
-CONTAINER = "ab" * 32
-
-
-@pytest.fixture(scope="module")
-def library():
-    try:
-        return built() / "libnvidia-ml.so.1"
-    except BuildError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"the simulated driver cannot be built here: {error}")
-
-
-def a_mixed_node():
-    return (
-        a_node()
-        .gpu("H100-80GB", strategy="time-slicing", replicas=2)
-        .gpu("H100-80GB", mig=(("3g.40gb", 0), ("1g.10gb", 4)))
-        .gpu("T4-16GB")
-        .gpu("A100-80GB", mig=(("3g.40gb", 4),))
-        .pod("busy", process(101, 0.7, 0.5), devices=["GPU-0::0"])
-        .pod("light", process(102, 0.2, 0.25), devices=["GPU-0::1"])
-        .pod("mig", process(103, 0.4, 0.5, parent="MIG-1-0"), devices=["MIG-1-0"])
-        .pod("t4", process(104, 0.3, parent="GPU-2"), devices=["GPU-2"])
-        .pod("a100", process(105, 0.3, parent="MIG-3-0"), devices=["MIG-3-0"])
-        .on_host(process(106, 0.1, parent="GPU-2"))
-        .obj()
-    )
-
-
-@pytest.fixture
-def node(library, tmp_path):
-    """Everything a node has but the agent; yields flags, environment and the driver's state."""
-    scenario = a_mixed_node()
-    state = create_state(tmp_path / "nvml.state", scenario, start_utc_ns=time.time_ns())
-    kubelet = Kubelet(tmp_path / "kubelet.sock")
-    kubelet.allocatable = {"nvidia.com/gpu": [slice_ for gpu in scenario.gpus for slice_ in gpu.slice_ids()]}
-    (tmp_path / "proc" / "106").mkdir(parents=True)
-    (tmp_path / "proc" / "106" / "cgroup").write_text("0::/system.slice/host.service\n")
-    (tmp_path / "proc" / "1").mkdir()
-    (tmp_path / "proc" / "1" / "comm").write_text("pause\n")
-    for container in scenario.containers:
-        kubelet.give(container.pod, "nvidia.com/gpu", *container.devices, container="c")
-        (tmp_path / "pods" / f"ns_{container.pod}_{container.pod_uid}").mkdir(parents=True)
-        for one in container.processes:
-            (tmp_path / "proc" / str(one.pid)).mkdir()
-            path = f"0::/kubepods/burstable/pod{container.pod_uid}/{CONTAINER}\n"
-            (tmp_path / "proc" / str(one.pid) / "cgroup").write_text(path)
-    flags = ["--nvml-library", library, "--pod-resources", kubelet.socket, "--proc", tmp_path / "proc"]
-    flags += ["--pod-logs", tmp_path / "pods", "--interval", "0.25", "--window", "1", "--node", "n"]
-    flags += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--journal", tmp_path / "journal"]
-    environment = {**os.environ, "GPUWASTE_SIM_STATE": str(tmp_path / "nvml.state")}
-    yield flags, environment, state, scenario, kubelet
-    kubelet.server.stop(None).wait()
-
-
-def start(node, *command):
-    flags, environment, *_ = node
-    words = [sys.executable, "-m", "gpuwaste_agent.main", *command, *map(str, flags)]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture

@@ -252,13 +252,19 @@ def _history_gpu(sim: SimState, index: int) -> ScenarioGpu:
     )
 
 
-def history(sim: SimState, *, name: str, uid: str) -> ScenarioNode:
+def history(sim: SimState, *, name: str, uid: str, by_slot: bool = False) -> ScenarioNode:
     """What ran on the node, as a scenario: every process that was there with its load, those that have ended too.
 
     A process that attached itself has its PID while it lives; after that, where another has the number that it saw
     itself, it has one above four million. The agent's `simulate.truth` computes from the node what a perfect agent
     would have reported: exact while a GPU's MIG mode and sharing stay as they are, and for compute instances that
     fill their GPU instance.
+
+    Args:
+        sim: the state.
+        name: of the node.
+        uid: of the node.
+        by_slot: give each process the number of its entry plus one instead of a PID.
     """
     live = _live_pids(sim)
     taken: dict[int, tuple[bool, bytes]] = {}
@@ -270,6 +276,7 @@ def history(sim: SimState, *, name: str, uid: str) -> ScenarioNode:
         identity = (slot in live, entry.name)
         if taken.setdefault(pid, identity) != identity:
             pid = _NO_PID + slot
+        pid = slot + 1 if by_slot else pid
         processes.append(
             ScenarioProcess(
                 pid=pid,

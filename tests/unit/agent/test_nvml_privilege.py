@@ -72,6 +72,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> RealNvml:
         "nvmlDeviceGetGpuInstanceById": lambda *_: refuse(DENIED),
         "nvmlGpmQueryDeviceSupport": lambda _: SimpleNamespace(isSupportedDevice=0),
         "nvmlEventSetCreate": lambda: refuse(DENIED),
+        "nvmlDeviceGetFieldValues": lambda *_: refuse(NOT_SUPPORTED),
         "nvmlDeviceGetTotalEnergyConsumption": lambda _: 5,
         "nvmlDeviceGetEncoderUtilization": lambda _: (0, 1),
         "nvmlDeviceGetDecoderUtilization": lambda _: (0, 1),
