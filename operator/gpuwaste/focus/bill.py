@@ -91,7 +91,7 @@ def _broken_before(
     """Rows of the bill that break a FOCUS rule as they came: they are listed, and not changed."""
     every = _dimensions(columns, np.arange(rows)) | amounts
     batch = Batch(start=0, table=focus_table(every, rows, version))
-    found = list(broken_rows([sample_rows(batch, version)], version))
+    found = broken_rows([sample_rows(batch, version)], version)
     found += [(rule, int(at[0]), f"{why} ({len(at)} rows)") for rule, at, why in broken_pairs(batch.table)]
     return [Finding(where=f"bill row {row + 1}", what=f"{rule}: {why}; kept as it came") for rule, row, why in found]
 

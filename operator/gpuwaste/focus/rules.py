@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from gpuwaste.focus.columns import Version
 
-__all__ = ["MISSING_COLUMN", "RowRule", "row_rules"]
+__all__ = ["MISSING_COLUMN", "PLACEHOLDERS", "RowRule", "row_rules"]
 
 MISSING_COLUMN: Final = "CAU-CostAndUsage-D-001-M"
+PLACEHOLDERS: Final = ("N/A", "n/a", "Not Applicable", "not applicable", "NULL", "null", "None", "NaN")
+"""Words that stand where nothing should; a resource may be called so, and names are not held against them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +32,9 @@ class RowRule:
         broken: SQL that is true where the row breaks the rule; null counts as kept.
         why: what is wrong, in words.
 
-    A condition may ask whether a metric is null or negative, and nothing else about its value: rows that are alike in
-    this and in all their texts and times are judged once.
+    Rows that are alike to every condition are judged once. So a condition may ask whether a metric is null or negative,
+    whether a text is null, blank or a placeholder, and for the value only of columns with allowed values, of
+    BillingCurrency and ServiceSubcategory, and of the four times.
     """
 
     id: str
@@ -222,7 +225,7 @@ def _period_rules() -> list[RowRule]:
 
 def _text_rules(version: Version) -> list[RowRule]:
     texts = [column for column in columns_of(version) if column.kind in {"string", "json"}]
-    return [
+    rules = [
         RowRule(
             id="StringHandling-A-007-O",
             columns=(column.name,),
@@ -231,6 +234,17 @@ def _text_rules(version: Version) -> list[RowRule]:
         )
         for column in texts
     ]
+    rules.extend(
+        RowRule(
+            id="NullHandling-A-002-M",
+            columns=(column.name,),
+            broken=f"{column.name} IN ({_quoted(PLACEHOLDERS)})",
+            why=f"{column.name} must be null rather than a placeholder",
+        )
+        for column in texts
+        if not column.name.endswith("Name") and column.name != "AllocatedResourceId"
+    )
+    return rules
 
 
 def _split_rules() -> list[RowRule]:

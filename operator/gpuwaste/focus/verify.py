@@ -1,7 +1,6 @@
 """Verify a FOCUS Cost and Usage file: every row by itself, and the parts of each charge against each other.
 
-The file is read twice in batches: once for the rules of rows and to sum up the charges, once to hold every part against
-its charge. What is kept between is a few columns a charge, and a ratio and a number a row.
+The file is read once, in batches, two of which are checked at a time; see `verify_open` for what is kept between them.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.ahead import ahead
-from gpuwaste.focus.columns import SUMMABLE, columns_of
+from gpuwaste.focus.columns import columns_of
 from gpuwaste.focus.details_rules import check_details
-from gpuwaste.focus.verify_charges import PRODUCTS, SPLIT, Charges, corrections, differs, is_far
+from gpuwaste.focus.verify_charges import PRODUCTS, Found, corrections, differs, is_far
 from gpuwaste.focus.verify_files import Batch, FocusFile, open_file
+from gpuwaste.focus.verify_open import OpenCharges, Piece, read_piece
 from gpuwaste.focus.verify_origin import compare_with_origin
 from gpuwaste.focus.verify_rows import broken_pairs, broken_rows, sample_rows
 
@@ -36,6 +36,7 @@ __all__ = ["Violation", "verify"]
 _MISSING_COLUMN: Final = "CAU-CostAndUsage-D-001-M"
 _RATIO_RANGE: Final = "CAU-AllocatedMethodDetailsObject-O-013-M"
 _MAX_EXAMPLES: Final = 20
+_MAX_SAMPLE_ROWS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +70,7 @@ def verify(path: Path, *, version: Version = "1.3", origin: Path | None = None) 
     if missing:
         return
     seen: Counter[str] = Counter()
-    charges = Charges(exact=file.exact)
-    yield from _limited(_first_pass(file, version, charges), seen)
-    yield from _limited(
-        (Violation(rule=rule, where=f"row {row + 1}", why=why, note=note) for rule, row, why, note in charges.broken()),
-        seen,
-    )
-    yield from _limited(_second_pass(file, charges), seen)
+    yield from _limited(_pass(file, version), seen)
     if origin is not None:
         yield from _limited(
             (Violation(rule=rule, where=where, why=why) for rule, where, why in compare_with_origin(file, origin)), seen
@@ -89,36 +84,49 @@ def _limited(violations: Iterable[Violation], seen: Counter[str]) -> Iterator[Vi
             yield violation
 
 
+def _pass(file: FocusFile, version: Version) -> Iterator[Violation]:
+    columns = [*(column.name for column in columns_of(version)), "x_OriginChargeId"]
+    samples: list[pa.Table] = []
+    with OpenCharges(exact=file.exact) as charges:
+        for read in ahead(lambda batch: _read_batch(batch, version, exact=file.exact), file.batches(columns)):
+            yield from read.violations
+            yield from map(_violation, charges.add(read.piece))
+            samples.append(read.sample)
+            if sum(map(len, samples)) > _MAX_SAMPLE_ROWS:
+                yield from _broken_rows(samples, version)
+                samples = []
+        yield from _broken_rows(samples, version)
+        yield from map(_violation, charges.finish())
+
+
+def _broken_rows(samples: list[pa.Table], version: Version) -> Iterator[Violation]:
+    for rule, row, why in broken_rows(samples, version):
+        yield Violation(rule=rule, where=f"row {row + 1}", why=why)
+
+
+def _violation(found: Found) -> Violation:
+    rule, row, why, note = found
+    return Violation(rule=rule, where=f"row {row + 1}", why=why, note=note)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """What is found in a batch by itself."""
+    """What is found in a batch by itself, a row of each kind in it, and its charges."""
 
-    batch: Batch
-    sample: pa.Table
-    ratio: pa.Array
     violations: list[Violation]
+    sample: pa.Table
+    piece: Piece
 
 
-def _first_pass(file: FocusFile, version: Version, charges: Charges) -> Iterator[Violation]:
-    columns = [*(column.name for column in columns_of(version)), "x_OriginChargeId"]
-    samples = []
-    for read in ahead(lambda batch: _read_batch(batch, version), file.batches(columns)):
-        yield from read.violations
-        samples.append(read.sample)
-        charges.add(read.batch, read.ratio)
-    if samples:
-        for rule, row, why in broken_rows(samples, version):
-            yield Violation(rule=rule, where=f"row {row + 1}", why=why)
-
-
-def _read_batch(batch: Batch, version: Version) -> _Read:
+def _read_batch(batch: Batch, version: Version, *, exact: bool) -> _Read:
     details = check_details(batch.table["AllocatedMethodDetails"].combine_chunks())
     found = [Violation(rule=rule, where=f"row {batch.start + row + 1}", why=why) for row, rule, why in details.problems]
-    for rule, rows, why in broken_pairs(batch.table):
+    for rule, rows, why in (*batch.problems, *broken_pairs(batch.table)):
         found += _at(rule, batch, rows, why)
     found += _at(_RATIO_RANGE, batch, _out_of_range(details.ratio), "AllocatedRatio must lie between 0 and 1")
     found += _broken_products(batch)
-    return _Read(batch=batch, sample=sample_rows(batch, version), ratio=details.ratio, violations=found)
+    piece = read_piece(batch, details.ratio, exact=exact)
+    return _Read(violations=found, sample=sample_rows(batch, version), piece=piece)
 
 
 def _at(rule: str, batch: Batch, rows: NDArray[np.int64], why: str) -> Iterator[Violation]:
@@ -145,19 +153,3 @@ def _broken_products(batch: Batch) -> Iterator[Violation]:
         far = off.filter(pa.array(is_far(*(side.take(off) for side in sides))))
         why = f"{cost} is not {price} × PricingQuantity"
         yield from _at(rule, batch, rows.take(far).to_numpy().astype(np.int64), why)
-
-
-def _second_pass(file: FocusFile, charges: Charges) -> Iterator[Violation]:
-    if not any((of >= 0).any() for of in charges.of):
-        return
-    totals = charges.totals()
-    charges.join()
-    for found in ahead(lambda batch: _broken_parts(batch, charges, totals), file.batches(SUMMABLE)):
-        yield from found
-
-
-def _broken_parts(batch: Batch, charges: Charges, totals: pa.Table) -> list[Violation]:
-    found: list[Violation] = []
-    for name, rows in charges.broken_parts(batch, totals):
-        found += _at(f"{SPLIT}-A-003-C", batch, rows, f"{name} is not AllocatedRatio × the sum of its charge")
-    return found

@@ -1,9 +1,11 @@
-"""The rules between the parts of a charge: gathered batch by batch, judged when all parts are known."""
+"""The rules between the parts of charges, judged on all parts of some charges at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import DIMENSIONS, SUMMABLE, UNIT_PRICES
+from gpuwaste.focus.ratios import decimals_used
 from gpuwaste.focus.verify_rows import column_codes
 from gpuwaste.model.grouping import group_numbers
 
@@ -19,15 +22,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gpuwaste.focus.verify_files import Batch
-
     Int64s = NDArray[np.int64]
 
-__all__ = ["PRODUCTS", "SPLIT", "Charges", "Found", "corrections", "differs", "is_far"]
+__all__ = [
+    "CHARGE_KEY",
+    "PRODUCTS",
+    "RATIO_SUM",
+    "SPLIT",
+    "Found",
+    "Parts",
+    "charge_name",
+    "corrections",
+    "differs",
+    "is_far",
+    "judge",
+    "whole_charges",
+]
 
 SPLIT: Final = "DataGeneratorCalculatedSplitCostAllocationHandling"
-_RATIO_SUM: Final = "CAU-AllocatedMethodDetailsObject-O-014-M"
-_KEY: Final = (
+RATIO_SUM: Final = "CAU-AllocatedMethodDetailsObject-O-014-M"
+CHARGE_KEY: Final = (
     "ResourceId",
     "ChargePeriodStart",
     "ChargePeriodEnd",
@@ -43,207 +57,264 @@ PRODUCTS: Final = (
     ("ListCost", "ListUnitPrice", "CAU-ListCost-C-009-C"),
     ("ContractedCost", "ContractedUnitPrice", "CAU-ContractedUnitPrice-C-011-C"),
 )
-_DIFFERS: Final = {"Tags": f"{SPLIT}-A-005-C", "AllocatedMethodId": "CAU-AllocatedMethodId-C-006-M"}
+_RULES: Final = {"Tags": f"{SPLIT}-A-005-C", "AllocatedMethodId": "CAU-AllocatedMethodId-C-006-M"}
+_OBJECTS: Final = ("Tags", "SkuPriceDetails")
+_COMMON: Final = tuple(name for name in (*DIMENSIONS, *UNIT_PRICES, "AllocatedMethodId") if name != "ContractApplied")
 _TOLERANCE: Final = 1e-9
+_OWN_METHODS: Final = "gpuwaste-"
+_MAX_EXAMPLES: Final = 20
 Found = tuple[str, int, str, bool]
 """A rule, the number of a row, why, and whether it is only a note."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Charges:
-    """What is known of every charge so far.
+@dataclass(frozen=True)
+class Parts:
+    """All parts of some charges.
 
     Attributes:
+        table: rows of a file, and beside its columns `row` int64, the number of the row in the file, `ratio`
+            decimal128(38,28), the sum of its AllocatedRatio or null, and `key` int64, which tells charges apart.
+        of: int64[n], the charge of each row.
+        count: the number of charges.
         exact: whether amounts are decimals, so that sums must agree to the last digit.
-        of: int32[n], the charge of each row, −1 where it is no part of one; in pieces, as the rows came.
-        ratio: decimal128(38,28)[n], likewise.
     """
 
+    table: pa.Table
+    of: Int64s
+    count: int
     exact: bool
-    of: list[NDArray[np.int32]] = field(default_factory=list)
-    ratio: list[pa.Array] = field(default_factory=list)
-    _number: dict[str, int] = field(default_factory=dict)
-    _sums: list[pa.Table] = field(default_factory=list)
-    _common: list[pa.Table] = field(default_factory=list)
-    _receivers: list[pa.Table] = field(default_factory=list)
 
-    def add(self, batch: Batch, ratio: pa.Array) -> None:
-        """Take in the parts of a batch."""
-        table = batch.table
-        rows = np.flatnonzero(pc.is_valid(table["AllocatedMethodId"]).to_numpy())
-        of = np.full(len(table), -1, np.int32)
-        if len(rows):
-            parts = table.take(pa.array(rows)) if len(rows) < len(table) else table
-            mine = self._charge_of(parts)
-            of[rows] = mine
-            self._add_sums(parts, mine, ratio.take(pa.array(rows)), batch.start + rows)
-            self._add_common(parts, mine, batch.start + rows)
-        self.of.append(of)
-        self.ratio.append(ratio)
+    @cached_property
+    def first(self) -> Int64s:
+        """int64[count], the first row of each charge."""
+        first = np.zeros(self.count, np.int64)
+        first[self.of[::-1]] = np.arange(len(self.of) - 1, -1, -1)
+        return first
 
-    def _charge_of(self, parts: pa.Table) -> Int64s:
-        own = "x_OriginChargeId" in parts.column_names and parts["x_OriginChargeId"].null_count == 0
-        names = ["x_OriginChargeId"] if own else [name for name in _KEY if name in parts.column_names]
-        keys = [column_codes(parts[name]) for name in names]
-        groups = group_numbers(keys)
-        first = parts.select(names).take(pa.array(groups.first)).to_pylist()
-        texts = ["|".join(map(str, row.values())) for row in first]
-        numbers = np.array([self._number.setdefault(text, len(self._number)) for text in texts], np.int64)
-        return numbers[groups.of]
-
-    def _add_sums(self, parts: pa.Table, of: Int64s, ratio: pa.Array, rows: Int64s) -> None:
-        known = {name: parts[name].combine_chunks() for name in SUMMABLE if name in parts.column_names}
-        first_of = {name: next(other for other in known if known[other].equals(known[name])) for name in known}
-        columns = {name: values for name, values in known.items() if first_of[name] == name}
-        table = pa.table({"charge": of, "row": rows, "part": ratio, **columns})
-        sums = table.group_by("charge").aggregate(
-            [("row", "min"), ("row", "count"), ("part", "count"), ("part", "sum"), *((name, "sum") for name in columns)]
-        )
-        known_sums = {name: sums[f"{first_of[name]}_sum"] for name in known}
-        named = {
-            "charge": "charge",
-            "row": "row_min",
-            "parts": "row_count",
-            "ratios": "part_count",
-            "ratio": "part_sum",
-        }
-        self._sums.append(pa.table({name: sums[column] for name, column in named.items()} | known_sums))
-
-    def _add_common(self, parts: pa.Table, of: Int64s, rows: Int64s) -> None:
-        names = [n for n in (*DIMENSIONS, *UNIT_PRICES, "AllocatedMethodId") if n in parts.column_names]
-        groups = group_numbers([of, *(column_codes(parts[name]) for name in names if name != "ContractApplied")])
-        first = pa.array(groups.first)
-        common = {name: parts[name].take(first) for name in names}
-        self._common.append(pa.table({**common, "charge": of[groups.first], "row": rows[groups.first]}))
-        receiver = column_codes(parts["AllocatedResourceId"])
-        named = np.flatnonzero(pc.is_valid(parts["AllocatedResourceId"]).to_numpy())
-        pairs = group_numbers([of[named], receiver[named]])
-        count = np.bincount(pairs.of, minlength=len(pairs.first))
-        at = named[pairs.first]
-        self._receivers.append(
-            pa.table(
-                {
-                    "charge": of[at],
-                    "receiver": parts["AllocatedResourceId"].take(pa.array(at)).cast(pa.string()),
-                    "rows": count,
-                    "row": rows[at],
-                }
-            )
-        )
-
+    @cached_property
     def totals(self) -> pa.Table:
-        """One row a charge, in the order of their numbers.
+        """One row a charge: parts, ratios (of parts that have one), ratio (their sum), sums of the metrics."""
+        known = {name: self.table[name].combine_chunks() for name in SUMMABLE if name in self.table.column_names}
+        alike = {name: next(other for other in known if known[other].equals(known[name])) for name in known}
+        columns = {name: values for name, values in known.items() if alike[name] == name}
+        rows = pa.table({"charge": self.of, "ratio": self.table["ratio"], **columns})
+        sums = rows.group_by("charge").aggregate(
+            [("charge", "count"), ("ratio", "count"), ("ratio", "sum"), *((name, "sum") for name in columns)]
+        )
+        named = {"parts": "charge_count", "ratios": "ratio_count", "ratio": "ratio_sum"}
+        named |= {name: f"{alike[name]}_sum" for name in known}
+        order = pa.array(np.argsort(sums["charge"].to_numpy()))
+        return pa.table({name: sums[column].take(order).combine_chunks() for name, column in named.items()})
 
-        Columns: charge, row (its first), parts, ratios (of parts that have one), ratio (their sum), and the sums of the
-        summable metrics.
-        """
-        table = pa.concat_tables(self._sums)
-        names = [name for name in table.column_names if name not in {"charge", "row", "parts", "ratios", "ratio"}]
-        summed = ("parts", "ratios", "ratio", *names)
-        found = table.group_by("charge").aggregate([("row", "min"), *((name, "sum") for name in summed)])
-        plain = found.rename_columns([name.removesuffix("_sum").removesuffix("_min") for name in found.column_names])
-        return plain.sort_by("charge").combine_chunks()
-
-    def join(self) -> None:
-        """Make one piece of all rows: a second reading of a file may cut it into other batches."""
-        self.of = [np.concatenate(self.of)]
-        self.ratio = [pa.concat_arrays(self.ratio)]
-
-    def broken(self) -> Iterator[Found]:
-        """Every broken rule between the parts of charges, at the first row of the charge."""
-        if not self._sums:
-            return
-        totals = self.totals()
-        names = list(self._number)
-        yield from self._broken_ratios(totals, names)
-        common = pa.concat_tables(self._common).sort_by([("charge", "ascending"), ("row", "ascending")])
-        yield from _differing(common, names)
-        yield from self._broken_products(totals, common, names)
-        table = pa.concat_tables(self._receivers)
-        receivers = table.group_by(["charge", "receiver"]).aggregate([("rows", "sum"), ("row", "max")])
-        for row in receivers.filter(pc.greater(receivers["rows_sum"], 1)).to_pylist():
-            why = f"{row['receiver']} receives more than one part of charge {names[row['charge']]}"
-            yield "CAU-AllocatedResourceId-C-008-O", row["row_max"], why, False
-
-    def _broken_ratios(self, totals: pa.Table, names: list[str]) -> Iterator[Found]:
+    @cached_property
+    def whole(self) -> NDArray[np.bool_]:
+        """bool[count], whether every part has a ratio and all of them add up to 1."""
+        totals = self.totals
         complete = pc.equal(totals["parts"], totals["ratios"])
-        whole = pc.equal(totals["ratio"], pa.scalar(Decimal(1), totals["ratio"].type))
-        for row in totals.filter(pc.and_(complete, pc.invert(whole))).to_pylist():
-            if self.exact or not _near(row["ratio"], 1):
-                why = f"the ratios of charge {names[row['charge']]} add up to {row['ratio'].normalize():f} and not to 1"
-                yield _RATIO_SUM, row["row"], why, False
+        one = pc.equal(totals["ratio"], pa.scalar(Decimal(1), totals["ratio"].type))
+        whole: NDArray[np.bool_] = pc.and_(complete, pc.fill_null(one, fill_value=False)).to_numpy()
+        if not self.exact:
+            ratios = totals["ratio"].cast(pa.float64()).to_numpy()
+            whole |= complete.to_numpy() & (np.abs(ratios - 1) <= _TOLERANCE)
+        return whole
 
-    def _broken_products(self, totals: pa.Table, common: pa.Table, names: list[str]) -> Iterator[Found]:
-        """Price × quantity of whole charges; of their parts it follows from the ratios."""
-        first = pa.array(np.searchsorted(common["charge"].to_numpy(), np.arange(len(totals))))
-        for cost, price, rule in PRODUCTS:
-            if cost not in totals.column_names or price not in common.column_names:
-                continue
-            prices = common[price].take(first)
-            off = pc.and_not(differs(prices, totals["PricingQuantity"], totals[cost]), corrections(common.take(first)))
-            for at in pc.indices_nonzero(off).to_pylist():
-                row = totals.slice(at, 1).to_pylist()[0]
-                with localcontext(prec=80):
-                    residual = row[cost] - prices[at].as_py() * row["PricingQuantity"]
-                near = _near(residual, 0, beside=row[cost])
-                why = (
-                    f"charge {names[row['charge']]}: {cost} is {residual.normalize():f} off {price} × PricingQuantity"
-                    f"{', as its origin was' if near else ''}"
-                )
-                yield rule, row["row"], why, near
+    def only(self, charges: NDArray[np.bool_]) -> Parts:
+        """The parts of some of the charges."""
+        rows = charges[self.of]
+        number = np.cumsum(charges) - 1
+        return Parts(_rows(self.table, rows), number[self.of[rows]], int(charges.sum()), self.exact)
 
-    def broken_parts(self, batch: Batch, totals: pa.Table) -> Iterator[tuple[str, Int64s]]:
-        """The summable metrics that are not ratio × sum of the charge, with the rows of a batch where they are not.
+    def name(self, charge: int) -> str:
+        """What the file calls a charge."""
+        return charge_name(self.table.slice(int(self.first[charge]), 1))
 
-        Args:
-            batch: rows of the file with its summable metrics, after `join`.
-            totals: as `totals` answers.
-        """
-        table = batch.table
-        of, ratios = self.of[0], self.ratio[0]
-        of = of[batch.start : batch.start + len(table)]
-        part = np.flatnonzero(of >= 0)
-        if not len(part):
-            return
-        at, ratio = pa.array(of[part]), ratios.slice(batch.start, len(table)).take(pa.array(part))
-        seen: dict[str, pa.Array] = {}
-        for name in table.column_names:
-            values = table[name].combine_chunks().take(pa.array(part))
-            if any(other.equals(values) and totals[name].equals(totals[known]) for known, other in seen.items()):
-                continue
-            seen[name] = values
-            off = differs(totals[name].combine_chunks().take(at), ratio, values)
-            rows = pc.indices_nonzero(off).to_numpy()
-            if not self.exact and len(rows):
-                some = pa.array(rows)
-                rows = rows[is_far(totals[name].take(at.take(some)), ratio.take(some), values.take(some))]
-            if len(rows):
-                yield name, part[rows]
+    def row(self, charge: int) -> int:
+        """The number in the file of a charge's first row."""
+        return int(self.table["row"][int(self.first[charge])].as_py())
 
 
-def _differing(common: pa.Table, names: list[str]) -> Iterator[Found]:
+def _rows(table: pa.Table, rows: NDArray[np.bool_]) -> pa.Table:
+    """Some rows; without copying where they lie together."""
+    at = np.flatnonzero(rows)
+    if len(at) and int(at[-1]) - int(at[0]) + 1 == len(at):
+        return table.slice(int(at[0]), len(at))
+    return table.filter(pa.array(rows))
+
+
+def charge_name(row: pa.Table) -> str:
+    """The id of the origin charge of a row, or what stands for it."""
+    (values,) = row.select([name for name in ("x_OriginChargeId", *CHARGE_KEY) if name in row.column_names]).to_pylist()
+    own = values.pop("x_OriginChargeId", None)
+    return str(own) if own is not None else "|".join(map(str, values.values()))
+
+
+def judge(parts: Parts, *, settled: NDArray[np.bool_] | None = None) -> Iterator[Found]:
+    """Every broken rule between the parts of charges.
+
+    Args:
+        parts: all parts of the charges.
+        settled: bool[count], charges of which other rows were judged before, with ratios that added up to 1.
+    """
+    if parts.count:
+        yield from _broken_ratios(parts, settled)
+        yield from _differing(parts)
+        yield from _broken_products(parts)
+        yield from _broken_parts(parts)
+        yield from _receivers(parts)
+
+
+def _broken_ratios(parts: Parts, settled: NDArray[np.bool_] | None) -> Iterator[Found]:
+    totals = parts.totals
+    lacking = pc.and_(pc.less(totals["ratios"], totals["parts"]), pc.greater(totals["ratios"], 0)).to_numpy()
+    for charge in np.flatnonzero(lacking)[:_MAX_EXAMPLES].tolist():
+        without = (parts.of == charge) & pc.is_null(parts.table["AllocatedMethodDetails"]).to_numpy()
+        if without.any():
+            row = int(parts.table["row"][int(np.argmax(without))].as_py())
+            why = f"AllocatedMethodDetails must not be null on one part of charge {parts.name(charge)} only"
+            yield "CAU-AllocatedMethodDetails-C-006-C", row, why, False
+    again = np.zeros(parts.count, bool) if settled is None else settled
+    summed = pc.equal(totals["parts"], totals["ratios"]).to_numpy() & (again | ~parts.whole)
+    for charge in np.flatnonzero(summed).tolist():
+        ratio = totals["ratio"][charge].as_py() + int(again[charge])
+        if ratio != 1:
+            why = f"the ratios of charge {parts.name(charge)} add up to {ratio.normalize():f} and not to 1"
+            yield RATIO_SUM, parts.row(charge), why, False
+
+
+def _differing(parts: Parts) -> Iterator[Found]:
     """Dimensions, unit prices, tags and methods that differ between the parts of a charge."""
-    charge = common["charge"].to_numpy()
-    count = np.bincount(charge, minlength=len(names))
-    if (count <= 1).all():
+    names = [name for name in _COMMON if name in parts.table.column_names and not _constant(parts.table[name])]
+    codes = {name: column_codes(parts.table[name]) for name in names}
+    if not names or len(group_numbers([parts.of, *codes.values()]).first) == parts.count:
         return
-    several = common.filter(pa.array(count[charge] > 1))
-    of, rows = several["charge"].to_numpy(), several["row"].to_numpy()
-    for name in common.column_names:
-        if name in {"charge", "row", "ContractApplied"}:
+    for name in names:
+        values = codes[name]
+        differ = _several(parts, values)
+        if name in _OBJECTS and differ.any():
+            values = column_codes(_canonical(parts.table[name]))
+            differ = _several(parts, values)
+        for charge in np.flatnonzero(differ)[:_MAX_EXAMPLES].tolist():
+            why = f"{name} differs between the parts of charge {parts.name(charge)}"
+            yield _RULES.get(name, f"{SPLIT}-A-004-C"), parts.row(charge), why, False
+
+
+def _several(parts: Parts, values: Int64s) -> NDArray[np.bool_]:
+    pairs = group_numbers([parts.of, values])
+    several: NDArray[np.bool_] = np.bincount(parts.of[pairs.first], minlength=parts.count) > 1
+    return several
+
+
+def _constant(column: pa.ChunkedArray) -> bool:
+    """Whether it is plain from the dictionaries that all values are one."""
+    if column.null_count:
+        return bool(column.null_count == len(column))
+    if not pa.types.is_dictionary(column.type):
+        return False
+    words = [chunk.dictionary for chunk in column.chunks]
+    return all(len(word) == 1 for word in words) and len({word[0].as_py() for word in words}) == 1
+
+
+def _canonical(column: pa.ChunkedArray) -> pa.Array:
+    """JSON objects written one way, so that the order of keys makes no difference."""
+    coded = column.unify_dictionaries().combine_chunks()
+    texts = [_sorted(text) for text in coded.dictionary.to_pylist()]
+    return pa.DictionaryArray.from_arrays(coded.indices, pa.array(texts, pa.string())).cast(pa.string())
+
+
+def _sorted(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text, parse_float=str), sort_keys=True)
+    except ValueError:
+        return text
+
+
+def _broken_products(parts: Parts) -> Iterator[Found]:
+    """Price × quantity of whole charges; of their parts it follows from the ratios."""
+    totals = parts.totals
+    first = parts.table.take(pa.array(parts.first))
+    for cost, price, rule in PRODUCTS:
+        if cost not in totals.column_names or price not in first.column_names:
             continue
-        pairs = group_numbers([of, column_codes(several[name])])
-        found, values = np.unique(of[pairs.first], return_counts=True)
-        for number in found[values > 1].tolist():
-            rule = {"Tags": f"{SPLIT}-A-005-C", "AllocatedMethodId": "CAU-AllocatedMethodId-C-006-M"}.get(
-                name, f"{SPLIT}-A-004-C"
+        prices = first[price].combine_chunks()
+        off = pc.and_not(differs(prices, totals["PricingQuantity"], totals[cost]), corrections(first))
+        for charge in pc.indices_nonzero(off).to_pylist():
+            amount, quantity = totals[cost][charge].as_py(), totals["PricingQuantity"][charge].as_py()
+            with localcontext(prec=80):
+                residual = amount - prices[charge].as_py() * quantity
+            near = _near(residual, beside=amount)
+            why = (
+                f"charge {parts.name(charge)}: {cost} is {residual.normalize():f} off {price} × PricingQuantity"
+                f"{', as its origin was' if near else ''}"
             )
-            yield (
-                rule,
-                int(rows[of == number].min()),
-                f"{name} differs between the parts of charge {names[number]}",
-                False,
-            )
+            yield rule, parts.row(charge), why, near
+
+
+def _broken_parts(parts: Parts) -> Iterator[Found]:
+    """Summable metrics that are not ratio × sum of the charge."""
+    at, ratio = pa.array(parts.of), parts.table["ratio"].combine_chunks()
+    zero = pa.scalar(Decimal(0), ratio.type)
+    seen: dict[str, pa.Array] = {}
+    for name in SUMMABLE:
+        if name not in parts.table.column_names:
+            continue
+        values = parts.table[name].combine_chunks()
+        total = parts.totals[name].combine_chunks()
+        if any(other.equals(values) for other in seen.values()):
+            continue
+        seen[name] = values
+        wanted = total.take(at)
+        # A part of an amount is no unknown amount.
+        lost = pc.and_(pc.and_(pc.is_null(values), pc.is_valid(wanted)), pc.greater(ratio, zero))
+        rows = pc.indices_nonzero(pc.or_kleene(differs(wanted, ratio, values), lost)).to_numpy()
+        if len(rows):
+            some = pa.array(rows)
+            rows = rows[_is_off(parts, some, wanted.take(some), ratio.take(some), values.take(some))]
+        for row in rows[:_MAX_EXAMPLES].tolist():
+            why = f"{name} is not AllocatedRatio × the sum of its charge"
+            yield f"{SPLIT}-A-003-C", int(parts.table["row"][row].as_py()), why, False
+
+
+def _is_off(parts: Parts, rows: pa.Array, total: pa.Array, ratio: pa.Array, values: pa.Array) -> NDArray[np.bool_]:
+    """Which of the rows where ratio × total is not the part's value, to the last digit, are wrong.
+
+    Our own methods round nothing. Another engine may have rounded costs and print rounded ratios: there a part may be
+    off by one unit of the last decimal that its amounts have, and of the last that its ratios have.
+    """
+    if not parts.exact:
+        return is_far(total, ratio, pc.fill_null(values, 0))
+    method = parts.table["AllocatedMethodId"].take(rows).cast(pa.string())
+    wrong: NDArray[np.bool_] = pc.starts_with(method, _OWN_METHODS).to_numpy(zero_copy_only=False).astype(
+        bool
+    ) | values.is_null().to_numpy(zero_copy_only=False)
+    other = np.flatnonzero(~wrong)
+    if len(other):
+        at = pa.array(other)
+        whole, share, value = (column.take(at) for column in (total, ratio, values))
+        sizes = [column.cast(pa.float64()).to_numpy() for column in (whole, share, value)]
+        room = 10.0 ** -int(decimals_used(value).max()) + 10.0 ** -int(decimals_used(share).max()) * np.abs(sizes[0])
+        wrong[other] = np.abs(sizes[0] * sizes[1] - sizes[2]) > room
+    return wrong
+
+
+def _receivers(parts: Parts) -> Iterator[Found]:
+    column = parts.table["AllocatedResourceId"]
+    named = np.flatnonzero(pc.is_valid(column).to_numpy())
+    pairs = group_numbers([parts.of[named], column_codes(column)[named]]) if len(named) else None
+    if pairs is None or len(pairs.first) == len(named):
+        return
+    count = np.bincount(pairs.of, minlength=len(pairs.first))
+    for pair in np.flatnonzero(count > 1)[:_MAX_EXAMPLES].tolist():
+        last = int(named[np.flatnonzero(pairs.of == pair)[-1]])
+        why = f"{column[last].as_py()} receives more than one part of charge {parts.name(int(parts.of[last]))}"
+        yield "CAU-AllocatedResourceId-C-008-O", int(parts.table["row"][last].as_py()), why, False
+
+
+def whole_charges(parts: Parts) -> pa.Table:
+    """What the origin of each charge would look like: the key of a charge and the sums of three metrics."""
+    key = [name for name in CHARGE_KEY if name in parts.table.column_names]
+    first = parts.table.select(key).take(pa.array(parts.first))
+    sums = [name for name in ("BilledCost", "EffectiveCost", "PricingQuantity") if name in parts.totals.column_names]
+    return pa.table({name: first[name] for name in key} | {name: parts.totals[name] for name in sums})
 
 
 def differs(left: Any, right: Any, product: Any) -> pa.Array:
@@ -253,9 +324,9 @@ def differs(left: Any, right: Any, product: Any) -> pa.Array:
     return pc.fill_null(unequal, fill_value=False)
 
 
-def _near(value: Decimal, wanted: Decimal | int, *, beside: Decimal | int = 0) -> bool:
+def _near(value: Decimal, *, beside: Decimal) -> bool:
     """Within the tolerance of the official validator: 10⁻⁹ of the amount, or of 1 where that is more."""
-    return abs(float(value - wanted)) <= _TOLERANCE * max(abs(float(beside)), 1.0)
+    return abs(float(value)) <= _TOLERANCE * max(abs(float(beside)), 1.0)
 
 
 def is_far(left: Any, right: Any, product: Any) -> NDArray[np.bool_]:

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.columns import METRICS, TIME_TYPE, columns_of
+from gpuwaste.focus.columns import ALLOWED_VALUES, METRICS, TIME_TYPE, columns_of
 from gpuwaste.focus.pair_rules import PAIR_COLUMNS, pair_keys, pair_problem
-from gpuwaste.focus.rules import row_rules
+from gpuwaste.focus.rules import PLACEHOLDERS, row_rules
 from gpuwaste.model.grouping import group_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,8 +31,16 @@ __all__ = ["broken_pairs", "broken_rows", "column_codes", "sample_rows"]
 _MAX_EXAMPLES: Final = 20
 _PLAIN: Final = {TIME_TYPE: pa.timestamp("us"), pa.dictionary(pa.int32(), pa.string()): pa.string()}
 
-_MANY_VALUES: Final = ("AllocatedMethodDetails", "AllocatedResourceId", "AllocatedResourceName", "AllocatedTags")
-"""Columns that differ from row to row; rules ask only whether they are null or blank."""
+_BY_VALUE: Final = (
+    *ALLOWED_VALUES,
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "ServiceSubcategory",
+)
+"""Columns whose values the rules look at; of all others they ask whether they are null, blank or a placeholder."""
 
 
 def column_codes(column: pa.ChunkedArray | pa.Array) -> Int64s:
@@ -54,59 +62,77 @@ def sample_rows(batch: Batch, version: Version) -> pa.Table:
     groups = group_numbers(_alike(table))
     wanted = {column.name for column in columns_of(version)} & set(table.column_names)
     seen = [name for name in table.column_names if name in wanted]
-    # Texts leave their dictionaries here: samples of many batches are joined.
     columns = {name: table[name].take(pa.array(groups.first)) for name in seen}
     columns = {name: values.cast(_PLAIN.get(values.type, values.type)) for name, values in columns.items()}
     counts = {"row_number": batch.start + groups.first, "alike": np.bincount(groups.of, minlength=len(groups.first))}
     return pa.table(columns | counts)
 
 
-def broken_rows(samples: list[pa.Table], version: Version) -> Iterator[tuple[str, int, str]]:
+def broken_rows(samples: Sequence[pa.Table], version: Version) -> list[tuple[str, int, str]]:
     """Each broken rule of single rows: its id, the number of a row that breaks it, and why."""
-    table = pa.concat_tables(samples)
-    rules = [rule for rule in row_rules(version) if set(rule.columns) <= set(table.column_names)]
-    with duckdb.connect() as connection:
-        connection.register("sample", table)
+    if not samples:
+        return []
+    sample = _joined(samples)
+    rules = [rule for rule in row_rules(version) if set(rule.columns) <= set(sample.column_names)]
+    found: list[tuple[str, int, str]] = []
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("sample", sample)
         counts = connection.sql(
             "SELECT " + ", ".join(f"count(*) FILTER (WHERE {rule.broken})" for rule in rules) + " FROM sample"
         ).fetchall()
         for rule, count in zip(rules, counts[0] if counts else (), strict=True):
             if not count:
                 continue
-            found = connection.sql(
+            rows = connection.sql(
                 f"SELECT row_number, alike FROM sample WHERE {rule.broken} ORDER BY row_number LIMIT {_MAX_EXAMPLES}"
             ).fetchall()
-            for number, alike in found:
-                yield rule.id, number, f"{rule.why}{f', as on {alike - 1} rows like it' if alike > 1 else ''}"
+            for number, alike in rows:
+                others = f", as on {alike - 1} rows like it" if alike > 1 else ""
+                found.append((rule.id, number, f"{rule.why}{others}"))
+    return found
+
+
+def _joined(samples: Sequence[pa.Table]) -> pa.Table:
+    """All samples; of amounts only the sign matters, which a floating point number keeps."""
+    first = samples[0]
+    kinds = [pa.float64() if name in METRICS else first.schema.field(name).type for name in first.column_names]
+    schema = pa.schema(list(zip(first.column_names, kinds, strict=True)))
+    return pa.concat_tables([sample.cast(schema) for sample in samples])
 
 
 def _alike(table: pa.Table) -> list[Int64s]:
     """Keys that are equal where the rules of single rows cannot tell two rows apart."""
-    keys = []
-    flags = np.zeros(len(table), np.int64)
+    keys: list[Int64s] = []
+    if not len(table):
+        return [np.zeros(0, np.int64)]
     for name in table.column_names:
         column = table[name]
         if name in METRICS:
             # 0 null, 1 negative, 2 not negative
             sign = pc.if_else(pc.less(column, pa.scalar(Decimal(0), column.type)), 1, 2)
-            flags = flags * 3 + pc.fill_null(sign, 0).to_numpy()
-        elif name in _MANY_VALUES:
-            flags = flags * 3 + _blank(column)
-        elif not name.startswith("x_"):
+            state: Int64s = pc.fill_null(sign, 0).to_numpy()
+        elif name in _BY_VALUE:
             keys.append(column_codes(column))
-    return [*keys, np.unique(flags, return_inverse=True)[1]]
+            continue
+        elif name.startswith("x_"):
+            continue
+        else:
+            state = _text_state(column)
+        if not (state == state[0]).all():
+            keys.append(state)
+    return keys or [np.zeros(len(table), np.int64)]
 
 
-def _blank(column: pa.ChunkedArray) -> Int64s:
-    """0 null, 1 blank, 2 filled."""
+def _text_state(column: pa.ChunkedArray) -> Int64s:
+    """0 null, 1 blank, 2 filled, 3 and on: one of the placeholders."""
     if not pa.types.is_dictionary(column.type):
         filled = pc.if_else(pc.equal(pc.binary_length(column), 0), 1, 2)
         state: Int64s = pc.fill_null(filled, 0).to_numpy()
         return state
     coded = column.unify_dictionaries().combine_chunks()
-    texts = pc.equal(pc.utf8_trim_whitespace(coded.dictionary), "").to_numpy(zero_copy_only=False)
-    states = np.append(np.where(texts, 1, 2), 0)
-    return states[column_codes(coded)]
+    words = coded.dictionary.to_pylist()
+    states = [1 if not word.strip() else 3 + PLACEHOLDERS.index(word) if word in PLACEHOLDERS else 2 for word in words]
+    return np.array([*states, 0], np.int64)[column_codes(coded)]
 
 
 def broken_pairs(table: pa.Table) -> Iterator[tuple[str, Int64s, str]]:
