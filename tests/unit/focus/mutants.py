@@ -154,7 +154,7 @@ UNSEEN = {
         lambda table: changed(table, "x_OriginChargeId", table["x_OriginChargeId"][3].as_py()),
         RATIOS,
     ),
-    "a metric missing on one part": (cell("ConsumedQuantity", None), SUM),
+    "a metric missing on one part": (cells(("ConsumedQuantity", None), ("ConsumedUnit", None)), SUM),
     "a part without details": (cell("AllocatedMethodDetails", None), "CAU-AllocatedMethodDetails-C-006-C"),
     "another zone": (cell("AvailabilityZone", "use1-az9"), DIMENSION),
     "another description": (cell("ChargeDescription", "GPUs"), DIMENSION),
