@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.bill_columns import fill_columns
-from gpuwaste.focus.bill_plan import plan_bill
+from gpuwaste.focus.bill_plan import BillPlanner
 from gpuwaste.focus.columns import METRICS, SUMMABLE
 from gpuwaste.focus.details import method_details
 from gpuwaste.focus.options import Finding
@@ -43,7 +43,16 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["split_bill"]
+__all__ = [
+    "AmountSizes",
+    "BillRows",
+    "Receivers",
+    "broken_before",
+    "broken_texts",
+    "sample_of",
+    "split_bill",
+    "split_rows",
+]
 
 _ONE: Final = 10**MAX_RATIO_DECIMALS
 
@@ -62,38 +71,133 @@ def split_bill(bill: pa.Table, hours: NodeHours, options: ExportOptions) -> Spli
     Raises:
         InputError: an amount does not fit into 38 digits beside the others of its column.
     """
-    columns = fill_columns(bill, options.version)
-    amounts = {name: values for name, values in columns.items() if name in METRICS}
-    kinds = {name: _amount_kind(name, values) for name, values in amounts.items()}
-    amounts = {name: values.cast(kinds[name]) for name, values in amounts.items()}
-    plan = plan_bill(columns, amounts, hours)
-    spans = gather(hours.parts, plan.cells, plan.span_of_cell)
+    sizes = AmountSizes()
+    sizes.add(bill, options.version)
+    planner = BillPlanner(hours.nodes)
+    rows = BillRows.of(bill, np.arange(len(bill)), sizes.kinds(), options.version)
+    plan = planner.plan(rows.columns, rows.amounts, hours, rows.number)
+    table = split_rows(rows, plan, Receivers.of(hours, options), options)
+    broken = broken_before([sample_of(rows, options.version)], options.version)
+    return Split(rows=table, charges=len(plan.row), findings=(*planner.findings(), *broken, *broken_texts(rows)))
+
+
+@dataclass(slots=True)
+class AmountSizes:
+    """The most digits and decimals that any value of each metric has, over all pieces of a bill."""
+
+    digits: dict[str, int] = field(default_factory=dict)
+    decimals: dict[str, int] = field(default_factory=dict)
+
+    def add(self, bill: pa.Table, version: Version) -> None:
+        """Take in the rows of a piece."""
+        columns = fill_columns(bill, version)
+        for name in columns.keys() & set(METRICS):
+            values = columns[name]
+            self.digits[name] = max(self.digits.get(name, 0), int(digits_used(values).max(initial=0)))
+            self.decimals[name] = max(self.decimals.get(name, 0), int(decimals_used(values).max(initial=0)))
+
+    def kinds(self) -> dict[str, pa.DataType]:
+        """The type of each metric: DECIMAL(38,28), or another scale where a value does not fit into that.
+
+        Raises:
+            InputError: no scale holds all values of a column.
+        """
+        return {name: _amount_kind(name, self.digits[name], self.decimals[name]) for name in self.digits}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillRows:
+    """Some rows of a bill in the columns of the target version.
+
+    Attributes:
+        columns: all of them, as they came.
+        amounts: the metrics among them, as they are written.
+        kinds: the types of these.
+        number: int64[n], the number of each row in the bill.
+    """
+
+    columns: dict[str, pa.Array]
+    amounts: dict[str, pa.Array]
+    kinds: dict[str, pa.DataType]
+    number: Int64s
+
+    @classmethod
+    def of(cls, bill: pa.Table, number: Int64s, kinds: dict[str, pa.DataType], version: Version) -> BillRows:
+        """The rows of a table as `read_bill` answers it."""
+        columns = fill_columns(bill, version)
+        amounts = {name: values.cast(kinds[name]) for name, values in columns.items() if name in METRICS}
+        return cls(columns=columns, amounts=amounts, kinds=kinds, number=number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receivers:
+    """The ledger of some time by node and hour, and the columns of its receivers, made once."""
+
+    parts: Parts
+    columns: dict[str, pa.Array]
+
+    @classmethod
+    def of(cls, hours: NodeHours, options: ExportOptions) -> Receivers:
+        """The receivers of a ledger."""
+        return cls(parts=hours.parts, columns=receiver_columns(hours.parts.receivers, options))
+
+
+def split_rows(rows: BillRows, plan: BillPlan, receivers: Receivers | None, options: ExportOptions) -> pa.Table:
+    """The rows that are written for some rows of a bill, in their order.
+
+    Args:
+        rows: of the bill.
+        plan: which of them are divided, by what.
+        receivers: whose node hours the plan names; None where it names none.
+        options: method and version.
+    """
+    count = len(rows.number)
+    if receivers is None or not len(plan.row):
+        whole = np.arange(count)
+        values = _dimensions(rows.columns, whole) | rows.amounts
+        return focus_table(values, count, options.version)
+    spans = gather(receivers.parts, plan.cells, plan.span_of_cell)
     first = np.searchsorted(spans.charge, plan.span, side="left")
     size = np.searchsorted(spans.charge, plan.span, side="right") - first
     part = np.repeat(first - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
     of = np.repeat(np.arange(len(plan.row)), size)
     units = ratio_units(spans.weight[part], of, plan.decimals)
-    out = _places(len(bill), plan.row, size)
+    out = _places(count, plan.row, size)
     ratio = np.full(len(out.row), _ONE, np.int64)
     ratio[out.split] = units
-    values = _dimensions(columns, out.row) | _amounts(amounts, kinds, out.row, ratio)
-    values |= _allocated(take(spans, part), units=units, plan=plan, of=of, out=out, options=options)
-    if "ContractApplied" in columns:
-        values["ContractApplied"] = _contract_applied(columns["ContractApplied"], out, units)
-    rows = focus_table(values, len(out.row), options.version)
-    findings = (*plan.findings, *_broken_before(columns, amounts, len(bill), options.version))
-    return Split(rows=rows, charges=len(plan.row), findings=findings)
+    values = _dimensions(rows.columns, out.row) | _amounts(rows.amounts, rows.kinds, out.row, ratio)
+    parts = _Parts(take(spans, part), units, of, receivers.columns)
+    values |= _allocated(parts, plan=plan, out=out, options=options)
+    if "ContractApplied" in rows.columns:
+        values["ContractApplied"] = _contract_applied(rows.columns["ContractApplied"], out, units)
+    return focus_table(values, len(out.row), options.version)
 
 
-def _broken_before(
-    columns: dict[str, pa.Array], amounts: dict[str, pa.Array], rows: int, version: Version
-) -> list[Finding]:
-    """Rows of the bill that break a FOCUS rule as they came: they are listed, and not changed."""
-    every = _dimensions(columns, np.arange(rows)) | amounts
-    batch = Batch(start=0, table=focus_table(every, rows, version))
-    found = broken_rows([sample_rows(batch, version)], version)
-    found += [(rule, int(at[0]), f"{why} ({len(at)} rows)") for rule, at, why in broken_pairs(batch.table)]
-    return [Finding(where=f"bill row {row + 1}", what=f"{rule}: {why}; kept as it came") for rule, row, why in found]
+def sample_of(rows: BillRows, version: Version) -> pa.Table:
+    """One row for all rows that no rule of single rows tells apart."""
+    sample = sample_rows(_batch(rows, version), version)
+    at = sample.column_names.index("row_number")
+    return sample.set_column(at, "row_number", pa.array(rows.number[sample["row_number"].to_numpy()]))
+
+
+def broken_before(samples: list[pa.Table], version: Version) -> tuple[Finding, ...]:
+    """Rows of a bill that break a FOCUS rule as they came: they are listed, and not changed."""
+    return tuple(_kept(row, rule, why) for rule, row, why in broken_rows(samples, version))
+
+
+def broken_texts(rows: BillRows) -> tuple[Finding, ...]:
+    """The same for tags and other objects."""
+    found = broken_pairs(_batch(rows, "1.3").table)
+    return tuple(_kept(int(rows.number[at[0]]), rule, f"{why} ({len(at)} rows)") for rule, at, why in found)
+
+
+def _kept(row: int, rule: str, why: str) -> Finding:
+    return Finding(where=f"bill row {row + 1}", what=f"{rule}: {why}; kept as it came")
+
+
+def _batch(rows: BillRows, version: Version) -> Batch:
+    every = _dimensions(rows.columns, np.arange(len(rows.number))) | rows.amounts
+    return Batch(start=0, table=focus_table(every, len(rows.number), version))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +208,17 @@ class _Places:
     split: Int64s
 
 
-def _amount_kind(name: str, values: pa.Array) -> pa.DataType:
-    """DECIMAL(38,28), or another scale where a value of the column does not fit into that."""
-    digits = int(digits_used(values).max(initial=0))
-    decimals = int(decimals_used(values).max(initial=0))
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of the rows that are divided: their figures, ratios, the divided row of each, and who receives."""
+
+    figures: Parts
+    units: Int64s
+    of: Int64s
+    receivers: dict[str, pa.Array]
+
+
+def _amount_kind(name: str, digits: int, decimals: int) -> pa.DataType:
     if digits + AMOUNT_DECIMALS <= AMOUNT_DIGITS and decimals <= AMOUNT_DECIMALS:
         return pa.decimal128(AMOUNT_DIGITS, AMOUNT_DECIMALS)
     if digits + decimals > AMOUNT_DIGITS:
@@ -143,21 +254,19 @@ def _amounts(
     }
 
 
-def _allocated(
-    parts: Parts, *, units: Int64s, plan: BillPlan, of: Int64s, out: _Places, options: ExportOptions
-) -> dict[str, pa.Array]:
+def _allocated(parts: _Parts, *, plan: BillPlan, out: _Places, options: ExportOptions) -> dict[str, pa.Array]:
     """The columns of the split, null on rows that are no part of one."""
     where = np.full(len(out.row), -1, np.int64)
     where[out.split] = np.arange(len(out.split))
     index = pa.array(where, mask=where < 0)
-    receiver = pa.array(parts.receiver).take(index)
-    columns = {name: spread(values, receiver) for name, values in receiver_columns(parts.receivers, options).items()}
-    charge = pa.array(of).take(index)
+    receiver = pa.array(parts.figures.receiver).take(index)
+    columns = {name: spread(column, receiver) for name, column in parts.receivers.items()}
+    charge = pa.array(parts.of).take(index)
     columns["x_OriginChargeId"] = spread(plan.ids, charge)
     columns["x_ClusterName"] = spread(plan.clusters, charge)
     columns["x_NodeName"] = spread(plan.nodes, charge)
     columns["AllocatedMethodId"] = spread(pa.repeat(options.method.id, 1), pc.multiply(charge, 0))
-    columns["AllocatedMethodDetails"] = method_details(parts, units, options.method).take(index)
+    columns["AllocatedMethodDetails"] = method_details(parts.figures, parts.units, options.method).take(index)
     return columns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -15,39 +16,94 @@ from gpuwaste.focus.columns import COLUMNS, TIME_TYPE
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["exact_amounts", "read_bill"]
+__all__ = ["BillFile", "exact_amounts", "open_bill", "read_bill"]
 
 _KINDS = {column.name: column.kind for column in COLUMNS}
 _MAX_DIGITS = 76
+_BATCH_ROWS = 65_536
 
 
-def read_bill(path: Path) -> pa.Table:
-    """Read a bill: metrics as exact decimals (decimal256 where 38 digits are too few), times in UTC, all else as text.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillFile:
+    """A bill that is read in pieces: row groups of a Parquet file, blocks of a CSV."""
+
+    path: Path
+
+    def batches(self, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[tuple[int, pa.Table]]:
+        """The pieces by their number, in order, as typed tables of at most 65,536 rows.
+
+        Args:
+            wanted: which pieces to read; the others are passed over, as cheaply as the format allows.
+
+        Raises:
+            InputError: a value is not of its column's type; names the column.
+        """
+        for number, batch in self._raw(wanted):
+            columns = [_typed(name, batch.column(name), self.path) for name in batch.schema.names]
+            yield number, pa.table(columns, names=batch.schema.names)
+
+    def _raw(self, wanted: Callable[[int], bool]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        if self.path.suffix == ".csv":
+            for number, batch in enumerate(_open_csv(self.path)):
+                if wanted(number):
+                    yield number, batch
+            return
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            for number in range(file.num_row_groups):
+                if wanted(number):
+                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[number]):
+                        yield number, batch
+
+
+def open_bill(path: Path) -> BillFile:
+    """Open a bill.
 
     Raises:
-        InputError: the file cannot be read, is empty, or a value is not of its column's type; names column and row.
+        InputError: the file cannot be read, is empty or is no FOCUS bill.
     """
     if not path.is_file():
         raise InputError("there is no such file", where=str(path))
     try:
-        table = _read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        names = _csv_names(path) if path.suffix == ".csv" else pq.read_schema(path).names
     except pa.ArrowInvalid as error:
         raise InputError(f"not readable as Parquet or CSV: {error}", where=str(path)) from None
-    if "ChargeCategory" not in table.column_names:
+    if "ChargeCategory" not in names:
         raise InputError("column ChargeCategory is missing: this is no FOCUS bill", where=str(path))
+    return BillFile(path=path)
+
+
+def read_bill(path: Path) -> pa.Table:
+    """Read a whole bill: metrics as exact decimals (decimal256 where 38 digits are too few), times in UTC, else text.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or a value is not of its column's type; names the column.
+    """
+    open_bill(path)
+    table = _read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
     columns = [_typed(name, table[name].combine_chunks(), path) for name in table.column_names]
     return pa.table(columns, names=table.column_names)
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _csv_names(path: Path) -> list[str]:
     with pa_csv.open_csv(path) as reader:
-        names = reader.schema.names
-    options = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+        return list(reader.schema.names)
+
+
+def _as_texts(path: Path) -> pa_csv.ConvertOptions:
+    return pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(_csv_names(path), pa.string()), strings_can_be_null=True, null_values=[""]
     )
-    return pa_csv.read_csv(path, convert_options=options)
+
+
+def _open_csv(path: Path) -> pa_csv.CSVStreamingReader:
+    return pa_csv.open_csv(path, convert_options=_as_texts(path))
+
+
+def _read_csv(path: Path) -> pa.Table:
+    return pa_csv.read_csv(path, convert_options=_as_texts(path))
 
 
 def _typed(name: str, column: pa.Array, path: Path) -> pa.Array:

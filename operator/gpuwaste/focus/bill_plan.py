@@ -32,15 +32,16 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["BillPlan", "plan_bill"]
+__all__ = ["BillPlan", "BillPlanner", "timed_rows"]
 
 _TIME_UNITS: Final = ("hour", "hours", "hr", "hrs", "minute", "minutes", "second", "seconds")
+_TIME_COLUMNS: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd")
 _SECONDS_PER_HOUR: Final = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BillPlan:
-    """What becomes of a bill's rows.
+    """What becomes of some rows of a bill.
 
     Attributes:
         row: int64[n], the rows that are divided.
@@ -48,7 +49,6 @@ class BillPlan:
         decimals: int64[n], the decimals of its ratios.
         ids, clusters, nodes: n texts, the id of the origin charge and the names of its node.
         cells, span_of_cell: int64[m], the node hours of every span, in pairs.
-        findings: rows that look like a node's and are not divided, by name.
     """
 
     row: Int64s
@@ -59,14 +59,13 @@ class BillPlan:
     nodes: pa.Array
     cells: Int64s
     span_of_cell: Int64s
-    findings: tuple[Finding, ...]
 
 
 @dataclass(slots=True)
 class _Spans:
     """Spans of node hours, numbered as they are asked for; one without any hour in the ledger has no number."""
 
-    hours: NodeHours
+    cell: dict[tuple[str, str, int], int]
     numbers: dict[tuple[str, str, int, int], int | None] = field(default_factory=dict)
     cells: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
@@ -76,7 +75,7 @@ class _Spans:
         last = -(-int(end.timestamp()) // _SECONDS_PER_HOUR)
         key = (node.cluster, node.node_uid, first, last)
         if key not in self.numbers:
-            found = [self.hours.cell.get((node.cluster, node.node_uid, hour)) for hour in range(first, last)]
+            found = [self.cell.get((node.cluster, node.node_uid, hour)) for hour in range(first, last)]
             cells = [cell for cell in found if cell is not None]
             number = (self.owners[-1] + 1 if self.owners else 0) if cells else None
             self.numbers[key] = number
@@ -86,49 +85,59 @@ class _Spans:
         return self.numbers[key]
 
 
-def plan_bill(columns: dict[str, pa.Array], amounts: dict[str, pa.Array], hours: NodeHours) -> BillPlan:
-    """Choose the rows that bill the time of a node, and find the node hours that each covers.
+class BillPlanner:
+    """Chooses the rows that bill the time of a node, piece by piece of a bill, and numbers the charges of each node."""
 
-    Args:
-        columns: FOCUS columns of the bill.
-        amounts: its metrics, as they will be written.
-        hours: the ledger by node and hour.
-    """
-    used, digits, room = _sizes(amounts)
-    nodes, findings = _node_keys(hours.nodes)
-    spans = _Spans(hours)
-    rows: list[int] = []
-    chosen: list[tuple[int, str, NodeNames]] = []
-    missing: Counter[str] = Counter()
-    numbers: Counter[str] = Counter()
-    for row, resource, start, end in _time_rows(columns):
-        node = nodes.get(resource.lower()) or nodes.get(last_segment(resource.lower()))
-        if node is None:
-            continue
-        if used[row] > min(MAX_ORIGIN_DECIMALS, room) or digits[row] > MAX_ORIGIN_DIGITS:
-            what = f"an amount has {digits[row]} digits and {used[row]} decimals; passed through unsplit"
-            findings.append(Finding(where=f"bill row {row + 1}, node {node.node}", what=what))
-            continue
-        span = spans.number(node, start, end)
-        if span is None:
-            missing[node.node] += 1
-            continue
-        identity = f"{resource}/{start:%Y-%m-%dT%H:%M:%SZ}"
-        rows.append(row)
-        chosen.append((span, f"{identity}/{numbers[identity]}", node))
-        numbers[identity] += 1
-    at = np.array(rows, np.int64)
-    return BillPlan(
-        row=at,
-        span=np.array([span for span, _, _ in chosen], np.int64),
-        decimals=np.minimum(MAX_RATIO_DECIMALS, room - used[at]),
-        ids=pa.array([identity for _, identity, _ in chosen], pa.string()),
-        clusters=pa.array([node.cluster for _, _, node in chosen], pa.string()),
-        nodes=pa.array([node.node for _, _, node in chosen], pa.string()),
-        cells=np.array(spans.cells, np.int64),
-        span_of_cell=np.array(spans.owners, np.int64),
-        findings=(*findings, *_without_ledger(missing)),
-    )
+    def __init__(self, nodes: tuple[NodeNames, ...]) -> None:
+        """A planner for a bill of these nodes."""
+        self._nodes, self._findings = _node_keys(nodes)
+        self._missing: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+
+    def plan(
+        self, columns: dict[str, pa.Array], amounts: dict[str, pa.Array], hours: NodeHours | None, numbers: Int64s
+    ) -> BillPlan:
+        """Choose among the next rows of the bill, and find the node hours that each covers.
+
+        Args:
+            columns: FOCUS columns of the rows.
+            amounts: their metrics, as they will be written.
+            hours: the ledger by node and hour; None where there is none for the time of the rows.
+            numbers: the number of each row in the bill.
+        """
+        used, digits, room = _sizes(amounts)
+        spans = _Spans(hours.cell if hours else {})
+        chosen: list[tuple[int, int, str, NodeNames]] = []
+        for row, resource, start, end in _time_rows(columns):
+            node = self._nodes.get(resource.lower()) or self._nodes.get(last_segment(resource.lower()))
+            if node is None:
+                continue
+            if used[row] > min(MAX_ORIGIN_DECIMALS, room) or digits[row] > MAX_ORIGIN_DIGITS:
+                what = f"an amount has {digits[row]} digits and {used[row]} decimals; passed through unsplit"
+                self._findings.append(Finding(where=f"bill row {numbers[row] + 1}, node {node.node}", what=what))
+                continue
+            span = spans.number(node, start, end)
+            if span is None:
+                self._missing[node.node] += 1
+                continue
+            identity = f"{resource}/{start:%Y-%m-%dT%H:%M:%SZ}"
+            chosen.append((row, span, f"{identity}/{self._numbers[identity]}", node))
+            self._numbers[identity] += 1
+        at = np.array([row for row, *_ in chosen], np.int64)
+        return BillPlan(
+            row=at,
+            span=np.array([span for _, span, *_ in chosen], np.int64),
+            decimals=np.minimum(MAX_RATIO_DECIMALS, room - used[at]),
+            ids=pa.array([identity for *_, identity, _ in chosen], pa.string()),
+            clusters=pa.array([node.cluster for *_, node in chosen], pa.string()),
+            nodes=pa.array([node.node for *_, node in chosen], pa.string()),
+            cells=np.array(spans.cells, np.int64),
+            span_of_cell=np.array(spans.owners, np.int64),
+        )
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Rows that look like a node's and are not divided, by name."""
+        return (*self._findings, *_without_ledger(self._missing))
 
 
 def _sizes(amounts: dict[str, pa.Array]) -> tuple[Int64s, Int64s, int]:
@@ -161,19 +170,28 @@ def _node_keys(nodes: tuple[NodeNames, ...]) -> tuple[dict[str, NodeNames], list
     return {key: several[0] for key, several in named.items() if key not in shared}, findings
 
 
-def _time_rows(columns: dict[str, pa.Array]) -> Iterator[tuple[int, str, datetime, datetime]]:
-    """Usage rows of some resource that are billed by time, and Corrections that name no unit."""
-    needed = ("ChargeCategory", "ResourceId", "ChargePeriodStart", "ChargePeriodEnd")
-    if any(name not in columns for name in needed):
-        return
+def timed_rows(columns: dict[str, pa.Array]) -> Int64s:
+    """The Usage rows of some resource that are billed by time, and Corrections that name no unit."""
+    if any(name not in columns for name in ("ChargeCategory", *_TIME_COLUMNS)):
+        return np.zeros(0, np.int64)
     nothing = pa.nulls(len(columns["ChargeCategory"]), pa.string())
     unit = pc.utf8_lower(columns.get("PricingUnit", nothing))
     timed = pc.is_in(unit, value_set=pa.array(_TIME_UNITS))
     correction = pc.and_(pc.equal(columns.get("ChargeClass", nothing), "Correction"), pc.is_null(unit))
-    usage = pc.and_(pc.equal(columns["ChargeCategory"], "Usage"), pc.is_valid(columns["ResourceId"]))
-    rows = pc.indices_nonzero(pc.and_(usage, pc.or_kleene(timed, pc.fill_null(correction, fill_value=False))))
-    lists = [columns[name].take(rows).to_pylist() for name in needed[1:]]
-    yield from zip(rows.to_pylist(), *lists, strict=True)
+    usage = pc.equal(columns["ChargeCategory"], "Usage")
+    for name in _TIME_COLUMNS:
+        usage = pc.and_(usage, pc.is_valid(columns[name]))
+    chosen = pc.and_kleene(usage, pc.or_kleene(timed, pc.fill_null(correction, fill_value=False)))
+    rows: Int64s = pc.indices_nonzero(pc.fill_null(chosen, fill_value=False)).to_numpy().astype(np.int64)
+    return rows
+
+
+def _time_rows(columns: dict[str, pa.Array]) -> Iterator[tuple[int, str, datetime, datetime]]:
+    """The same as row, resource, and the start and end of the charge period."""
+    rows = timed_rows(columns)
+    if len(rows):
+        lists = [columns[name].take(pa.array(rows)).to_pylist() for name in _TIME_COLUMNS]
+        yield from zip(rows.tolist(), *lists, strict=True)
 
 
 def _without_ledger(missing: Counter[str]) -> list[Finding]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from gpuwaste.focus.ahead import ahead
-from gpuwaste.focus.bill import split_bill
-from gpuwaste.focus.bill_files import read_bill
+from gpuwaste.focus.bill_files import open_bill
+from gpuwaste.focus.bill_windows import BillSplitter
 from gpuwaste.focus.charges import CARRIED
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.commitments import commitment_rows
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
-from gpuwaste.focus.node_hours import collect_hours
+from gpuwaste.focus.node_hours import NODE_COLUMNS
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.store import parse_hour_folder
 from gpuwaste.model.errors import InputError
@@ -53,7 +53,15 @@ class LedgerDay:
         Raises:
             InputError: a file lacks a column of the ledger.
         """
-        return pa.concat_tables([_read_hour(self.store, name) for name in self.names])
+        return pa.concat_tables([_read_hour(self.store, name, CARRIED) for name in self.names])
+
+    def read_names(self) -> pa.Table:
+        """The rows of the day in the columns that name nodes.
+
+        Raises:
+            InputError: a file lacks a column of the ledger.
+        """
+        return pa.concat_tables([_read_hour(self.store, name, NODE_COLUMNS) for name in self.names])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +101,9 @@ def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
         )
 
 
-def _read_hour(store: Store, name: str) -> pa.Table:
-    table = store.read_table(name, list(CARRIED))
-    missing = [column for column in CARRIED if column not in table.column_names]
+def _read_hour(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
+    table = store.read_table(name, list(columns))
+    missing = [column for column in columns if column not in table.column_names]
     if missing:
         raise InputError(f"columns missing: {', '.join(missing)}", where=name, fix="replay the ledger from its inputs")
     return table
@@ -177,27 +185,27 @@ def export_bill(
     Raises:
         InputError: there is no ledger for these days, or the bill cannot be read or written as asked.
     """
-    table = read_bill(bill)
-    seen: list[LedgerDay] = []
-
-    def tables() -> Iterator[pa.Table]:
-        for day in days:
-            seen.append(day)
-            yield day.read()
-
-    hours = collect_hours(tables(), options)
-    if hours is None:
+    found = list(days)
+    if not found:
         raise InputError("no ledger hour lies in these days", where="--from, --to")
-    split = split_bill(table, hours, options)
+    splitter = BillSplitter(bill=open_bill(bill), days=found, options=options)
     path = _single_file(out) or out / f"cost-and-usage-{options.version}-{bill.stem}.parquet"
-    with open_sink(path, split.rows.schema) as sink:
-        sink.write(split.rows)
-    clusters = {cluster for day in seen for cluster in day.clusters}
+    rows, schema = 0, schema_of(options.version)
+    with ExitStack() as stack:
+        sink: RowSink | None = None
+        for table in splitter.splits():
+            if sink is None:
+                schema = table.schema
+                sink = stack.enter_context(open_sink(path, schema))
+            sink.write(table)
+            rows += len(table)
+        if sink is None:
+            raise InputError("has no rows", where=str(bill))
+    clusters = {cluster for day in found for cluster in day.clusters}
     writing = _Writing(path=path, now=now, generator_version=generator_version)
-    _write_metadata(
-        writing, split.rows.schema, options, clusters=clusters, sectors=[_sector(day) for day in seen], bill=bill.name
-    )
-    return ExportSummary(files=(path,), rows=len(split.rows), charges=split.charges, findings=split.findings)
+    sectors = [_sector(day) for day in found]
+    _write_metadata(writing, schema, options, clusters=clusters, sectors=sectors, bill=bill.name)
+    return ExportSummary(files=(path,), rows=rows, charges=splitter.charges, findings=splitter.findings())
 
 
 def export_commitments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from gpuwaste.focus.options import ExportOptions
 
-__all__ = ["NodeHours", "NodeNames", "collect_hours", "last_segment"]
+__all__ = ["NODE_COLUMNS", "NodeHours", "NodeNames", "collect_hours", "find_nodes", "last_segment"]
+
+NODE_COLUMNS: Final = ("row_kind", "cluster", "node", "node_uid", "provider_id")
+"""The columns of the ledger that name nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +86,20 @@ def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours
     if not found:
         return None
     return NodeHours(parts=concat(found), cell=cell, nodes=tuple(nodes.values()))
+
+
+def find_nodes(days: Iterable[pa.Table]) -> tuple[NodeNames, ...]:
+    """Every node that a ledger names.
+
+    Args:
+        days: tables of NODE_COLUMNS; each is let go before the next is read.
+    """
+    nodes: dict[tuple[str, str], NodeNames] = {}
+    for day in days:
+        rows = only(day, pc.not_equal(day["row_kind"], "unprovisioned"))
+        groups = group_rows([rows[name] for name in NODE_COLUMNS[1:]])
+        for cluster, node, uid, provider in zip(
+            *(rows[name].take(pa.array(groups.first)).to_pylist() for name in NODE_COLUMNS[1:]), strict=True
+        ):
+            nodes[cluster, uid] = NodeNames(cluster=cluster, node=node, node_uid=uid, provider_id=provider)
+    return tuple(nodes.values())

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import feather
 
+from gpuwaste.focus.hashes import row_hashes
 from gpuwaste.focus.verify_charges import CHARGE_KEY, SPLIT, Found, Parts, judge, whole_charges
 from gpuwaste.focus.verify_rows import column_codes
 from gpuwaste.model.grouping import group_numbers
@@ -35,8 +36,6 @@ __all__ = ["OpenCharges", "Piece", "read_piece"]
 
 _MAX_OPEN_ROWS: Final = 262_144
 _BUCKETS: Final = 64
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
-_HALF: Final = np.uint64(32)
 _ORIGIN_KEY: Final = (*CHARGE_KEY, "BilledCost", "EffectiveCost", "PricingQuantity")
 
 
@@ -102,7 +101,7 @@ def read_piece(batch: Batch, ratio: pa.Array, *, exact: bool) -> Piece:
         settled=keys[whole],
         first_row=table["row"].to_numpy()[parts.first[whole]],
         unfinished=_compact(table.filter(pa.array(~whole[of]))),
-        sums=_hashes(whole_charges(judged)) if judged.count else nothing,
+        sums=row_hashes(whole_charges(judged)) if judged.count else nothing,
         unsplit=unsplit,
         unsplit_row=unsplit_row,
     )
@@ -138,22 +137,7 @@ def _charges(table: pa.Table) -> tuple[NDArray[np.int64], UInt64s]:
 
 def _grouped(table: pa.Table, names: list[str]) -> tuple[NDArray[np.int64], UInt64s]:
     groups = group_numbers([column_codes(table[name]) for name in names])
-    return groups.of, _hashes(table.select(names).take(pa.array(groups.first)))
-
-
-def _hashes(table: pa.Table) -> UInt64s:
-    """A number a row, equal where all columns are; of 64 bits, so that two charges hardly share one."""
-    mixed = np.zeros(len(table), np.uint64)
-    if not len(table):
-        return mixed
-    for column in table.columns:
-        coded = pc.dictionary_encode(column) if not pa.types.is_dictionary(column.type) else column
-        if isinstance(coded, pa.ChunkedArray):
-            coded = coded.unify_dictionaries().combine_chunks()
-        words = np.array([hash(word) for word in coded.dictionary.to_pylist()] + [0], np.int64).view(np.uint64)
-        mixed = (mixed ^ words[column_codes(coded)]) * _MIX
-        mixed ^= mixed >> _HALF
-    return mixed
+    return groups.of, row_hashes(table.select(names).take(pa.array(groups.first)))
 
 
 def _possible_origins(batch: Batch, whole: NDArray[np.bool_]) -> tuple[UInt64s, NDArray[np.int64]]:
@@ -161,7 +145,7 @@ def _possible_origins(batch: Batch, whole: NDArray[np.bool_]) -> tuple[UInt64s, 
     named = pc.is_valid(table["ResourceId"]).to_numpy() & pc.is_valid(table["PricingQuantity"]).to_numpy()
     rows = np.flatnonzero(whole & named)
     names = [name for name in _ORIGIN_KEY if name in table.column_names]
-    return _hashes(table.select(names).take(pa.array(rows))), batch.start + rows
+    return row_hashes(table.select(names).take(pa.array(rows))), batch.start + rows
 
 
 @dataclass(slots=True)
@@ -261,7 +245,7 @@ class OpenCharges:
             return
         yield from judge(parts, settled=self._settled.holds(keys))
         self._settled.add(keys)
-        self._sums.add(_hashes(whole_charges(parts)))
+        self._sums.add(row_hashes(whole_charges(parts)))
 
     def _path(self, bucket: int, time: int) -> Path:
         if self._folder is None:
