@@ -79,7 +79,7 @@ def _with_nodes() -> Iterator[ControlPlane]:
         gpus.start()
         gpus.import_load_image()
         cluster.access.apply(*example_workloads())
-        _say(f"its GPUs are those of {gpus.scenario}, and change with it")
+        _say(f"its GPUs are those of {gpus.scenario} and change with it")
         yield cluster.access
 
 

@@ -86,6 +86,7 @@ class Standing:
                 deadline_seconds=_START_SECONDS,
                 meanwhile=meanwhile,
             )
+            meanwhile()  # what it said last
         except BaseException:
             child.terminate()
             child.wait(_STOP_SECONDS)
