@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from gpuwaste_agent.telemetry import Activity, Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from gpuwaste_agent.telemetry import DriverFacts, GpuInfo, GpuReading, Nvml, ParentReading
+    from gpuwaste_agent.telemetry import DriverFacts, GpuHealth, GpuInfo, GpuReading, Nvml, ParentReading
 
 __all__ = ["DcgmNvml", "DcgmScraper", "Profile", "parse_exporter"]
 
@@ -177,6 +177,10 @@ class DcgmNvml:
         gpus = self._inner.gpus()
         self._instances = {parent.parent_id: (gpu.uuid, parent.gi_id) for gpu in gpus for parent in gpu.parents}
         return gpus
+
+    def health(self) -> Mapping[str, GpuHealth]:
+        """Return what each GPU is like beside its work."""
+        return self._inner.health()
 
     def changed(self) -> bool:
         """Whether the GPUs should be listed again."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from gpuwaste_agent.holdings import Sharing
 from gpuwaste_agent.products import PRODUCTS
 from gpuwaste_agent.telemetry import Origin
 
@@ -14,10 +17,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuwaste_agent.holdings import HoldingsSnapshot
-    from gpuwaste_agent.telemetry import GpuInfo, GpuReading, ParentReading
+    from gpuwaste_agent.telemetry import DriverFacts, GpuHealth, GpuInfo, GpuReading, ParentReading
 
-__all__ = ["Finding", "check_gpu", "check_holdings", "check_paths", "render"]
+__all__ = [
+    "Finding",
+    "check_driver",
+    "check_gpu",
+    "check_health",
+    "check_holdings",
+    "check_journal",
+    "check_paths",
+    "check_sharing",
+    "render",
+]
 
+_LEAST_FREE_BYTES = 64 << 20
 READABLE, UNREADABLE, BROKEN = "readable", "not readable", "broken"
 _ACTIVITY = ("duty", "sm", "tensor", "dram", "enc", "dec", "copy", "pcie_bytes", "nvlink_bytes")
 _PROFILED = ("duty", "sm", "tensor", "dram")
@@ -119,6 +133,73 @@ def _check_processes(gpu: GpuInfo, parent: ParentReading, refused: Mapping[str, 
     else:
         why = "listed, with utilization"
     return Finding(subject=subject, figure="processes", state=READABLE, why=why)
+
+
+def check_driver(driver: DriverFacts) -> list[Finding]:
+    """Versions of the driver, and whether it tells how the GPUs are connected."""
+    why = f"driver {driver.driver_version}, NVML {driver.nvml_version}, CUDA {driver.cuda_version}"
+    findings = [Finding(subject="driver", figure="versions", state=READABLE, why=why)]
+    for uuid, entry in json.loads(driver.topology_json or "{}").items():
+        told = ", ".join(f"{name.replace('_', ' ')} {entry[name]}" for name in sorted(entry) if entry[name] != 0)
+        state = READABLE if told else UNREADABLE
+        findings.append(Finding(subject=uuid, figure="topology", state=state, why=told or "the driver tells nothing"))
+    return findings
+
+
+def check_health(gpu: GpuInfo, health: GpuHealth | None) -> list[Finding]:
+    """Memory errors and throttling of a GPU."""
+    if health is None:
+        return []
+    found = []
+    if health.ecc_enabled is None:
+        found.append(Finding(subject=gpu.uuid, figure="ecc", state=UNREADABLE, why="the product has no ECC to tell of"))
+    else:
+        errors = health.ecc_uncorrected
+        why = f"{'on' if health.ecc_enabled else 'off'}, uncorrected errors {'not told' if errors is None else errors}"
+        fix = "drain the node and reset the GPU: rows wait to be remapped" if health.remap_pending else ""
+        fix = "have the board replaced: no spare row is left" if health.remap_failed else fix
+        found.append(Finding(subject=gpu.uuid, figure="ecc", state=BROKEN if fix else READABLE, why=why, fix=fix))
+    if health.throttle is None:
+        found.append(
+            Finding(subject=gpu.uuid, figure="throttling", state=UNREADABLE, why="the driver does not tell it")
+        )
+    else:
+        why = ", ".join(health.throttle) or "none now"
+        found.append(Finding(subject=gpu.uuid, figure="throttling", state=READABLE, why=why))
+    return found
+
+
+def check_sharing(snapshot: HoldingsSnapshot | None) -> list[Finding]:
+    """How each parent is shared, as far as device ids tell."""
+    if snapshot is None:
+        return []
+    return [
+        Finding(
+            subject=parent,
+            figure="sharing",
+            state=READABLE,
+            why=f"{snapshot.sharing.get(parent, Sharing.EXCLUSIVE).name.lower().replace('_', '-')}, {count} slices",
+        )
+        for parent, count in snapshot.replicas.items()
+    ]
+
+
+def check_journal(directory: Path, limit_bytes: int) -> Finding:
+    """Whether windows can be kept, and whether the volume has room for them."""
+    subject, existing = str(directory), directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
+        fix = f"mount a volume of the node that uid {os.getuid()} may write at {directory}"
+        return Finding(subject=subject, figure="journal", state=BROKEN, why=f"{existing} is not writable", fix=fix)
+    free = shutil.disk_usage(existing).free
+    why = f"{free >> 20} MiB free, up to {limit_bytes >> 20} MiB are kept"
+    fix = (
+        ""
+        if free > _LEAST_FREE_BYTES
+        else "make room, or lower --journal-limit-mib: the oldest windows will be dropped"
+    )
+    return Finding(subject=subject, figure="journal", state=BROKEN if fix else READABLE, why=why, fix=fix)
 
 
 def check_holdings(snapshot: HoldingsSnapshot | None, problem: str, socket: Path) -> Finding:

@@ -7,7 +7,19 @@ import time
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent.clock import SteppedClock, SystemClock
-from gpuwaste_agent.doctor import BROKEN, Finding, check_gpu, check_holdings, check_paths, render
+from gpuwaste_agent.doctor import (
+    BROKEN,
+    READABLE,
+    Finding,
+    check_driver,
+    check_gpu,
+    check_health,
+    check_holdings,
+    check_journal,
+    check_paths,
+    check_sharing,
+    render,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,8 +64,9 @@ def _simulated(settings: AgentSettings) -> list[Finding]:
     clock = SteppedClock(0)
     nvml = SimulatedNvml(node, clock, 0)
     clock.now_ns += _SECOND
-    held = check_holdings(SimulatedHoldings(node, clock, 0).poll(), "", settings.simulation.scenario)
-    return [held, *_gpus(nvml, {})]
+    snapshot = SimulatedHoldings(node, clock, 0).poll()
+    held = check_holdings(snapshot, "", settings.simulation.scenario)
+    return [held, *check_sharing(snapshot), *check_driver(nvml.driver()), *_gpus(nvml, {})]
 
 
 def _real(settings: AgentSettings) -> list[Finding]:
@@ -64,11 +77,14 @@ def _real(settings: AgentSettings) -> list[Finding]:
     driver = RealNvml(library=sources.nvml_library, list_processes=sources.processes)
     try:
         nvml: Nvml = driver
+        exporter = []
         if sources.dcgm_url:
             from gpuwaste_agent.dcgm import DcgmNvml, DcgmScraper  # noqa: PLC0415
 
             scraper = DcgmScraper.of_url(sources.dcgm_url, every_seconds=sources.dcgm_seconds)
             scraper.ask()
+            state, why = (BROKEN, scraper.problem) if scraper.problem else (READABLE, "answers with profiling figures")
+            exporter = [Finding(subject=sources.dcgm_url, figure="dcgm-exporter", state=state, why=why)]
             nvml = DcgmNvml(driver, scraper)
         for gpu in nvml.gpus():
             nvml.read(gpu.uuid)
@@ -78,6 +94,10 @@ def _real(settings: AgentSettings) -> list[Finding]:
             for gpu in driver.listed()
             for finding in check_gpu(gpu, nvml.read(gpu.uuid), driver.refusals().get(gpu.uuid, {}))
         ]
+        health = driver.health()
+        findings += [finding for gpu in driver.listed() for finding in check_health(gpu, health.get(gpu.uuid))]
+        findings += exporter
+        versions = check_driver(driver.driver())
         holdings = KubeletHoldings(
             socket=sources.pod_resources,
             pod_logs=sources.pod_logs,
@@ -85,9 +105,11 @@ def _real(settings: AgentSettings) -> list[Finding]:
             clock=SystemClock(),
             every_seconds=sources.kubelet_seconds,
         )
-        held = check_holdings(holdings.poll(), holdings.problem, sources.pod_resources)
+        snapshot = holdings.poll()
+        held = [check_holdings(snapshot, holdings.problem, sources.pod_resources), *check_sharing(snapshot)]
         holdings.close()
     finally:
         driver.close()
     paths = check_paths(proc=sources.proc, pod_logs=sources.pod_logs, processes=sources.processes)
-    return [held, *paths, *findings]
+    journal = check_journal(settings.journal, settings.journal_limit_bytes)
+    return [*held, *paths, journal, *versions, *findings]

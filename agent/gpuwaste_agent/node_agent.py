@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent import __version__
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gpuwaste_agent.holdings import HoldingSource, ProcessOwners
     from gpuwaste_agent.journal import Journal
     from gpuwaste_agent.sampler import ClosedWindow
-    from gpuwaste_agent.telemetry import Nvml
+    from gpuwaste_agent.telemetry import GpuHealth, Nvml
     from gpuwaste_agent.wire.usage_pb2 import Record
 
 __all__ = ["NodeAgent"]
@@ -66,6 +67,10 @@ class NodeAgent:
         self._told = told
         self._maker = RecordMaker()
         self._facts: tuple[object, ...] = ()
+        self._health: dict[str, GpuHealth] = {}
+        # Reasons seen since the last facts, and XIDs since the start, by GPU.
+        self._throttled: dict[str, dict[str, None]] = {}
+        self._xids: dict[str, Counter[int]] = {}
         self._looked_ns = clock.monotonic_ns()
         self._away = False
         self.problem = ""
@@ -147,10 +152,21 @@ class NodeAgent:
         self._refresh()
         return sum(self._keep(closed) for closed in self.sampler.tick())
 
+    def _note_health(self, closed: ClosedWindow) -> None:
+        """Take the GPUs' state at the end of a window, what slowed them, and the XIDs in it."""
+        health = self._nvml.health()
+        self._health = {**self._health, **health}
+        for uuid, one in health.items():
+            self._throttled.setdefault(uuid, {}).update(dict.fromkeys(one.throttle or ()))
+        told = {parent.gpu.uuid: parent.window.xids for parent in closed.parents}
+        for uuid, xids in told.items():
+            if xids:
+                self._xids.setdefault(uuid, Counter()).update(xids)
+
     def flush(self) -> int:
         """Close the open window as it is and append it, without asking the driver; returns the number of records."""
         closed = self.sampler.flush()
-        return 0 if closed is None else self._keep(closed)
+        return 0 if closed is None else self._append(self._maker.window(closed))
 
     def _keep(self, closed: ClosedWindow) -> int:
         return self._append([*self._facts_due(closed), *self._maker.window(closed)])
@@ -159,7 +175,10 @@ class NodeAgent:
         """The node's facts on change, and in the first window of every hour."""
         hour = closed.start_unix_ns // _HOUR_NS
         shared = tuple((parent.replicas, parent.sharing) for parent in closed.parents)
-        known = (hour, self.sampler.gpus, self._driver, shared)
+        self._note_health(closed)
+        serious = tuple((uuid, health.serious) for uuid, health in self._health.items())
+        seen = tuple((uuid, tuple(xids)) for uuid, xids in self._xids.items())
+        known = (hour, self.sampler.gpus, self._driver, shared, serious, seen)
         if known == self._facts:
             return []
         self._facts = known
@@ -170,7 +189,11 @@ class NodeAgent:
             mode=self._nvml.mode,
             boot_id=self._boot_id,
             version=__version__,
+            health=self._health,
+            throttled=self._throttled,
+            xids=self._xids,
         )
+        self._throttled = {}
         record.window_start_unix_ns = closed.start_unix_ns
         record.window_ns = closed.length_ns
         return [record]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from gpuwaste_agent.gpm import activity_of
+from gpuwaste_agent.health import read_health, read_topology
 from gpuwaste_agent.nvml_devices import REFUSED, DriverGpu, DriverParent, describe, present_parents, text_of
 from gpuwaste_agent.telemetry import (
     APPLICATION_XIDS,
     Activity,
     DriverFacts,
+    GpuHealth,
     GpuInfo,
     GpuReading,
     NvmlUnavailableError,
@@ -158,23 +159,26 @@ class RealNvml:
     def driver(self) -> DriverFacts:
         """Return versions and how the GPUs are connected."""
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        links = {}
-        for uuid, gpu in self._gpus.items():
-            active = 0
-            for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
-                state = self._ask(gpu, "nvlink", pynvml.nvmlDeviceGetNvLinkState, gpu.handle, link)
-                if state is None:
-                    break
-                active += state == pynvml.NVML_FEATURE_ENABLED
-            generation = self._ask(gpu, "pcie generation", pynvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu.handle)
-            width = self._ask(gpu, "pcie width", pynvml.nvmlDeviceGetMaxPcieLinkWidth, gpu.handle)
-            links[uuid] = {"nvlinks": active, "pcie_generation": generation, "pcie_width": width}
+        listed = [gpu for gpu in self._gpus.values() if not gpu.lost]
+        topology = ""
+        with contextlib.suppress(_SilentError):
+            topology = read_topology(listed, self._ask)
         return DriverFacts(
             driver_version=text_of(pynvml.nvmlSystemGetDriverVersion()),
             cuda_version=f"{version // 1000}.{version % 1000 // 10}",
             nvml_version=text_of(pynvml.nvmlSystemGetNVMLVersion()),
-            topology_json=json.dumps(links, sort_keys=True),
+            topology_json=topology,
         )
+
+    def health(self) -> dict[str, GpuHealth]:
+        """Ask every GPU that answers for errors and throttling."""
+        found = {}
+        with self._asking:
+            for uuid, gpu in self._gpus.items():
+                if self._open and not gpu.lost:
+                    with contextlib.suppress(_SilentError):
+                        found[uuid] = read_health(gpu, self._ask)
+        return found
 
     def gpus(self) -> Sequence[GpuInfo]:
         """List the GPUs and their instances anew."""

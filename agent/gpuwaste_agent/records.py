@@ -12,13 +12,13 @@ from gpuwaste_agent.telemetry import Origin
 from gpuwaste_agent.wire import usage_pb2 as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from gpuwaste_agent.accumulate import HeldSlice, ParentWindow
     from gpuwaste_agent.attribution import Attribution
     from gpuwaste_agent.holdings import ContainerKey
     from gpuwaste_agent.sampler import ClosedParent, ClosedWindow
-    from gpuwaste_agent.telemetry import DriverFacts, GpuInfo
+    from gpuwaste_agent.telemetry import DriverFacts, GpuHealth, GpuInfo
 
 __all__ = ["RecordMaker", "gap_record", "node_facts"]
 
@@ -35,6 +35,15 @@ _FIELDS = {name: (name + "_ns", 0) for name in _TIMES} | {
     "energy": ("energy_mj", 0),
 }
 _MOST_TEMPLATES = 4096
+_HEALTH_FIELDS = (
+    "ecc_enabled",
+    "ecc_corrected",
+    "ecc_uncorrected",
+    "remapped_rows_corrected",
+    "remapped_rows_uncorrected",
+    "remap_pending",
+    "remap_failed",
+)
 
 
 class _Writer:
@@ -285,9 +294,25 @@ def node_facts(
     mode: str,
     boot_id: str,
     version: str,
+    health: Mapping[str, GpuHealth],
+    throttled: Mapping[str, Iterable[str]],
+    xids: Mapping[str, Mapping[int, int]],
 ) -> wire.Record:
-    """What the node has, to be told on change and once an hour."""
+    """What the node has, to be told on change and once an hour.
+
+    Args:
+        driver: Versions and topology.
+        gpus: The GPUs as listed.
+        parents: All parents at the end of a window.
+        mode: Name of the source.
+        boot_id: The kernel's.
+        version: The agent's.
+        health: Of the GPUs that tell it, by UUID.
+        throttled: What slowed each GPU since the last facts.
+        xids: How often each GPU had which XID since the agent started.
+    """
     shared = {parent.gpu.uuid: (parent.replicas, int(parent.sharing)) for parent in parents}
+    by_parent = {parent.info.parent_id: (parent.replicas, int(parent.sharing)) for parent in parents}
     facts = wire.NodeFacts(
         driver_version=driver.driver_version,
         cuda_version=driver.cuda_version,
@@ -311,8 +336,10 @@ def node_facts(
             replicas=replicas,
             sharing=sharing,
         )
+        _health(entry, health.get(gpu.uuid), throttled.get(gpu.uuid, ()), xids.get(gpu.uuid, {}))
         for info in gpu.parents:
             if info.profile:
+                replicas, sharing = by_parent.get(info.parent_id, (1, int(Sharing.EXCLUSIVE)))
                 entry.mig_instances.add(
                     uuid=info.parent_id,
                     profile=info.profile,
@@ -320,5 +347,21 @@ def node_facts(
                     place_unknown=info.start is None,
                     weight_num=info.weight_num,
                     weight_den=info.weight_den,
+                    replicas=replicas,
+                    sharing=sharing,
                 )
     return wire.Record(node_facts=facts)
+
+
+def _health(entry: wire.Gpu, found: GpuHealth | None, throttled: Iterable[str], xids: Mapping[int, int]) -> None:
+    """Write what a GPU is like; what is not told stays unset."""
+    if found is not None:
+        told = entry.health
+        for name in _HEALTH_FIELDS:
+            value = getattr(found, name)
+            if value is not None:
+                setattr(told, name, value)
+        told.throttling_known = found.throttle is not None
+        told.throttle_reasons.extend(throttled)
+    for xid, count in xids.items():
+        entry.health.xids.add(xid=xid, count=count)

@@ -11,13 +11,14 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "APPLICATION_XIDS",
     "NO_ACTIVITY",
     "Activity",
     "DriverFacts",
+    "GpuHealth",
     "GpuInfo",
     "GpuReading",
     "Nvml",
@@ -97,6 +98,33 @@ class DriverFacts:
     cuda_version: str
     nvml_version: str
     topology_json: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHealth:
+    """What a GPU is like beside its work; None is not told.
+
+    Attributes:
+        ecc_corrected: Memory errors since the driver was loaded; so `ecc_uncorrected`.
+        remap_pending: Rows wait for a reset of the GPU to be replaced.
+        remap_failed: No row is left to replace another: the board is to be replaced.
+        throttle: What slows its clocks now.
+    """
+
+    ecc_enabled: bool | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    remapped_rows_corrected: int | None = None
+    remapped_rows_uncorrected: int | None = None
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    throttle: tuple[str, ...] | None = None
+
+    @property
+    def serious(self) -> tuple[object, ...]:
+        """What is worth telling at once when it changes."""
+        errors = (self.ecc_uncorrected, self.remapped_rows_uncorrected)
+        return (self.ecc_enabled, *errors, self.remap_pending, self.remap_failed)
 
 
 class Activity(NamedTuple):
@@ -182,6 +210,9 @@ class Nvml(Protocol):
         Raises:
             NvmlUnavailableError: The driver does not answer now.
         """
+
+    def health(self) -> Mapping[str, GpuHealth]:
+        """Return what each GPU is like beside its work, by UUID; one that does not answer is absent."""
 
     def changed(self) -> bool:
         """Whether the GPUs should be listed again: one was lost, or MIG instances came or went."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpuwaste_agent.clock import Clock
     from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioNode
     from gpuwaste_agent.simulate.timeline import Piece, Rate
+    from gpuwaste_agent.telemetry import GpuHealth
 
 __all__ = ["SimulatedNvml"]
 
@@ -172,6 +173,10 @@ class SimulatedNvml:
                 )
             )
         return found
+
+    def health(self) -> dict[str, GpuHealth]:
+        """Return that nothing is known: a scenario tells of faults by XID alone."""
+        return {}
 
     def changed(self) -> bool:
         """Return False: a scenario's GPUs stay as they are."""

@@ -227,7 +227,7 @@ class Usage(_message.Message):
     def __init__(self, gpu_uuid: _Optional[str] = ..., parent_id: _Optional[str] = ..., slice_id: _Optional[str] = ..., resource_name: _Optional[str] = ..., claim: _Optional[str] = ..., namespace: _Optional[str] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., container: _Optional[str] = ..., container_id: _Optional[str] = ..., join: _Optional[_Union[Join, str]] = ..., held_ns: _Optional[int] = ..., held_since_unix_ns: _Optional[int] = ..., first_activity_unix_ns: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., missed_processes: _Optional[int] = ..., uncertain: _Optional[bool] = ...) -> None: ...
 
 class Gpu(_message.Message):
-    __slots__ = ("uuid", "index", "model", "product", "memory_bytes", "pci_bus_id", "mig_enabled", "mig_instances", "replicas", "sharing", "architecture")
+    __slots__ = ("uuid", "index", "model", "product", "memory_bytes", "pci_bus_id", "mig_enabled", "mig_instances", "replicas", "sharing", "architecture", "health")
     UUID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Gpu(_message.Message):
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     SHARING_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
     uuid: str
     index: int
     model: str
@@ -250,23 +251,60 @@ class Gpu(_message.Message):
     replicas: int
     sharing: Sharing
     architecture: str
-    def __init__(self, uuid: _Optional[str] = ..., index: _Optional[int] = ..., model: _Optional[str] = ..., product: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., pci_bus_id: _Optional[str] = ..., mig_enabled: _Optional[bool] = ..., mig_instances: _Optional[_Iterable[_Union[MigInstance, _Mapping]]] = ..., replicas: _Optional[int] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., architecture: _Optional[str] = ...) -> None: ...
+    health: GpuHealth
+    def __init__(self, uuid: _Optional[str] = ..., index: _Optional[int] = ..., model: _Optional[str] = ..., product: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., pci_bus_id: _Optional[str] = ..., mig_enabled: _Optional[bool] = ..., mig_instances: _Optional[_Iterable[_Union[MigInstance, _Mapping]]] = ..., replicas: _Optional[int] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., architecture: _Optional[str] = ..., health: _Optional[_Union[GpuHealth, _Mapping]] = ...) -> None: ...
+
+class GpuHealth(_message.Message):
+    __slots__ = ("ecc_enabled", "ecc_corrected", "ecc_uncorrected", "remapped_rows_corrected", "remapped_rows_uncorrected", "remap_pending", "remap_failed", "throttle_reasons", "throttling_known", "xids")
+    ECC_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    ECC_CORRECTED_FIELD_NUMBER: _ClassVar[int]
+    ECC_UNCORRECTED_FIELD_NUMBER: _ClassVar[int]
+    REMAPPED_ROWS_CORRECTED_FIELD_NUMBER: _ClassVar[int]
+    REMAPPED_ROWS_UNCORRECTED_FIELD_NUMBER: _ClassVar[int]
+    REMAP_PENDING_FIELD_NUMBER: _ClassVar[int]
+    REMAP_FAILED_FIELD_NUMBER: _ClassVar[int]
+    THROTTLE_REASONS_FIELD_NUMBER: _ClassVar[int]
+    THROTTLING_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    XIDS_FIELD_NUMBER: _ClassVar[int]
+    ecc_enabled: bool
+    ecc_corrected: int
+    ecc_uncorrected: int
+    remapped_rows_corrected: int
+    remapped_rows_uncorrected: int
+    remap_pending: bool
+    remap_failed: bool
+    throttle_reasons: _containers.RepeatedScalarFieldContainer[str]
+    throttling_known: bool
+    xids: _containers.RepeatedCompositeFieldContainer[XidCount]
+    def __init__(self, ecc_enabled: _Optional[bool] = ..., ecc_corrected: _Optional[int] = ..., ecc_uncorrected: _Optional[int] = ..., remapped_rows_corrected: _Optional[int] = ..., remapped_rows_uncorrected: _Optional[int] = ..., remap_pending: _Optional[bool] = ..., remap_failed: _Optional[bool] = ..., throttle_reasons: _Optional[_Iterable[str]] = ..., throttling_known: _Optional[bool] = ..., xids: _Optional[_Iterable[_Union[XidCount, _Mapping]]] = ...) -> None: ...
+
+class XidCount(_message.Message):
+    __slots__ = ("xid", "count")
+    XID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    xid: int
+    count: int
+    def __init__(self, xid: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class MigInstance(_message.Message):
-    __slots__ = ("uuid", "profile", "start", "weight_num", "weight_den", "place_unknown")
+    __slots__ = ("uuid", "profile", "start", "weight_num", "weight_den", "place_unknown", "replicas", "sharing")
     UUID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_NUM_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DEN_FIELD_NUMBER: _ClassVar[int]
     PLACE_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    SHARING_FIELD_NUMBER: _ClassVar[int]
     uuid: str
     profile: str
     start: int
     weight_num: int
     weight_den: int
     place_unknown: bool
-    def __init__(self, uuid: _Optional[str] = ..., profile: _Optional[str] = ..., start: _Optional[int] = ..., weight_num: _Optional[int] = ..., weight_den: _Optional[int] = ..., place_unknown: _Optional[bool] = ...) -> None: ...
+    replicas: int
+    sharing: Sharing
+    def __init__(self, uuid: _Optional[str] = ..., profile: _Optional[str] = ..., start: _Optional[int] = ..., weight_num: _Optional[int] = ..., weight_den: _Optional[int] = ..., place_unknown: _Optional[bool] = ..., replicas: _Optional[int] = ..., sharing: _Optional[_Union[Sharing, str]] = ...) -> None: ...
 
 class NodeFacts(_message.Message):
     __slots__ = ("driver_version", "cuda_version", "nvml_version", "gpus", "topology_json", "mode", "boot_id", "agent_version")

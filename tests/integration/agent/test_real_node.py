@@ -116,16 +116,23 @@ def test_an_xid_is_told_of_the_gpu_it_happened_to(running, node):
     _, url = running
     full_windows(url, 1)
     fault(node[2], "xid", gpu="GPU-2", xid=31)
-    fault(node[2], "xid", gpu="GPU-3", xid=79)
+    fault(node[2], "xid", gpu="GPU-3", xid=48)
     deadline = time.monotonic() + 10
     told: dict[str, set[int]] = {}
-    while len(told) < 2 and time.monotonic() < deadline:
+    facts: dict[str, tuple] = {}
+    while len(told) + len(facts) < 4 and time.monotonic() < deadline:
         time.sleep(0.3)
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
             for record in Batch.FromString(answer.read()).records:
                 if record.device.xids:
                     told.setdefault(record.device.gpu_uuid, set()).update(record.device.xids)
-    assert told == {"GPU-2": {31}, "GPU-3": {79}}
+                for gpu in record.node_facts.gpus:
+                    if gpu.health.xids:
+                        xids = [(one.xid, one.count) for one in gpu.health.xids]
+                        facts[gpu.uuid] = (xids, gpu.health.ecc_uncorrected, gpu.health.throttling_known)
+    assert told == {"GPU-2": {31}, "GPU-3": {48}}
+    # XID 48 is a double-bit error.
+    assert facts == {"GPU-2": ([(31, 1)], 0, True), "GPU-3": ([(48, 1)], 1, True)}
     unhealthy = {d.gpu_uuid for d in devices_of(url) if d.unhealthy_ns}
     assert unhealthy <= {"GPU-3"}
 
@@ -249,4 +256,10 @@ def test_the_doctor_names_what_cannot_be_read_and_why(node):
     assert found["MIG-1-0", "sm"]["why"] == "GPM"
     assert "dcgm-exporter" in found["MIG-3-0", "duty"]["fix"]
     assert found["GPU-2", "sm"]["state"] == "not readable"
+    assert "CUDA 13.0" in found["driver", "versions"]["why"]
+    assert found["GPU-0", "ecc"]["why"] == "on, uncorrected errors 0"
+    assert found["GPU-0", "throttling"]["why"] == "none now"
+    assert found["GPU-0", "sharing"]["why"] == "time-slicing, 2 slices"
+    assert "pcie generation 5" in found["GPU-0", "topology"]["why"]
+    assert "MiB free" in next(f["why"] for (_, figure), f in found.items() if figure == "journal")
     assert "hostPID" in next(f["fix"] for (_, figure), f in found.items() if figure == "owners")

@@ -9,10 +9,18 @@ import pytest
 from tests.unit.agent.builders import SECOND, a_node
 
 from gpuwaste_agent.clock import SteppedClock
-from gpuwaste_agent.doctor import check_gpu, check_holdings, check_paths, render
+from gpuwaste_agent.doctor import (
+    check_driver,
+    check_gpu,
+    check_health,
+    check_holdings,
+    check_journal,
+    check_paths,
+    render,
+)
 from gpuwaste_agent.simulate.kubelet import SimulatedHoldings
 from gpuwaste_agent.simulate.nvml import SimulatedNvml
-from gpuwaste_agent.telemetry import GpuReading
+from gpuwaste_agent.telemetry import DriverFacts, GpuHealth, GpuReading
 
 MIG = (("3g.40gb", 0),)
 
@@ -93,3 +101,40 @@ def test_the_table_says_the_same_once():
     assert "GPU-0 and 1 more  sm" in table
     assert len(table.splitlines()) == 1 + len(found) // 2
     assert len(json.loads(render(found, "json"))) == len(found)
+
+
+def test_versions_and_topology():
+    topology = json.dumps({"GPU-0": {"nvlinks": 18, "nvlink_peers": {"GPU-1": 18}}, "GPU-1": {"nvlinks": 0}})
+    driver = DriverFacts(driver_version="580", cuda_version="13.0", nvml_version="13", topology_json=topology)
+    versions, linked, alone = check_driver(driver)
+    assert versions.why == "driver 580, NVML 13, CUDA 13.0"
+    assert linked.why == "nvlink peers {'GPU-1': 18}, nvlinks 18"
+    assert (alone.state, alone.why) == ("not readable", "the driver tells nothing")
+
+
+@pytest.mark.parametrize(
+    ("health", "state", "text"),
+    [
+        (GpuHealth(ecc_enabled=True, ecc_uncorrected=0), "readable", "on, uncorrected errors 0"),
+        (GpuHealth(ecc_enabled=False), "readable", "off, uncorrected errors not told"),
+        (GpuHealth(ecc_enabled=True, ecc_uncorrected=2, remap_pending=True), "broken", "reset the GPU"),
+        (GpuHealth(ecc_enabled=True, remap_pending=True, remap_failed=True), "broken", "replaced"),
+        (GpuHealth(), "not readable", "no ECC"),
+    ],
+)
+def test_memory_errors_say_what_to_do(health, state, text):
+    (gpu,) = SimulatedNvml(a_node().gpu("T4-16GB").obj(), SteppedClock(0), 0).gpus()
+    ecc, throttling = check_health(gpu, health)
+    assert ecc.state == state
+    assert text in ecc.why + ecc.fix
+    assert (throttling.state, throttling.why) == ("not readable", "the driver does not tell it")
+
+
+def test_throttling_is_named():
+    (gpu,) = SimulatedNvml(a_node().gpu("T4-16GB").obj(), SteppedClock(0), 0).gpus()
+    throttling = check_health(gpu, GpuHealth(throttle=("sw_power_cap", "hw_thermal_slowdown")))[1]
+    assert (throttling.state, throttling.why) == ("readable", "sw_power_cap, hw_thermal_slowdown")
+
+
+def test_a_journal_needs_a_volume(tmp_path):
+    assert check_journal(tmp_path / "not" / "yet", 1 << 20).state == "readable"
