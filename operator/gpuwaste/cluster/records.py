@@ -7,7 +7,7 @@ Environment variables, volumes, managed fields and unknown annotations are never
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -37,8 +37,17 @@ __all__ = [
     "pod_record",
 ]
 
-GPU_RESOURCES = ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-*", "amd.com/*", "gpu.intel.com/*")
-"""Extended resources that count GPUs or parts of them, as shell patterns."""
+GPU_RESOURCES = (
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "nvidia.com/mig-*",
+    "nvidia.com/GRID_*",
+    "nvidia.com/NVIDIA_*",
+    "nvidia.com/vgpu",
+    "amd.com/*",
+    "gpu.intel.com/*",
+)
+"""Extended resources that count GPUs or parts of them, as shell patterns; KubeVirt names vGPUs `GRID_…`, `NVIDIA_…`."""
 
 NOT_GPU_RESOURCES = (
     "amd.com/*nic*",
@@ -126,6 +135,18 @@ class PodRecord:
             valid_from=self.start,
             valid_to=None if end is None else max(end, self.start),
             data=self.data,
+        )
+
+    def wait(self) -> Fact | None:
+        """The fact that a pod which asks for GPUs waited for a node, or waits; None where it had one at once.
+
+        Valid from creationTimestamp to when its node took it, or until it was given up.
+        """
+        end = self.start or self.end or self.deleting
+        if not self.holds_gpu or (end is not None and end <= self.created) or (end is None and not self.pending):
+            return None
+        return Fact(
+            kind="pending", uid=self.uid, valid_from=self.created, valid_to=end, data=replace(self.data, node="")
         )
 
 

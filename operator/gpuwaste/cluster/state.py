@@ -64,6 +64,11 @@ class ClusterSnapshot:
         waiting = [record for record in self.pods.values() if record.pending and record.holds_gpu]
         return tuple(sorted(waiting, key=lambda record: (record.created, record.uid)))
 
+    def waits(self) -> list[Fact]:
+        """The facts of pods that waited for GPUs, or wait, sorted by key."""
+        records = [*self.pods.values(), *(tombstone.record for tombstone in self.gone_pods.values())]
+        return sorted(filter(None, (record.wait() for record in records)), key=lambda fact: fact.key)
+
     def facts(self) -> list[Fact]:
         """All facts about these pods, their nodes, namespaces and owners, sorted by key."""
         pods = [record.fact() for record in self.pods.values()]

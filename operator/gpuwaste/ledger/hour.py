@@ -19,6 +19,7 @@ from gpuwaste.ledger.rows import free_rows, holder_rows, hour_rows, sum_hour, un
 from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
 from gpuwaste.ledger.stranded import mig_remainder_stranded, stranded_nodes
 from gpuwaste.ledger.uncovered import uncovered_rows
+from gpuwaste.ledger.unprovisioned import unprovisioned_rows
 from gpuwaste.ledger.windows import HolderWindows, ParentWindows, holder_windows, parent_windows
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.grouping import group_numbers, sum_by
@@ -73,7 +74,8 @@ def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None
     """
     start = to_unix_ns(inputs.hour)
     end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
-    index = FactIndex.build([*inputs.facts, *gpu_facts(inputs.windows)], start=inputs.hour, end=inputs.hour + HOUR)
+    facts = [*inputs.facts, *gpu_facts(inputs.windows)]
+    index = FactIndex.build(facts, start=inputs.hour, end=inputs.hour + HOUR)
     gpus, findings = _gpu_rows(inputs.windows, index, rules, (start, end), whole=through is None)
     _check_gpus(gpus, findings)
     nodes, crowded = node_rows(index, (start, end))
@@ -85,6 +87,8 @@ def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None
         rules.teams,
         pool_label=rules.pool_label,
     )
+    missing = unprovisioned_rows(inputs, facts, (start, end), pool_label=rules.pool_label)
+    labelled = pa.concat_tables([labelled, missing])
     ordered = labelled.sort_by([(name, "ascending") for name in KEY_COLUMNS]).combine_chunks()
     return LedgerHour(table=ordered, findings=tuple(findings))
 

@@ -17,8 +17,8 @@ from gpuwaste.model.facts import (
     PodData,
     PriceData,
 )
-from gpuwaste.model.gpu_products import find_product
 from gpuwaste.model.pools import node_pool
+from gpuwaste.model.resources import is_measured, labelled_product, resource_product, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +51,7 @@ class FactIndex:
     pods: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
     pods_by_name: dict[tuple[str, str], list[Fact]] = field(default_factory=lambda: defaultdict(list))
     pods_on: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    pending: list[PodData] = field(default_factory=list)
     owners: dict[str, OwnerData] = field(default_factory=dict)
     namespaces: dict[str, NamespaceData] = field(default_factory=dict)
     nodes: dict[str, tuple[str, Fact, NodeData]] = field(default_factory=dict)
@@ -74,6 +75,8 @@ class FactIndex:
 
     def _add(self, fact: Fact) -> None:
         match fact.data:
+            case PodData() as pod if fact.kind == "pending":
+                self.pending.append(pod)
             case PodData() as pod:
                 self.pods[fact.uid].append(fact)
                 self.pods_by_name[pod.namespace, pod.name].append(fact)
@@ -132,6 +135,12 @@ class FactIndex:
         if not gpu_uuid and self.product_on.get(node):
             return self.product_on[node]
         known = self.nodes.get(node)
-        label = known[2].labels.get("nvidia.com/gpu.product", "") if known else ""
-        product = find_product(label) if label else None
-        return product.name if product else label
+        if known is None:
+            return ""
+        data = known[2]
+        others = [resource for resource in data.gpus if not is_measured(resource)]
+        for resource in others:
+            if gpu_uuid.startswith(stand_in(node, resource, 0)[:-1]):
+                return resource_product(data.labels, resource)
+        label = labelled_product(data.labels)
+        return resource_product(data.labels, others[0]) if others and not gpu_uuid and not label else label

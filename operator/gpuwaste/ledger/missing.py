@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import GpuData, NodeData, PodData
+from gpuwaste.model.resources import is_measured, stand_in
 from gpuwaste.model.units import to_unix_ns
 
 if TYPE_CHECKING:
@@ -34,16 +35,22 @@ _MIG_PREFIX = "nvidia.com/mig-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentLayout:
-    """A parent of a GPU, how many slices it makes, and its MIG profile (empty on a whole GPU)."""
+    """A parent of a GPU, how many slices it makes, and its MIG profile (empty on a whole GPU).
+
+    `resource` is set where no agent measures such devices: they are given away under that name only.
+    """
 
     gpu_uuid: str
     parent_id: str
     weight: Fraction
     replicas: int
     profile: str = ""
+    resource: str = ""
 
     def fits(self, resource: str) -> bool:
         """Whether an extended resource of that name can be a slice of this parent."""
+        if self.resource or not is_measured(resource):
+            return resource == self.resource
         if not self.profile:
             return not _is_mig(resource)
         return resource.removesuffix(".shared") == f"{_MIG_PREFIX}{self.profile.replace('+', '.')}"
@@ -190,15 +197,27 @@ def holders_by_record(
     return holders
 
 
-def unseen_layouts(node: NodeData) -> list[ParentLayout]:
-    """Stand-ins for the GPUs of a node that no agent described; MIG resources tell no GPU and are left out."""
+def unseen_layouts(node: NodeData, *, described: bool) -> list[ParentLayout]:
+    """Stand-ins for the GPUs of a node that no agent described; MIG resources tell no GPU and are left out.
+
+    Args:
+        node: the node.
+        described: whether an agent described the GPUs that it measures; those of other resources are left then.
+    """
     replicas = max(int(node.labels.get("nvidia.com/gpu.replicas", "1") or 1), 1)
     layouts: list[ParentLayout] = []
     for resource, count in sorted(node.gpus.items()):
-        shared = replicas if resource.endswith(".shared") or "nvidia.com/gpu.sharing-strategy" in node.labels else 1
-        for number in range(-(-count // shared) if not _is_mig(resource) else 0):
-            parent = f"{node.name}/{resource}/{number}"
-            layouts.append(ParentLayout(gpu_uuid=parent, parent_id=parent, weight=Fraction(1), replicas=shared))
+        measured = is_measured(resource)
+        if _is_mig(resource) or (measured and described):
+            continue
+        is_shared = resource.endswith(".shared") or "nvidia.com/gpu.sharing-strategy" in node.labels
+        shared = replicas if measured and is_shared else 1
+        for number in range(-(-count // shared)):
+            parent = stand_in(node.name, resource, number)
+            only = "" if measured else resource
+            layouts.append(
+                ParentLayout(gpu_uuid=parent, parent_id=parent, weight=Fraction(1), replicas=shared, resource=only)
+            )
     return layouts
 
 

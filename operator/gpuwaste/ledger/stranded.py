@@ -9,30 +9,42 @@ from gpuwaste.model.gpu_products import PRODUCTS
 
 if TYPE_CHECKING:
     from gpuwaste.ledger.join import FactIndex
+    from gpuwaste.model.facts import Requests
 
 __all__ = ["mig_remainder_stranded", "stranded_nodes"]
 
 
 def stranded_nodes(index: FactIndex) -> frozenset[str]:
-    """Nodes on which not even the GPU pod that asks least of CPU and memory would still find room.
+    """Nodes whose free GPUs no typical or pending pod could use.
 
-    The pods seen in the hour stand for the typical ones. A node whose allocatable CPU or memory is not known is
-    not called stranded.
+    What is free of a GPU is worth what the work of the cluster could do with it (fragmentation gradient descent,
+    Weng et al., USENIX ATC 2023). The GPU pods of the hour, running or pending, stand for that work: on a node where
+    each of those that ask for its kind of GPU lacks CPU, memory or enough GPUs of one kind, the free ones are stranded.
+    A node whose allocatable CPU or memory is not known, or that nobody's kind of GPU is on, is not called stranded.
     """
-    asked = [requested(fact.data) for facts in index.pods.values() for fact in facts if isinstance(fact.data, PodData)]
-    typical = {(one.cpu_milli, one.memory_bytes) for one in asked if any(one.gpus.values())}
-    if not typical:
-        return frozenset()
+    running = [fact.data for facts in index.pods.values() for fact in facts if isinstance(fact.data, PodData)]
+    shapes = {_shape(requested(pod)) for pod in (*running, *index.pending)}
+    typical = [shape for shape in sorted(shapes) if shape[2]]
     stranded = set()
     for name, (_, _, node) in index.nodes.items():
-        if not node.cpu_milli or not node.memory_bytes:
+        wanted = [shape for shape in typical if all(resource in node.gpus for resource, _ in shape[2])]
+        if not node.cpu_milli or not node.memory_bytes or not wanted:
             continue
         on_node = [requested(fact.data) for fact in index.pods_on.get(name, []) if isinstance(fact.data, PodData)]
         free_cpu = node.cpu_milli - sum(one.cpu_milli for one in on_node)
         free_memory = node.memory_bytes - sum(one.memory_bytes for one in on_node)
-        if not any(cpu <= free_cpu and memory <= free_memory for cpu, memory in typical):
+        free = {r: count - sum(one.gpus.get(r, 0) for one in on_node) for r, count in node.gpus.items()}
+        if not any(
+            cpu <= free_cpu and memory <= free_memory and all(count <= free[resource] for resource, count in gpus)
+            for cpu, memory, gpus in wanted
+        ):
             stranded.add(name)
     return frozenset(stranded)
+
+
+def _shape(asked: Requests) -> tuple[int, int, tuple[tuple[str, int], ...]]:
+    gpus = tuple(sorted((resource, count) for resource, count in asked.gpus.items() if count))
+    return (asked.cpu_milli, asked.memory_bytes, gpus)
 
 
 def mig_remainder_stranded(gpu: GpuData) -> bool:

@@ -136,7 +136,7 @@ def _layouts(index: FactIndex, covered: dict[str, _Covered]) -> tuple[dict[str, 
         node_of[uuid] = shown.node
     described = set(node_of.values())
     for node, (_, _, data) in index.nodes.items():
-        for layout in unseen_layouts(data) if node not in described else ():
+        for layout in unseen_layouts(data, described=node in described):
             layouts[layout.gpu_uuid], node_of[layout.gpu_uuid] = [layout], node
     return layouts, node_of
 

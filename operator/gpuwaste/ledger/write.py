@@ -12,6 +12,7 @@ from gpuwaste.ledger.hour import HourRules, LedgerHour, build_hour
 from gpuwaste.ledger.inputs import clusters_in
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.store import Store, hour_folder
+from gpuwaste.ledger.unprovisioned import once_over_clusters
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["hour_file", "read_ledger", "update_hour"]
 
+_PURCHASES = ("hour", "cluster", "row_kind", "parent_id", "slice_id", "owned")
 _READERS = 8
 """Files read at once: they are small, and an object store answers each after a while."""
 
@@ -62,6 +64,8 @@ def read_ledger(
 ) -> pa.Table:
     """All rows of the hours in [start, end), of all clusters or those named, in the order of the key.
 
+    A purchase that several of the clusters know is counted once.
+
     Args:
         store: where the ledger lies.
         start: the first hour.
@@ -80,9 +84,15 @@ def read_ledger(
         for hour in hours
         if start <= hour < end
     ]
+    wanted_columns = list(columns or LEDGER_SCHEMA.names)
+    if not names:
+        return LEDGER_SCHEMA.empty_table().select(wanted_columns)
+    several = len({name.split("/")[1] for name in names}) > 1
+    read = None if columns is None else list(dict.fromkeys([*columns, *(_PURCHASES if several else ())]))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read") as readers:
-        tables = list(readers.map(lambda name: _read_hour(store, name, columns), names))
-    return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table().select(columns or LEDGER_SCHEMA.names)
+        tables = list(readers.map(lambda name: _read_hour(store, name, read), names))
+    table = pa.concat_tables(tables)
+    return once_over_clusters(table).select(wanted_columns) if several else table
 
 
 def _read_hour(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:

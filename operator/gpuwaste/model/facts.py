@@ -35,7 +35,7 @@ __all__ = [
     "requested",
 ]
 
-FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price"]
+FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending"]
 _KINDS: tuple[str, ...] = get_args(FactKind)
 
 
@@ -229,6 +229,7 @@ _DATA_OF: dict[str, type[Any]] = {
     "gpu": GpuData,
     "reservation": ReservationData,
     "price": PriceData,
+    "pending": PodData,
 }
 
 
@@ -296,9 +297,9 @@ def _owner(value: Any) -> OwnerRef | None:
 
 def _data(kind: str, raw: dict[str, Any]) -> Data:
     values = dict(raw)
-    if kind in ("pod", "owner"):
+    if kind in ("pod", "pending", "owner"):
         values["owner"] = _owner(values.get("owner"))
-    if kind == "pod":
+    if kind in ("pod", "pending"):
         values["containers"] = tuple(
             ContainerRequest(**{**c, "claims": tuple(c.get("claims", ()))}) for c in values.get("containers", ())
         )

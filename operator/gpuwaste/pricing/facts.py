@@ -8,8 +8,9 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, PriceData, ReservationData
+from gpuwaste.model.resources import resource_product
 from gpuwaste.pricing.capacity import capacity_of
-from gpuwaste.pricing.pricelist import PriceList, builtin_prices
+from gpuwaste.pricing.pricelist import Owned, PriceList, UnitCosts, builtin_prices
 from gpuwaste.pricing.reservations import Cover, NodeGpus, cover_nodes, gpus_by_node
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: PriceList | None) -> _Price | No
         if prices is None:
             continue
         whole = prices.instance_types.get(instance_type) if all_gpus else None
-        entry = whole or prices.gpus.get(gpus.product)
+        entry = whole or prices.gpus.get(gpus.product) or _by_resource(gpus, prices)
         if entry is not None:
             costs = tuple(
                 None if cost is None else _divide(cost, all_gpus if whole else 1)
@@ -135,6 +136,12 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: PriceList | None) -> _Price | No
             )
             return _Price(costs=costs, currency=prices.currency, source=source, date=prices.date.isoformat())
     return None
+
+
+def _by_resource(gpus: NodeGpus, prices: PriceList) -> UnitCosts | Owned | None:
+    """The entry for the extended resource that the product stands for, of devices that only the API tells of."""
+    names = sorted(n for n in gpus.node.gpus if resource_product(gpus.node.labels, n) == gpus.product)
+    return next((prices.gpus[name] for name in names if name in prices.gpus), None)
 
 
 def _reserved(cover: Cover, listed: _Price | None) -> _Price | None:

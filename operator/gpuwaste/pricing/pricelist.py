@@ -113,6 +113,9 @@ class PriceList(BaseModel):
         named = {}
         for name, price in prices.items():
             product = find_product(name)
+            if "/" in name:  # an extended resource, for devices whose product no table of ours has
+                named[name] = price
+                continue
             if product is None:
                 near = get_close_matches(name, PRODUCTS, n=3, cutoff=0.3)
                 raise ValueError(

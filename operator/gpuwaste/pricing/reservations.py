@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, GpuData, NodeData, ReservationData
-from gpuwaste.model.gpu_products import find_product
 from gpuwaste.model.pools import node_pool
+from gpuwaste.model.resources import is_measured, labelled_product, resource_product
 from gpuwaste.pricing.capacity import Capacity, capacity_of
 
 if TYPE_CHECKING:
@@ -49,18 +49,16 @@ def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
             continue
         node = fact.data
         known = {product: len(uuids) for product, uuids in described.get(node.name, {}).items() if product}
-        label = labelled_product(node)
+        label = labelled_product(node.labels)
         if not known and label:
-            known = {label: int(node.labels.get("nvidia.com/gpu.count", "0") or 0) or sum(node.gpus.values())}
+            counted = int(node.labels.get("nvidia.com/gpu.count", "0") or 0)
+            known = {label: counted or sum(n for name, n in node.gpus.items() if is_measured(name))}
+        for resource, count in node.gpus.items():
+            if not is_measured(resource):
+                product = resource_product(node.labels, resource)
+                known[product] = known.get(product, 0) + count
         found += [NodeGpus(fact=fact, node=node, product=name, count=known[name]) for name in sorted(known)]
     return sorted(found, key=lambda one: (one.node.name, one.fact.key, one.product))
-
-
-def labelled_product(node: NodeData) -> str:
-    """The product that a node's labels name, as our table knows it, else as they spell it; empty without one."""
-    label = node.labels.get("nvidia.com/gpu.product", "")
-    product = find_product(label) if label else None
-    return product.name if product else label
 
 
 def cover_nodes(facts: Sequence[Fact], *, pool_label: str = "") -> list[Cover]:

@@ -147,7 +147,7 @@ class Operator:
 
     def _update_books(self, snapshot: ClusterSnapshot, now: datetime) -> int:
         """Runs in a thread: the facts of a large cluster alone would hold up the event loop."""
-        return self.books.update([*snapshot.facts(), *self._bought], now=now, through=self._through)
+        return self.books.update([*snapshot.facts(), *snapshot.waits(), *self._bought], now=now, through=self._through)
 
     async def _pull(self) -> PullResult:
         period = timedelta(seconds=self.settings.agents.pull_period_seconds)
