@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +82,18 @@ class Instance:
             raise InputError(f"element {int(wrong.argmax())} is not 1 to 1000", where="pod_gpu_milli")
         if any(not price.is_finite() or price < 0 for price in self.prices):
             raise InputError("a price is negative or not a number", where="prices")
+
+    def part(self, pods: Ints, nodes: Ints) -> Instance:
+        """The instance with some of its pods and nodes only, and no word of where the pods are now."""
+        arrays = {name: getattr(self, name)[pods] for name in _POD_FIELDS}
+        arrays |= {name: getattr(self, name)[nodes] for name in _NODE_FIELDS}
+        return replace(
+            self,
+            pod_names=[self.pod_names[pod] for pod in pods.tolist()],
+            node_names=[self.node_names[node] for node in nodes.tolist()],
+            current_node=None,
+            **arrays,
+        )
 
     @property
     def pod_total_milli(self) -> Ints:

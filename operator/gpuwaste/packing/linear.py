@@ -153,6 +153,13 @@ class IncrementalLp:
         for row, value in zip(rows, values, strict=True):
             self._rows[row].set_coefficient(variable, value)
 
+    def add_row(self, *, lower: float, upper: float, columns: list[int], values: list[float]) -> None:
+        """Add a constraint lower <= values x <= upper."""
+        row = self._model.add_linear_constraint(lb=lower, ub=upper)
+        self._rows.append(row)
+        for column, value in zip(columns, values, strict=True):
+            row.set_coefficient(self._columns[column], value)
+
     def set_cost(self, cost: Floats) -> None:
         """Replace the objective of the variables the programme began with; float64[V]."""
         for index in np.flatnonzero(cost != self._cost).tolist():
