@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpuwaste_agent.leaving import Handover
+    from gpuwaste_agent.notices import NoticeSource
     from gpuwaste_agent.server import TlsFiles
     from gpuwaste_agent.settings import AgentSettings, Simulation, SourceSettings
 
@@ -130,6 +131,11 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     leaving = parser.add_argument_group("leaving")
     leaving.add_argument("--flush-to", metavar="URL", help="the operator's /v1/windows: POST what it has not fetched")
     leaving.add_argument("--flush-put", metavar="URL", help="a pre-signed address: PUT the same there")
+    leaving.add_argument(
+        "--spot-notice",
+        metavar="CLOUD[=URL]",
+        help="aws, gcp or azure: hand over at once when its metadata service says that the node is taken away",
+    )
     simulation = parser.add_argument_group("a simulated node")
     simulation.add_argument("--simulate", type=Path, metavar="SCENARIO", help="scenario file to follow")
     simulation.add_argument("--start", type=_moment, metavar="TIME", help="when its second 0 was, RFC 3339")
@@ -167,6 +173,7 @@ def _settings(args: argparse.Namespace) -> AgentSettings:
         tls=tls,
         sources=_sources(args),
         handovers=_handovers(args, tls),
+        notices=_notices(args),
         simulation=None if args.simulate is None else _simulation(args),
     )
 
@@ -207,6 +214,20 @@ def _handovers(args: argparse.Namespace, tls: TlsFiles | None) -> tuple[Handover
             args.parser.error(f"`{url}` must be an https address: windows do not travel in the clear")
         found.append(Handover(method=method, url=url, tls=files))
     return tuple(found)
+
+
+def _notices(args: argparse.Namespace) -> NoticeSource | None:
+    from gpuwaste_agent.notices import CLOUDS, NoticeSource  # noqa: PLC0415
+
+    if not args.spot_notice:
+        return None
+    cloud, given, url = args.spot_notice.partition("=")
+    parts = urlsplit(url)
+    if cloud not in CLOUDS or (given and (parts.scheme != "http" or not parts.hostname)):
+        args.parser.error(
+            f"`{args.spot_notice}` names no metadata service: write {', '.join(CLOUDS)}, or CLOUD=http://ADDRESS"
+        )
+    return NoticeSource(cloud=cloud, url=url) if given else NoticeSource(cloud=cloud)
 
 
 def _scenario_start(args: argparse.Namespace) -> datetime:

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from gpuwaste_agent.clock import SteppedClock, SystemClock
 from gpuwaste_agent.journal import Journal, JournalError
 from gpuwaste_agent.metrics import Metrics
 from gpuwaste_agent.node_agent import NodeAgent
+from gpuwaste_agent.notices import NoticeWatcher, ask_notice
 from gpuwaste_agent.pacing import RealPacer, SimulatedPacer
 from gpuwaste_agent.server import Identity, PlainServer, WindowsServer
 
@@ -37,6 +39,8 @@ _LATE_INTERVALS = 10
 _LATE_SECONDS = 60
 # The driver is let go within a second of SIGTERM: somebody may be waiting to change the GPUs.
 _CLOSE_SECONDS = 0.8
+# After a notice that the node is taken away, what was measured since is handed over again so often.
+_AGAIN_SECONDS = 10
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class _Parts:
     nvml: Nvml
     pacer: Pacer
     problems: tuple[Callable[[], str], ...] = ()
+    departure: _Departure | None = None
 
 
 def _boot_id(node: str) -> str:
@@ -171,6 +176,11 @@ def run(settings: AgentSettings) -> int:
     except BaseException:
         parts.nvml.close()
         raise
+    if settings.notices is not None:
+        watcher = NoticeWatcher(partial(ask_notice, settings.notices))
+        watcher.start(stop)
+        parts.problems = (*parts.problems, lambda: watcher.problem)
+        parts.departure = _Departure(watcher, lambda: _leave(settings, journal, identity, windows.acknowledged))
     leaver = _Leaver(lambda: _finish(parts, journal, settings, identity, windows))
     threading.Thread(target=leaver.watch, args=(stop, parts.nvml), name="leaving", daemon=True).start()
     windows.start("windows")
@@ -201,6 +211,34 @@ def _await_signals(stop: threading.Event) -> None:
         stop.set()
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+class _Departure:
+    """Hands over as soon as a notice says that the node is taken away, and again and again until it is.
+
+    Nobody promises that the agent is told to stop before the node is gone.
+    """
+
+    def __init__(self, watcher: NoticeWatcher, hand_over: Callable[[], None]) -> None:
+        self._watcher = watcher
+        self._hand_over = hand_over
+        self._handed = -float(_AGAIN_SECONDS)
+        self._thread: threading.Thread | None = None
+
+    def due(self) -> bool:
+        """Whether what there is should be handed over now."""
+        if not self._watcher.notice or (self._thread is not None and self._thread.is_alive()):
+            return False
+        return time.monotonic() - self._handed >= _AGAIN_SECONDS
+
+    def hand_over(self) -> None:
+        """Hand over beside the readings, which go on."""
+        if self._thread is None:
+            sys.stderr.write(f"gpuwaste-agent: this node is taken away: {self._watcher.notice}\n")
+            sys.stderr.flush()
+        self._handed = time.monotonic()
+        self._thread = threading.Thread(target=self._hand_over, name="departure", daemon=True)
+        self._thread.start()
 
 
 class _Leaver:
@@ -289,6 +327,11 @@ def _loop(parts: _Parts, journal: Journal, health: _Health, metrics: Metrics, st
             if _made_durable(journal):
                 unsynced = 0
             synced = began
+        if parts.departure is not None and parts.departure.due():
+            parts.agent.flush()
+            if _made_durable(journal):
+                unsynced = 0
+            parts.departure.hand_over()
         said = _say_changes(said, [problem() for problem in parts.problems])
         health.tick()
         metrics.tick(time.monotonic() - began, parts.nvml.cpu_ns)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuwaste_agent.leaving import Handover
+    from gpuwaste_agent.notices import NoticeSource
     from gpuwaste_agent.server import TlsFiles
 
 __all__ = ["AgentSettings", "Simulation", "SourceSettings"]
@@ -77,6 +78,7 @@ class AgentSettings:
         sources: Where a real node answers.
         simulation: A scenario instead of a real node.
         handovers: Who gets the records nobody has fetched when the agent leaves.
+        notices: Who knows that the node is to be taken away; None asks nobody.
     """
 
     node: str
@@ -93,6 +95,7 @@ class AgentSettings:
     tls: TlsFiles | None = None
     simulation: Simulation | None = None
     handovers: tuple[Handover, ...] = ()
+    notices: NoticeSource | None = None
 
     @property
     def interval_ns(self) -> int:

@@ -115,7 +115,16 @@ class Bench:
                 command = [self.gpus.driver / "gpuwaste-load", "--gpu", side.gpus[0].uuid, *side.host]
                 self.hosts.append(subprocess.Popen(command, env=self._environment(side.node)))
         wanted = {pod.name for side in SIDES for pod in side.pods}
-        self._await(lambda: wanted <= self.running(), "every pod running", 180)
+        try:
+            self._await(lambda: wanted <= self.running(), "every pod running", 180)
+        except ClusterError as error:
+            raise ClusterError(f"{error}\n{self._waiting(wanted - self.running())}") from None
+
+    def _waiting(self, names: set[str]) -> str:
+        """What the API says of pods that do not run."""
+        found = [pod for pod in self.api.get(PODS)["items"] if pod["metadata"]["name"] in names]
+        lines = [f"{pod['metadata']['name']}: {json.dumps(pod['status'])[:600]}" for pod in found]
+        return "\n".join([*lines, f"not there: {sorted(names - {pod['metadata']['name'] for pod in found})}"])
 
     def _await(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
         alive = self.cluster.supervisor.check_alive
@@ -148,10 +157,10 @@ class Bench:
         flags += ["--pod-resources", f"{node.kubelet_folder}/pod-resources/kubelet.sock"]
         flags += ["--pod-logs", f"{node.folder}/log/pods", "--container-logs", f"{node.folder}/log/containers"]
         flags += ["--journal", str(self.folder / name), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-        said = (self.folder / f"{name}.log").open("w")
-        self.agents[name] = subprocess.Popen(
-            [sys.executable, *program, *flags], env=self._environment(number), stderr=said, text=True
-        )
+        with (self.folder / f"{name}.log").open("w") as said:
+            self.agents[name] = subprocess.Popen(
+                [sys.executable, *program, *flags], env=self._environment(number), stderr=said, text=True
+            )
 
     # --- while it runs
 

@@ -129,6 +129,17 @@ def test_the_agent_may_do_little(helm: str) -> None:
     assert one["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
 
 
+def test_the_agent_is_told_who_takes_what_it_leaves(helm: str) -> None:
+    put = "https://bucket.invalid/left?signature=x"
+    (container,) = pod(
+        drawn(helm, agent__leaving__flushPut=put, agent__leaving__spotNotice="aws"), "DaemonSet", "gw-agent"
+    )["containers"]
+    settings = _settings(_parser().parse_args(["--node", "n", *container["args"]]))
+    assert [(one.method, one.url) for one in settings.handovers] == [("PUT", put)]
+    assert settings.notices is not None
+    assert settings.notices.cloud == "aws"
+
+
 def test_the_agent_leaves_a_node_to_mig_manager(helm: str) -> None:
     more = [{"key": "zone", "operator": "In", "values": ["a"]}]
     spec = pod(drawn(helm, agent__nodeExpressions=more), "DaemonSet", "gw-agent")
