@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from gpuwaste.focus.bill_columns import fill_columns
 from gpuwaste.focus.bill_plan import BillPlanner
 from gpuwaste.focus.columns import METRICS, SUMMABLE
-from gpuwaste.focus.details import method_details
+from gpuwaste.focus.details import element_units, method_details
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.parts import Parts, gather, take
 from gpuwaste.focus.ratios import (
@@ -24,7 +24,6 @@ from gpuwaste.focus.ratios import (
     decimals_used,
     digits_used,
     multiply_exact,
-    ratio_units,
     scaled_decimal,
 )
 from gpuwaste.focus.split import Split, focus_table, receiver_columns, spread
@@ -161,12 +160,14 @@ def split_rows(rows: BillRows, plan: BillPlan, receivers: Receivers | None, opti
     size = np.searchsorted(spans.charge, plan.span, side="right") - first
     part = np.repeat(first - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
     of = np.repeat(np.arange(len(plan.row)), size)
-    units = ratio_units(spans.weight[part], of, plan.decimals)
+    figures = take(spans, part)
+    elements = element_units(figures, of, plan.decimals)
+    units = elements.sum(axis=1)
     out = _places(count, plan.row, size)
     ratio = np.full(len(out.row), _ONE, np.int64)
     ratio[out.split] = units
     values = _dimensions(rows.columns, out.row) | _amounts(rows.amounts, rows.kinds, out.row, ratio)
-    parts = _Parts(take(spans, part), units, of, receivers.columns)
+    parts = _Parts(figures, elements, of, receivers.columns)
     values |= _allocated(parts, plan=plan, out=out, options=options)
     if "ContractApplied" in rows.columns:
         values["ContractApplied"] = _contract_applied(rows.columns["ContractApplied"], out, units)
@@ -210,10 +211,10 @@ class _Places:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The parts of the rows that are divided: their figures, ratios, the divided row of each, and who receives."""
+    """Parts of the rows that are divided: figures, ratios of their elements, the row of each, and who receives."""
 
     figures: Parts
-    units: Int64s
+    elements: Int64s
     of: Int64s
     receivers: dict[str, pa.Array]
 
@@ -266,7 +267,7 @@ def _allocated(parts: _Parts, *, plan: BillPlan, out: _Places, options: ExportOp
     columns["x_ClusterName"] = spread(plan.clusters, charge)
     columns["x_NodeName"] = spread(plan.nodes, charge)
     columns["AllocatedMethodId"] = spread(pa.repeat(options.method.id, 1), pc.multiply(charge, 0))
-    columns["AllocatedMethodDetails"] = method_details(parts.figures, parts.units, options.method).take(index)
+    columns["AllocatedMethodDetails"] = method_details(parts.figures, parts.elements, options.method).take(index)
     return columns
 
 

@@ -11,6 +11,7 @@ price × quantity, exactly. Both roundings fix what the charge is; nothing after
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,12 +21,15 @@ import pyarrow.compute as pc
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, gather, weigh
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
+from gpuwaste.focus.rest import money_by, node_cells, rest_rows
 from gpuwaste.ledger.schema import PRICE_COLUMNS, WASTE_CATEGORIES
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.model.grouping import group_numbers, group_rows, only, sum_by
 from gpuwaste.model.units import NS_PER_HOUR
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Int64s = NDArray[np.int64]
@@ -39,6 +43,8 @@ CARRIED: Final = (
     "node_uid",
     "resource",
     "gpu_uuid",
+    "parent_id",
+    "slice_id",
     "node",
     "provider_id",
     "pool",
@@ -135,10 +141,44 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
     gpu = group_numbers([of, group_rows([rows["gpu_uuid"]]).of])
     gpus = np.bincount(of[gpu.first], minlength=count).astype(np.int64)
     hours = group_numbers([of, group_rows([rows["hour"]]).of])
-    parts = weigh(rows, hours.of, len(hours.first), grouping=options.grouping, method=options.method)
+    cells = len(hours.first)
+    rest, cell_of_rest, without_gpus = _rest(ledger, rows, hours.of, options)
+    if len(rest):
+        both = pa.concat_tables([rows.select(CARRIED), rest.select(CARRIED)])
+        cell_of_both = np.concatenate([hours.of, cell_of_rest])
+        parts = weigh(both, cell_of_both, cells, grouping=options.grouping, method=options.method)
+    else:
+        parts = weigh(rows, hours.of, cells, grouping=options.grouping, method=options.method)
     if options.grain == "day":
-        parts = gather(parts, np.arange(len(hours.first)), of[hours.first])
-    return Charges(charges=_with_amounts(charges, owned, gpus), parts=parts, findings=findings)
+        parts = gather(parts, np.arange(cells), of[hours.first])
+    money = {
+        kind: money_by(rest, of[hours.first][cell_of_rest], count, f"{kind}_unit_cost") if len(rest) else None
+        for kind in _PRICES
+    }
+    return Charges(charges=_with_amounts(charges, owned, gpus, money), parts=parts, findings=(*findings, *without_gpus))
+
+
+def _rest(
+    ledger: pa.Table, gpus: pa.Table, cells: Int64s, options: ExportOptions
+) -> tuple[pa.Table, Int64s, tuple[Finding, ...]]:
+    """CPU and memory of the nodes, the cell of GPUs that each row is charged with, and what has none."""
+    rest = rest_rows(ledger)
+    if options.currency:
+        rest = only(rest, pc.equal(rest["currency"], options.currency))
+    if not len(rest):
+        return rest, np.zeros(0, np.int64), ()
+    rest = _with_key(rest, options)
+    cell = node_cells(gpus, cells, rest)
+    lost = pc.unique(rest["node"].filter(pa.array(cell < 0))).to_pylist()
+    findings = tuple(
+        Finding(
+            where=f"node {node or '(none)'}",
+            what="its CPU and memory cost something and its GPUs have no price; left out of the export",
+            fix="add the GPU model to the price list and replay the ledger",
+        )
+        for node in sorted(lost)
+    )
+    return only(rest, pa.array(cell >= 0)), cell[cell >= 0], findings
 
 
 def _with_key(rows: pa.Table, options: ExportOptions) -> pa.Table:
@@ -169,7 +209,9 @@ def _one_currency(rows: pa.Table, wanted: str) -> pa.Table:
     return rows
 
 
-def _with_amounts(charges: pa.Table, owned: Int64s, gpus: Int64s) -> pa.Table:
+def _with_amounts(
+    charges: pa.Table, owned: Int64s, gpus: Int64s, rest: dict[str, Sequence[Decimal] | None]
+) -> pa.Table:
     # Capacity that is not there has no GPU to count, and is charged by the single GPU.
     gpus = np.where(charges["unprovisioned"].to_numpy(), 1, gpus)
     quantity = scaled_decimal(
@@ -177,7 +219,7 @@ def _with_amounts(charges: pa.Table, owned: Int64s, gpus: Int64s) -> pa.Table:
     )
     table = charges.append_column("gpus", pa.array(gpus)).append_column("quantity", quantity)
     for kind in _PRICES:
-        price = _node_price(charges[f"{kind}_unit_cost"].combine_chunks(), gpus)
+        price = _node_price(charges[f"{kind}_unit_cost"].combine_chunks(), gpus, rest[kind], quantity)
         table = table.append_column(f"{kind}_price", price)
         table = table.append_column(f"{kind}_cost", multiply_exact(price, quantity))
     return table
@@ -190,10 +232,18 @@ def _divide_half_even(amount: Int64s, divisor: Int64s) -> Int64s:
     return rounded
 
 
-def _node_price(unit_cost: pa.Array, gpus: Int64s) -> pa.Array:
+def _node_price(unit_cost: pa.Array, gpus: Int64s, rest: Sequence[Decimal] | None, quantity: pa.Array) -> pa.Array:
+    """What an hour of the node costs: its GPUs, and its CPU and memory spread over the hours of the charge."""
+    kind = pa.decimal128(38, _PRICE_DECIMALS)
     wide = pc.multiply(unit_cost.cast(pa.decimal256(38, 18)), pa.array(gpus).cast(pa.decimal256(19, 0)))
-    rounded = pc.round(wide, ndigits=_PRICE_DECIMALS, round_mode="half_to_even")
-    return rounded.cast(pa.decimal128(38, _PRICE_DECIMALS))
+    if rest is None:
+        return pc.round(wide, ndigits=_PRICE_DECIMALS, round_mode="half_to_even").cast(kind)
+    with localcontext(prec=60, rounding=ROUND_HALF_EVEN):
+        prices = [
+            (of_gpus + (money / hours if hours else 0)).quantize(Decimal(1).scaleb(-_PRICE_DECIMALS))
+            for of_gpus, money, hours in zip(wide.to_pylist(), rest, quantity.to_pylist(), strict=True)
+        ]
+    return pa.array(prices, kind)
 
 
 def _unpriced(rows: pa.Table) -> tuple[Finding, ...]:

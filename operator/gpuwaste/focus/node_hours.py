@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import carriers
 from gpuwaste.focus.parts import Parts, concat, weigh
+from gpuwaste.focus.rest import node_cells, rest_rows
 from gpuwaste.model.grouping import group_rows, only
 from gpuwaste.pricing.bills import last_segment
 
@@ -75,7 +76,10 @@ def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours
         count = len(groups.first)
         if not count:
             continue
-        parts = weigh(rows, groups.of, count, grouping=options.grouping, method=options.method)
+        rest = rest_rows(day)
+        cells = np.concatenate([groups.of, node_cells(rows, groups.of, rest)]) if len(rest) else groups.of
+        both = pa.concat_tables([rows, rest]) if len(rest) else rows
+        parts = weigh(both, cells, count, grouping=options.grouping, method=options.method)
         found.append(replace(parts, charge=parts.charge + len(cell)))
         first = rows.take(pa.array(groups.first))
         names = [first[name].to_pylist() for name in ("cluster", "node", "node_uid", "provider_id")]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuwaste.focus.rest import REST, budgets
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.grouping import Groups, group_numbers, group_rows, sum_by
 
@@ -31,7 +32,21 @@ _RECEIVER: Final = {
     "workload": ("cluster", "namespace", "workload_kind", "workload_name"),
     "team": ("cluster", "team"),
 }
-_SUMS: Final = ("weight", "smeared", "held", "borrowed", "unmeasured", "duty", "effective")
+_REST_SUMS: Final = ("cpu", "memory", "cpu_held", "memory_held")
+_SUMS: Final = (
+    "weight",
+    "smeared",
+    "gpu",
+    "held",
+    "mig",
+    "shared",
+    "borrowed",
+    "unmeasured",
+    "duty",
+    "effective",
+    *_REST_SUMS,
+)
+_BYTES_PER_MIB: Final = 1 << 20
 _COLUMNS: Final = ("charge", "receiver", *_SUMS, "measured")
 _NAMES: Final = ("cluster", "reason", "namespace", "workload_kind", "workload_name", "team")
 
@@ -55,7 +70,13 @@ class Parts:
         receiver: row of `receivers`.
         weight: what the ratio is made from.
         smeared: the part of the weight that nobody received and the method gave to this receiver.
+        gpu: nanoseconds of GPU, which `weight` is where neither CPU nor memory costs anything.
+        cpu, memory: the parts of the weight for CPU and memory.
+        cpu_held: milli-core-milliseconds behind `cpu`.
+        memory_held: MiB-seconds behind `memory`.
         held, borrowed, unmeasured: sums over the receiver's holders.
+        mig: what of the held time is of MIG instances, by their slice weight.
+        shared: what of it is of replicas and of devices that several share, by their part.
         duty, effective: the same; meaningless where not `measured`.
         measured: bool[n], whether any of the holders was measured.
         receivers: one row a receiver or kind of remainder: cluster, reason (empty for a receiver), namespace,
@@ -66,7 +87,14 @@ class Parts:
     receiver: Int64s
     weight: Int64s
     smeared: Int64s
+    gpu: Int64s
+    cpu: Int64s
+    memory: Int64s
+    cpu_held: Int64s
+    memory_held: Int64s
     held: Int64s
+    mig: Int64s
+    shared: Int64s
     borrowed: Int64s
     unmeasured: Int64s
     duty: Int64s
@@ -79,7 +107,7 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
     """Find the parts of charges.
 
     Args:
-        rows: rows of the ledger's schema.
+        rows: rows of the ledger's schema, of GPUs, and of CPU and memory where these cost something.
         charge: int64[n_rows], the charge (at most an hour of a node) that each row is a part of, or −1.
         charges: the number of charges.
         grouping: who receives.
@@ -91,6 +119,19 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
     inside = charge >= 0
     if not inside.all():
         rows, charge = rows.filter(pa.array(inside)), charge[inside]
+    of_gpu = pc.equal(rows["resource"], "gpu").to_numpy()
+    if of_gpu.all():
+        parts, _ = _weigh_gpus(rows, charge, charges, grouping, method)
+    else:
+        parts, owned = _weigh_gpus(rows.filter(pa.array(of_gpu)), charge[of_gpu], charges, grouping, method)
+        parts = _with_rest(parts, rows, charge, owned, grouping)
+    return _smear(parts, charges, method.smeared) if method.smeared else parts
+
+
+def _weigh_gpus(
+    rows: pa.Table, charge: Int64s, charges: int, grouping: Grouping, method: Method
+) -> tuple[Parts, Int64s]:
+    """The parts of GPUs, and what is owned in each charge."""
     received = _received(rows, charge, grouping, method.basis)
     parts = _with_remainders(received, _remainders(rows, charge, charges, method.basis))
     owned = sum_by(charge, _amount(rows, "owned"), charges)
@@ -101,7 +142,35 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
         parts = replace(parts, weight=_shares(owned, parts.weight, parts.charge))
     else:
         _check_whole(claimed, owned)
-    return _smear(parts, charges, method.smeared) if method.smeared else parts
+    return replace(parts, gpu=parts.weight), owned
+
+
+def _with_rest(parts: Parts, rows: pa.Table, charge: Int64s, owned: Int64s, grouping: Grouping) -> Parts:
+    """The parts of GPUs, scaled to what of each charge they cost, and those of CPU and memory."""
+    charges = len(owned)
+    budget = budgets(rows, charge, owned)
+    pieces = [replace(parts, weight=_shares(budget["gpu"], parts.weight, parts.charge))]
+    for name in REST:
+        mine = pc.equal(rows["resource"], name).to_numpy()
+        if not mine.any():
+            continue
+        of = charge[mine]
+        received = _received(rows.filter(pa.array(mine)), of, grouping, "held")
+        free = mine & _of_kind(rows, "free")
+        nobody = {"Unallocated": sum_by(charge[free], _amount(rows, "owned")[free], charges)}
+        held = _with_remainders(received, nobody)
+        unit = _BYTES_PER_MIB if name == "memory" else 1
+        blank = np.zeros(len(held.weight), np.int64)
+        figures: dict[str, Int64s] = dict.fromkeys(_SUMS, blank)
+        figures["weight"] = figures[name] = _shares(budget[name], held.weight, held.charge)
+        figures[f"{name}_held"] = held.weight // unit
+        pieces.append(replace(held, **figures, measured=np.zeros(len(blank), bool)))
+    joined = concat(pieces)
+    order = np.argsort(joined.charge, kind="stable")
+    every = np.arange(charges)
+    whole = gather(take(joined, order), every, every)
+    _check_whole(sum_by(whole.charge, whole.weight, charges), owned)
+    return whole
 
 
 def _check_whole(claimed: Int64s, due: Int64s) -> None:
@@ -140,12 +209,17 @@ def _received(rows: pa.Table, charge: Int64s, grouping: Grouping, basis: Basis) 
     owned, borrowed = amount("owned"), amount("borrowed")
     effective, held = amount("effective"), amount("held")
     weight = {"held": owned, "effective": effective, "larger": owned + borrowed}[basis]
+    blank = np.zeros(count, np.int64)
+    on_mig = pc.and_(pc.not_equal(rows["parent_id"], rows["gpu_uuid"]), pc.not_equal(rows["parent_id"], "")).to_numpy()
+    is_replica = pc.match_substring(rows["slice_id"], "::").to_numpy()
     return Parts(
         charge=charge[part.first],
         receiver=receiver[part.first],
         weight=total(weight),
-        smeared=np.zeros(count, np.int64),
+        **dict.fromkeys(("smeared", "gpu", *_REST_SUMS), blank),
         held=total(held),
+        mig=total(np.where(on_mig[holds], held, 0)),
+        shared=total(np.where(is_replica[holds], held, 0)),
         borrowed=total(borrowed),
         unmeasured=total(amount("unmeasured")),
         duty=total(np.minimum(amount("duty"), held)),

@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import impute
 from gpuwaste.focus.columns import AMOUNT_TYPE, coded_schema
-from gpuwaste.focus.details import method_details
+from gpuwaste.focus.details import element_units, method_details
 from gpuwaste.focus.ratios import (
     MAX_RATIO_DECIMALS,
     decimals_used,
     multiply_exact,
     ratio_decimals,
-    ratio_units,
     scaled_decimal,
 )
 from gpuwaste.focus.texts import ascii_text, join, json_object, json_texts, map_distinct, uri_texts
@@ -67,13 +66,14 @@ def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
     amounts = {kind: charges[f"{kind}_cost"].combine_chunks() for kind in _COSTS}
     amounts["quantity"] = charges["quantity"].combine_chunks()
     used = np.max([decimals_used(amount) for amount in amounts.values()], axis=0, initial=0)
-    units = ratio_units(parts.weight, parts.charge, ratio_decimals(used))
+    elements = element_units(parts, parts.charge, ratio_decimals(used))
+    units = elements.sum(axis=1)
     of = pa.array(parts.charge.astype(np.int32))
     values: dict[str, Any] = {name: spread(column, of) for name, column in _charge_columns(charges, options).items()}
     values |= _amount_columns(amounts, of, scaled_decimal(units, MAX_RATIO_DECIMALS))
     to = pa.array(parts.receiver.astype(np.int32))
     values |= {name: spread(column, to) for name, column in receiver_columns(parts.receivers, options).items()}
-    values["AllocatedMethodDetails"] = method_details(parts, units, options.method)
+    values["AllocatedMethodDetails"] = method_details(parts, elements, options.method)
     rows = focus_table(values, len(units), options.version)
     return Split(rows=rows, charges=len(charges), findings=imputed.findings)
 

@@ -2,7 +2,8 @@
 
 Prints one line a figure (`name value unit target ok|missed`), writes the same as JSON with `--out`, and exits 1 when a
 target is missed. `--quick` divides an eighth of the rows and holds the times against an eighth of the targets plus the
-start of the program, which it measures as its baseline.
+start of the program, which it measures as its baseline; without it a longer span of the same cluster follows (24 days,
+or `--days 365` for a year), whose peak memory is held against that of the million rows.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tests.unit.focus.clusters import random_ledger
+from tests.unit.focus.ledgers import START
 
 from gpuwaste.ledger.store import Store, hour_folder, open_store
 
@@ -29,6 +33,9 @@ _SECONDS = 5.0
 _GIGABYTES = 1.5
 _NODES, _GPUS, _HOLDERS, _NAMESPACES = 125, 8, 5, 1000
 _DAYS = 8
+_LONG_DAYS = 24
+_GROWTH = 1.15
+"""The most that the memory of a longer span may be, as a multiple of a shorter one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +53,26 @@ class Figure:
         return f"{self.name} {self.value:.3f} {self.unit} {target} {'ok' if self.met else 'missed'}"
 
 
-def write_ledger(store: Store, days: int) -> None:
-    """A cluster of a thousand GPUs, each shared by five workloads of a thousand namespaces, for some days."""
-    rng = np.random.default_rng(20261101)
-    for day in range(days):
-        table = random_ledger(
-            rng,
-            nodes=_NODES,
-            gpus=_GPUS,
-            hours=24,
-            holders=_HOLDERS,
-            namespaces=_NAMESPACES,
-            prices=("2.5", "3.123456789012"),
-            first_hour=24 * day,
-        )
+def write_ledger(store: Store, days: range) -> None:
+    """A cluster of a thousand GPUs, each shared by five workloads of a thousand namespaces, for some days of a year.
+
+    Eight different days follow each other again and again.
+    """
+    kinds: dict[int, pa.Table] = {}
+    for day in days:
+        if day % _DAYS not in kinds:
+            kinds[day % _DAYS] = random_ledger(
+                np.random.default_rng(20261101 + day % _DAYS),
+                nodes=_NODES,
+                gpus=_GPUS,
+                hours=24,
+                holders=_HOLDERS,
+                namespaces=_NAMESPACES,
+                prices=("2.5", "3.123456789012"),
+            ).sort_by("hour")
+        table = kinds[day % _DAYS]
+        shifted = pc.add(table["hour"], pa.scalar(timedelta(days=day), pa.duration("us")))
+        table = table.set_column(0, table.schema.field(0), shifted)
         for hour in pc.unique(table["hour"]):
             name = f"{hour_folder('ledger', 'c1', hour.as_py())}/part-0.parquet"
             store.write_table(name, table.filter(pc.equal(table["hour"], hour)))
@@ -82,19 +95,29 @@ def at_most(name: str, value: float, unit: str, target: float) -> Figure:
     return Figure(name=name, value=value, unit=unit, target=target, met=value <= target)
 
 
-def measure(folder: Path, *, quick: bool) -> list[Figure]:
+def export_and_verify(folder: Path, days: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Seconds and gigabytes of the export of the first days, and of its verification."""
+    last = START + timedelta(days=days - 1)
+    out = folder / f"focus-{days}.parquet"
+    span = ["--ledger", str(folder / "data"), "--from", f"{START:%Y-%m-%d}", "--to", f"{last:%Y-%m-%d}"]
+    return (
+        run("focus", "export", *span, "--by", "workload", "--out", str(out)),
+        run("focus", "verify", str(out)),
+    )
+
+
+def measure(folder: Path, *, quick: bool, long_days: int) -> list[Figure]:
     """Write a ledger, export it and verify what came out."""
     days = 1 if quick else _DAYS
-    write_ledger(open_store(str(folder / "data")), days)
-    out = folder / "focus.parquet"
+    store = open_store(str(folder / "data"))
+    write_ledger(store, range(days))
     start, _ = run("focus", "export", "--help")
-    export = ["--ledger", str(folder / "data"), "--from", "2026-11-01", "--to", f"2026-11-{days:02}"]
-    export_seconds, export_memory = run("focus", "export", *export, "--by", "workload", "--out", str(out))
-    verify_seconds, verify_memory = run("focus", "verify", str(out))
+    (export_seconds, export_memory), (verify_seconds, verify_memory) = export_and_verify(folder, days)
+    out = folder / f"focus-{days}.parquet"
     rows = pq.read_metadata(out).num_rows
     wanted = _ROWS * days // _DAYS
     seconds = _SECONDS * days / _DAYS + (start if quick else 0)
-    return [
+    figures = [
         Figure(name="focus_start", value=start, unit="s", target=None, met=True),
         Figure(name="focus_rows", value=rows, unit="rows", target=wanted, met=rows >= wanted),
         at_most("focus_export", export_seconds, "s", seconds),
@@ -103,16 +126,29 @@ def measure(folder: Path, *, quick: bool) -> list[Figure]:
         at_most("focus_verify_memory", verify_memory, "GB", _GIGABYTES),
         Figure(name="focus_file", value=out.stat().st_size / 1e6, unit="MB", target=None, met=True),
     ]
+    if quick:
+        return figures
+    write_ledger(store, range(days, long_days))
+    (_, long_export), (_, long_verify) = export_and_verify(folder, long_days)
+    long_rows = pq.read_metadata(folder / f"focus-{long_days}.parquet").num_rows
+    return [
+        *figures,
+        Figure(name="focus_long_days", value=long_days, unit="days", target=None, met=True),
+        Figure(name="focus_long_rows", value=long_rows, unit="rows", target=None, met=True),
+        at_most("focus_long_export_memory", long_export, "GB", _GROWTH * export_memory),
+        at_most("focus_long_verify_memory", long_verify, "GB", _GROWTH * verify_memory),
+    ]
 
 
 def main() -> int:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="an eighth of the rows, at most 30 s")
+    parser.add_argument("--days", type=int, default=_LONG_DAYS, help="how long the longer span is")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuwaste-bench-") as folder:
-        figures = measure(Path(folder), quick=chosen.quick)
+        figures = measure(Path(folder), quick=chosen.quick, long_days=chosen.days)
     for figure in figures:
         print(figure)
     if chosen.out:

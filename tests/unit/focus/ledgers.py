@@ -5,7 +5,14 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from gpuwaste.ledger.schema import AMOUNT_COLUMNS, FREE_CATEGORIES, KEY_COLUMNS, LABEL_COLUMNS, LEDGER_SCHEMA
+from gpuwaste.ledger.schema import (
+    AMOUNT_COLUMNS,
+    FREE_CATEGORIES,
+    KEY_COLUMNS,
+    LABEL_COLUMNS,
+    LEDGER_SCHEMA,
+    UNITS_PER_HOUR,
+)
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR_NS = 3_600_000_000_000
@@ -70,6 +77,16 @@ def unattributed(hours, **values):
 def unprovisioned(hours, **values):
     """Capacity that is paid for and in no cluster."""
     return _row("unprovisioned", **({"owned": round(hours * HOUR_NS), "gpu": "", "node": "reservation-1"} | values))
+
+
+def rest(resource, namespace, hours, price, **values):
+    """Core-hours of CPU or GiB-hours of memory that a namespace held; an empty one for what is free."""
+    amount = round(hours * UNITS_PER_HOUR[resource])
+    row = holder(namespace, 0, **values) if namespace else free(0, **values)
+    waste = "unmeasured" if namespace else "unallocated"
+    mine = {"owned": amount, "held": amount if namespace else 0, waste: amount}
+    row |= {"resource": resource, "gpu_uuid": "", "parent_id": "", "slice_id": "", "container": ""} | mine
+    return row | dict.fromkeys(("list_unit_cost", "contracted_unit_cost", "effective_unit_cost"), Decimal(price))
 
 
 def ledger(*rows):

@@ -150,6 +150,8 @@ def test_an_hour_of_a_shared_node():
             "x_DutyGpuHours": 0.4,
             "x_EffectiveGpuHours": 0.2,
             "x_UnmeasuredGpuHours": 0,
+            "x_MigGpuHours": 0,
+            "x_SharedGpuHours": 0,
         }
     ]
     assert json.loads(rows[0]["AllocatedTags"]) == {"gpuwaste.dev/namespace": "team-a", "gpuwaste.dev/team": "team-a"}
