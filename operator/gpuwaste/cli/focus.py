@@ -10,6 +10,7 @@ import click
 
 from gpuwaste import __version__
 from gpuwaste.cli.focus_periods import periods_command, publish_command, restate_command
+from gpuwaste.cli.focus_tokens import tokens_command
 from gpuwaste.cli.stores import Day, open_ledger
 from gpuwaste.model.errors import InputError
 
@@ -31,6 +32,7 @@ def focus() -> None:
 focus.add_command(publish_command)
 focus.add_command(restate_command)
 focus.add_command(periods_command)
+focus.add_command(tokens_command)
 
 
 @focus.command(name="export")

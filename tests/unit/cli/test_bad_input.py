@@ -21,6 +21,7 @@ COMMANDS = {
     "slowdown": ("slowdown", "--pairs", "{bad}", "--out", "{out}"),
     "focus export": ("focus", "export", "--ledger", "{bad}", *DAY, "--out", "{out}"),
     "focus verify": ("focus", "verify", "{bad}"),
+    "focus tokens": ("focus", "tokens", "--usage", "{bad}", "--prices", "{bad}", "--out", "{out}"),
     "focus publish": ("focus", "publish", "--ledger", "{bad}", *DAY, "--archive", "{out}"),
     "focus restate": ("focus", "restate", "--ledger", "{bad}", "--period", "2026-11-01", "--archive", "{bad}"),
     "focus periods": ("focus", "periods", "--archive", "{bad}"),
