@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import signal
 from datetime import UTC, datetime
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpuwaste.cli.cluster_access import check_credentials, check_environment
+
 if TYPE_CHECKING:
     from gpuwaste.settings.operator import OperatorSettings
 
 __all__ = ["operator"]
-
-_CREDENTIALS = "set it to a kubeconfig, or give --kubeconfig FILE"
 
 
 @click.command()
@@ -47,39 +46,10 @@ def operator(config: Path, kubeconfig: Path | None, context: str | None, log_lev
 
     settings = load_settings(config)
     if kubeconfig is None:
-        _check_environment()
+        check_environment()
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
     asyncio.run(_run(settings, kubeconfig, context))
-
-
-def _check_environment() -> None:
-    """Refuse a KUBECONFIG of which no file exists: the client would look for a service account and name that.
-
-    Raises:
-        UnreachableError: there is no such file.
-    """
-    from gpuwaste.model.errors import UnreachableError
-
-    named = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    if named and not any(Path(part).expanduser().is_file() for part in named):
-        raise UnreachableError(f"KUBECONFIG={os.pathsep.join(named)}: there is no such file; {_CREDENTIALS}")
-
-
-async def _check_credentials(kubeconfig: Path | None, context: str | None) -> None:
-    """Say before anything starts that there is no way to the cluster.
-
-    Raises:
-        UnreachableError: there are no usable credentials.
-    """
-    from gpuwaste.cluster.login import login
-    from gpuwaste.model.errors import InputError, UnreachableError
-
-    try:
-        await login(kubeconfig=kubeconfig, context=context)
-    except InputError as error:
-        what = str(InputError(error.what.rstrip("."), where=error.where, fix=error.fix))
-        raise UnreachableError(what) from error
 
 
 async def _run(settings: OperatorSettings, kubeconfig: Path | None, context: str | None) -> None:
@@ -93,7 +63,7 @@ async def _run(settings: OperatorSettings, kubeconfig: Path | None, context: str
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel if task else loop.stop)
-    await _check_credentials(kubeconfig, context)
+    await check_credentials(kubeconfig, context)
     api = open_api(component="operator", kubeconfig=kubeconfig, context=context)
 
     def now() -> datetime:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from gpuwaste.cluster.api import ClusterApi
     from gpuwaste.cluster.informer import Tombstone
     from gpuwaste.cluster.records import NamespaceRecord, NodeRecord, OwnerRecord, PodRecord
-    from gpuwaste.model.facts import Fact, OwnerData
+    from gpuwaste.model.facts import Fact, NodeData, OwnerData
 
-__all__ = ["ClusterSnapshot", "ClusterState"]
+__all__ = ["ClusterSnapshot", "ClusterState", "is_gpu_node"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ _OWNER_REFRESH_SECONDS = 60.0
 _OWNER_PAUSE_SECONDS = 1.0
 """Between two passes over all chains, so that a storm of pod events costs one pass a second."""
 _GPU_LABELS = (("nvidia.com/gpu.present", "true"), ("feature.node.kubernetes.io/amd-gpu", "true"))
+
+
+def is_gpu_node(node: NodeData) -> bool:
+    """Whether a node has GPUs: by capacity, or by label while their device plugin is away."""
+    return bool(node.gpus) or any(node.labels.get(label) == value for label, value in _GPU_LABELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +179,7 @@ class ClusterState:
     def _gpu_nodes(self) -> frozenset[str]:
         """Names of nodes with GPUs: by capacity, by label while their device plugin is away, or by a pod's holding."""
         nodes = [*self._nodes.records.values(), *(t.record for t in self._nodes.tombstones.values())]
-        named = {
-            record.data.name
-            for record in nodes
-            if record.data.gpus or any(record.data.labels.get(label) == value for label, value in _GPU_LABELS)
-        }
+        named = {record.data.name for record in nodes if is_gpu_node(record.data)}
         holders = {r.data.node for r in self._pods.records.values() if r.gpus and r.data.node}
         return frozenset(named | holders)
 

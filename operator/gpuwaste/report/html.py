@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.report.summary import Group, PriceUse, Summary
 
-__all__ = ["render_report"]
+__all__ = ["Highlight", "render_report"]
 
 _WORKLOADS = 20
 _TEAMS = 40
@@ -54,6 +54,21 @@ class _Row:
     advice: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Highlight:
+    """Something that stands out, with what to do about it.
+
+    Attributes:
+        title: what it is about.
+        amount: how much, as text; may be empty.
+        text: one or two sentences.
+    """
+
+    title: str
+    amount: str
+    text: str
+
+
 def render_report(
     summary: Summary,
     *,
@@ -62,6 +77,8 @@ def render_report(
     plan: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     advice: Mapping[tuple[str, str, str], str] | None = None,
     notes: Sequence[str] = (),
+    highlights: Sequence[Highlight] = (),
+    unseen: Sequence[Highlight] = (),
 ) -> str:
     """Render the page.
 
@@ -72,6 +89,8 @@ def render_report(
         plan: the plan document of a pool as JSON holds it, or several of them.
         advice: one sentence by (namespace, workload kind, workload name).
         notes: sentences that stand at the top, such as that the data is simulated.
+        highlights: the dearest findings, first of all.
+        unseen: what could not be seen, and how to see it; last of all.
 
     Returns:
         A whole HTML document.
@@ -85,6 +104,8 @@ def render_report(
         generated_at=generated_at,
         version=__version__,
         notes=notes,
+        highlights=highlights,
+        unseen=unseen,
         summary=summary,
         total=summary.total,
         paid=headline_money(summary.total),

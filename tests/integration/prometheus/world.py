@@ -28,14 +28,14 @@ from gpuwaste_agent.simulate.command import simulate
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from gpuwaste.cluster.api import Json
     from gpuwaste.model.facts import Fact
     from gpuwaste_agent.simulate.build import Cluster
 
-__all__ = ["CLUSTER", "RULES", "Day", "make_day"]
+__all__ = ["CLUSTER", "RULES", "Day", "facts_of", "ledger_of", "make_day"]
 
 CLUSTER = "simulated"
 RULES = HourRules(teams=TeamRules(rules=(TeamRule(source="namespaceLabel", key="team"),)))
@@ -82,10 +82,29 @@ class Day:
         return pa.concat_tables(tables)
 
 
-def make_day(folder: Path, *, nodes: int, seed: int, style: ExporterStyle, hours: int = 24, scrape_s: int = 60) -> Day:
-    """Make up a day that ends at the last midnight, and record it twice."""
-    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    start = end - timedelta(hours=hours)
+def make_day(
+    folder: Path,
+    *,
+    nodes: int,
+    seed: int,
+    style: ExporterStyle,
+    end: datetime | None = None,
+    renamed: Callable[[list[Json]], list[Json]] = lambda objects: objects,
+    kube_state: bool = True,
+) -> Day:
+    """Make up a day, and record it twice.
+
+    Args:
+        folder: for its files.
+        nodes: how many.
+        seed: of its load.
+        style: of the exporters.
+        end: of the day, by default the last midnight.
+        renamed: gives the objects other UIDs, such as those of a real API server.
+        kube_state: whether kube-state-metrics is scraped.
+    """
+    end = end or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = end - timedelta(days=1)
     begin, until = int(start.timestamp()), int(end.timestamp())
     journals = folder / "journals"
     cluster = simulate(
@@ -98,15 +117,12 @@ def make_day(folder: Path, *, nodes: int, seed: int, style: ExporterStyle, hours
         directory=journals,
         progress=lambda *_: None,
     )
-    objects = [json.loads(line) for line in (journals / "objects.jsonl").read_text().splitlines()]
+    objects = renamed([json.loads(line) for line in (journals / "objects.jsonl").read_text().splitlines()])
     blocks = folder / "blocks"
-    blocks_from(
-        openmetrics(
-            dcgm_lines(cluster, until_s=until - begin, interval_s=scrape_s, style=style),
-            kube_state_lines(objects, start_unix_s=begin, until_unix_s=until, interval_s=scrape_s),
-        ),
-        blocks,
-    )
+    lines = [dcgm_lines(cluster, until_s=until - begin, interval_s=60, style=style)]
+    if kube_state:
+        lines.append(kube_state_lines(objects, start_unix_s=begin, until_unix_s=until, interval_s=60))
+    blocks_from(openmetrics(*lines), blocks)
     return Day(
         start=start,
         end=end,

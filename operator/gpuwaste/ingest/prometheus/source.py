@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gpuwaste.ingest.check import check_windows
 from gpuwaste.ingest.prometheus.holdings import find_holdings
 from gpuwaste.ingest.prometheus.kube_state import KUBE_STATE_METRICS, kube_state_facts
-from gpuwaste.ingest.prometheus.labels import HostNames
+from gpuwaste.ingest.prometheus.labels import HolderLabels, HostNames
 from gpuwaste.ingest.prometheus.metrics import FIGURE_METRICS
 from gpuwaste.ingest.prometheus.parents import find_parents
 from gpuwaste.ingest.prometheus.readings import ReadPlan, read_readings
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from gpuwaste.ingest.prometheus.holdings import Holding
+    from gpuwaste.ingest.prometheus.parents import Parent
+    from gpuwaste.ingest.prometheus.readings import Readings
     from gpuwaste.ingest.prometheus.store import MetricStore
 
 __all__ = ["PrometheusSource", "SourceHour", "StoreFacts", "step_for"]
@@ -35,6 +38,7 @@ _MOST_HOURS_A_PAGE = 24
 _SKEW_SECONDS = 30.0
 _STALE = timedelta(minutes=10)
 _AHEAD = timedelta(minutes=10)
+_NOBODY = HolderLabels("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +50,14 @@ class StoreFacts:
         devices: GPUs and MIG instances that it has seen within the last day.
         missing: metrics that it lacks, and what cannot be known without them.
         problems: what is wrong with it, one line each.
+        wrong_clock: those of them because of which times may be wrong.
     """
 
     metrics: frozenset[str]
     devices: int
     missing: dict[str, str]
-    problems: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    wrong_clock: tuple[str, ...] = ()
 
     @property
     def has_devices(self) -> bool:
@@ -116,11 +122,13 @@ class PrometheusSource:
                 found[name] = max(found.get(name, 0), round(sample.value))
         devices = max((count for name, count in found.items() if name.startswith("DCGM_FI_DEV")), default=0)
         metrics = frozenset(found)
+        wrong = tuple(self._clock_problems(metrics, now))
         return StoreFacts(
             metrics=metrics,
             devices=devices or max((count for name, count in found.items() if name.startswith("DCGM_")), default=0),
             missing=_missing(metrics),
-            problems=tuple(self._clock_problems(metrics, now)),
+            problems=(*wrong, *self._stale(metrics, now)),
+            wrong_clock=wrong,
         )
 
     def hours_with_data(self, start: datetime, end: datetime, metrics: frozenset[str]) -> list[datetime]:
@@ -167,6 +175,9 @@ class PrometheusSource:
         guessed = {parents[h.parent].node for h in holdings if not h.certain and parents[h.parent].replicas == 1}
         if guessed:
             self.notes[_unlabelled(guessed)] = None
+        mixed = _mixed_nodes(readings, parents, holdings)
+        if mixed:
+            self.notes[_not_told_apart(mixed)] = None
         maker = WindowMaker(
             readings,
             parents,
@@ -207,6 +218,10 @@ class PrometheusSource:
         # A store looks back five minutes; what is found ten minutes on is of the future.
         if ahead:
             yield "it holds samples of the future: the clock of what scrapes is wrong"
+
+    def _stale(self, metrics: frozenset[str], now: datetime) -> Iterator[str]:
+        name = _main(metrics)
+        if not name:
             return
         query = Query(template=f"max(max_over_time(timestamp({name}{{$selector}})[1d:1m]))")
         newest = [sample.value for sample in self.store.instant(query, at=now)]
@@ -246,6 +261,25 @@ def _host_names(facts: Sequence[Fact]) -> HostNames:
     nodes = [fact.data.name for fact in facts if isinstance(fact.data, NodeData)]
     pods = {(fact.data.namespace, fact.data.name): fact.data.node for fact in facts if isinstance(fact.data, PodData)}
     return HostNames(nodes, pods)
+
+
+def _mixed_nodes(readings: Readings, parents: Sequence[Parent], holdings: Sequence[Holding]) -> set[str]:
+    """Nodes with a parent that several share, and whose exporter does not tell them apart."""
+    sharers: dict[int, int] = {}
+    for holding in holdings:
+        if parents[holding.parent].replicas > 1:
+            sharers[holding.parent] = sharers.get(holding.parent, 0) + 1
+    told = {
+        number for number in sharers if any((readings.rows[row].holder or _NOBODY).vgpu for row in parents[number].rows)
+    }
+    return {parents[number].node for number, count in sharers.items() if count > 1 and number not in told}
+
+
+def _not_told_apart(nodes: set[str]) -> str:
+    return (
+        f"pods that share a GPU on {_listed(sorted(nodes))} cannot be told apart; their use is an interval, and equal "
+        "parts stand for it: set KUBERNETES_VIRTUAL_GPUS=true on dcgm-exporter"
+    )
 
 
 def _unlabelled(nodes: set[str]) -> str:
