@@ -50,8 +50,10 @@ def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
         node = fact.data
         known = {product: len(uuids) for product, uuids in described.get(node.name, {}).items() if product}
         label = labelled_product(node.labels)
+        counted = int(node.labels.get("nvidia.com/gpu.count", "0") or 0)
+        if len(known) == 1:  # one that its agent could not read is there all the same
+            known = {product: max(count, counted) for product, count in known.items()}
         if not known and label:
-            counted = int(node.labels.get("nvidia.com/gpu.count", "0") or 0)
             known = {label: counted or sum(n for name, n in node.gpus.items() if is_measured(name))}
         for resource, count in node.gpus.items():
             if not is_measured(resource):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gpuwaste import __version__
+from gpuwaste.cluster.records import ANNOTATION_PREFIXES, RecordRules
 from gpuwaste.cluster.state import ClusterState
 from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
@@ -67,7 +68,7 @@ async def assemble(
         yield Operator(
             settings=settings,
             api=api,
-            state=ClusterState(api=api, now=now, random=random),
+            state=ClusterState(api=api, now=now, random=random, rules=_record_rules(settings)),
             puller=Puller(
                 source=client,
                 inputs=inputs,
@@ -105,6 +106,11 @@ async def assemble(
             metrics=OperatorMetrics(),
             now=now,
         )
+
+
+def _record_rules(settings: OperatorSettings) -> RecordRules:
+    """Annotations are kept only where somebody reads them; the team rules may read some of their own."""
+    return RecordRules(annotation_prefixes=(*ANNOTATION_PREFIXES, *sorted(settings.team_rules.annotation_keys)))
 
 
 def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:

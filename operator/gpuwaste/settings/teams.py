@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TeamDecision", "TeamRule", "TeamRules"]
+__all__ = ["TeamDecision", "TeamRule", "TeamRules", "TeamStep"]
 
 _Where = Literal["namespace", "namespaceLabel", "namespaceAnnotation", "podLabel", "podAnnotation"]
 
@@ -49,6 +49,26 @@ class TeamRule(BaseModel):
         return self.team or (found.group(1) if found.re.groups else value)
 
 
+class TeamStep(BaseModel):
+    """What one rule made of a pod.
+
+    Attributes:
+        rule: its number, from 1; None is the default, the namespace.
+        place: where it looks.
+        value: what stands there; None where nothing does.
+        team: the team it names; None where it does not match.
+        why: the reason in words.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: int | None
+    place: str
+    value: str | None
+    team: str | None
+    why: str
+
+
 class TeamDecision(BaseModel):
     """Which team, and by which rule (1 is the first; None is the default, the namespace)."""
 
@@ -68,6 +88,12 @@ class TeamRules(BaseModel):
     def hash(self) -> str:
         """Changes whenever the rules change."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def annotation_keys(self) -> frozenset[str]:
+        """Annotations that a rule looks at: of all others nothing is kept."""
+        places = ("namespaceAnnotation", "podAnnotation")
+        return frozenset(rule.key for rule in self.rules if rule.source in places and rule.key)
 
     def resolve(
         self,
@@ -91,3 +117,44 @@ class TeamRules(BaseModel):
             if team:
                 return TeamDecision(team=team, rule=number)
         return TeamDecision(team=namespace, rule=None)
+
+    def explain(
+        self,
+        *,
+        namespace: str,
+        namespace_labels: Mapping[str, str],
+        namespace_annotations: Mapping[str, str],
+        pod_labels: Mapping[str, str],
+        pod_annotations: Mapping[str, str],
+    ) -> list[TeamStep]:
+        """Every rule in its order with what it made of a pod, up to the one that decided."""
+        places: dict[str, Mapping[str, str]] = {
+            "namespace": {"": namespace},
+            "namespaceLabel": namespace_labels,
+            "namespaceAnnotation": namespace_annotations,
+            "podLabel": pod_labels,
+            "podAnnotation": pod_annotations,
+        }
+        steps: list[TeamStep] = []
+        for number, rule in enumerate(self.rules, start=1):
+            key = "" if rule.source == "namespace" else rule.key
+            value = places[rule.source].get(key)
+            team = rule.apply(value or "") or None
+            place = f"{rule.source} {key}".rstrip()
+            steps.append(TeamStep(rule=number, place=place, value=value, team=team, why=_why(rule, value, team)))
+            if team:
+                return steps
+        why = "no rule matches, so the namespace is the team" if self.rules else "there are no rules"
+        return [*steps, TeamStep(rule=None, place="namespace", value=namespace, team=namespace, why=why)]
+
+
+def _why(rule: TeamRule, value: str | None, team: str | None) -> str:
+    if not value:
+        return "it is empty" if value == "" else "there is none"
+    if not team:
+        return f"does not match `{rule.match}`" if not re.fullmatch(rule.match, value) else "names no team"
+    if rule.team:
+        named = "the rule names the team"
+    else:
+        named = "group 1 is the team" if rule.match and re.compile(rule.match).groups else "the value is the team"
+    return f"matches `{rule.match}`, and {named}" if rule.match else named
