@@ -6,13 +6,11 @@ nothing, so what a DRA driver prepares would never arrive.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.cache import cache_folder, digest_of, made_once
-from tests.cluster.errors import MissingToolsError
-from tests.cluster.programs import build_go
+from tests.cluster.programs import build_tools, find_go
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,14 +33,8 @@ def find_containerd(*, environment: Mapping[str, str], report: Callable[[str], N
     key = digest_of([_MODULE / "go.mod", _MODULE / "go.sum"], _TAGS)
 
     def make(draft: Path) -> None:
-        go = shutil.which("go", path=environment.get("PATH"))
-        if go is None:
-            raise MissingToolsError("containerd needs Go 1.26 or newer: install it")
+        go = find_go(environment, what="containerd")
         report("building containerd once, about a minute on two cores …")
-        flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", _TAGS, "-ldflags", "-s -w"]
-        # `tool` stands for the programs that go.mod names.
-        build_go(
-            [go, "build", *flags, "-o", f"{draft}/", "tool"], module=_MODULE, environment=environment, report=report
-        )
+        build_tools(go, _MODULE, draft, environment=environment, report=report, tags=_TAGS)
 
     return made_once(cache_folder(environment) / f"containerd-{CONTAINERD_VERSION}-{key}", make)

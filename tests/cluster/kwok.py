@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.cluster.cache import cache_folder, digest_of, made_once
-from tests.cluster.errors import MissingToolsError
 from tests.cluster.processes import Supervisor
-from tests.cluster.programs import build_go, module_folder
+from tests.cluster.programs import build_tools, find_go, module_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,21 +50,9 @@ def find_kwok(*, environment: Mapping[str, str], report: Callable[[str], None]) 
     target = cache_folder(environment) / f"kwok-{KWOK_VERSION}-{key}"
 
     def make(draft: Path) -> None:
-        go = shutil.which("go", path=environment.get("PATH"))
-        if go is None:
-            raise MissingToolsError("kwok needs Go 1.26 or newer: install it")
+        go = find_go(environment, what="kwok")
         report("building kwok once, about two minutes on two cores …")
-        build = [
-            "build",
-            "-mod=readonly",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            "-s -w",
-            "-o",
-            str(draft / "kwok"),
-        ]
-        build_go([go, *build, f"{_PACKAGE}/cmd/kwok"], module=_MODULE, environment=environment, report=report)
+        build_tools(go, _MODULE, draft, environment=environment, report=report)
         source = module_folder(go, _MODULE, _PACKAGE, environment)
         for stage in _STAGES:
             for file in sorted((source / "kustomize" / "stage" / stage).glob("*-*.yaml")):

@@ -29,8 +29,10 @@ __all__ = [
     "KUBERNETES_VERSION",
     "Binaries",
     "build_go",
+    "build_tools",
     "find_binaries",
     "find_clients",
+    "find_go",
     "module_folder",
     "unpack_clients",
 ]
@@ -167,6 +169,36 @@ def build_go(argv: list[str], *, module: Path, environment: Mapping[str, str], r
             f"go build of {module} ended with status {build.returncode} after {elapsed_seconds:.0f} s (it needs a "
             f"Go module proxy):\n{_tail(output)}"
         )
+
+
+def find_go(environment: Mapping[str, str], *, what: str) -> str:
+    """The go program.
+
+    Raises:
+        MissingToolsError: there is none, and `what` needs it.
+    """
+    go = shutil.which("go", path=environment.get("PATH"))
+    if go is None:
+        raise MissingToolsError(f"{what} needs Go 1.26 or newer: install it")
+    return go
+
+
+def build_tools(
+    go: str,
+    module: Path,
+    target: Path,
+    *,
+    environment: Mapping[str, str],
+    report: Callable[[str], None],
+    tags: str = "",
+) -> None:
+    """Build the programs that a module's go.mod names as its tools into a folder.
+
+    Raises:
+        ClusterError: as `build_go`.
+    """
+    flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", "-s -w"]
+    build_go([go, "build", *flags, "-o", f"{target}/", "tool"], module=module, environment=environment, report=report)
 
 
 def module_folder(go: str, module: Path, dependency: str, environment: Mapping[str, str]) -> Path:

@@ -6,14 +6,14 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cluster.cache import cache_folder, digest_of, made_once
-from tests.cluster.errors import ClusterError, MissingToolsError
+from tests.cluster.errors import ClusterError
+from tests.cluster.programs import find_go
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +33,7 @@ def pause_archive(environment: Mapping[str, str]) -> Path:
 
 
 def _build(draft: Path, environment: Mapping[str, str]) -> None:
-    go = shutil.which("go", path=environment.get("PATH"))
-    if go is None:
-        raise MissingToolsError("the images of test pods need Go 1.26 or newer: install it")
+    go = find_go(environment, what="the image of test pods")
     argv = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", str(draft / "pause"), "."]
     done = subprocess.run(
         argv, cwd=_SOURCES, env={**environment, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
