@@ -22,10 +22,12 @@ from tests.unit.focus.clusters import random_ledger
 from tests.unit.focus.ledgers import free, holder, ledger, unprovisioned
 from tests.unit.focus.mutants import UNSEEN, exported
 from tests.unit.focus.test_commitments import reservation
+from tests.unit.focus.test_purchases import HALF_USED
+from tests.unit.focus.test_rest import NODE_HOUR
 
 from gpuwaste.api.reservation import GPUReservation
 from gpuwaste.focus.export import export, export_bill, export_commitments, ledger_days
-from gpuwaste.focus.methods import METHODS
+from gpuwaste.focus.methods import METHODS, parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.verify import verify
 from gpuwaste.ledger.store import hour_folder, open_store
@@ -111,6 +113,14 @@ LEDGERS = {
         ],
         {"grouping": "workload"},
     ),
+    "reserved, used and unused": (
+        HALF_USED,
+        {
+            "grouping": "team",
+            "method": parse_method("gpuwaste-held-v1+reservation-owner.unallocated"),
+        },
+    ),
+    "a node whose CPU and memory have a price": (NODE_HOUR, {}),
     "bought and absent": ([holder("a", 1), unprovisioned(1)], {}),
     "names beyond ASCII": ([holder("a", 1, team="Bildverständnis", pool="größe")], {"grouping": "team"}),
 }

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-METHOD_PATTERN = r"^gpuwaste-[a-z]+-v[0-9]+(\+proportional(\.[a-z]+){1,16})?$"
+METHOD_PATTERN = r"^gpuwaste-[a-z]+-v[0-9]+(\+proportional(\.[a-z]+){1,16})?(\+reservation-owner(\.[a-z]+){1,8})?$"
 ProviderName = Annotated[str, Field(pattern=r"^[ -~]*[!-~][ -~]*$", min_length=1, max_length=128)]
 
 

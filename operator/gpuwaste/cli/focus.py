@@ -40,6 +40,14 @@ focus.add_command(tokens_command)
 @click.option("--from", "first", required=True, type=Day(), help="First day, like 2026-11-01 (UTC).")
 @click.option("--to", "last", required=True, type=Day(), help="Last day, included.")
 @click.option("--method", default="gpuwaste-held-v1", show_default=True, help="How a node's cost is divided.")
+@click.option(
+    "--remainder-owner",
+    "owners",
+    multiple=True,
+    metavar="KIND=OWNER",
+    help="Who pays what nobody holds, like Unallocated=ReservationOwner; OWNER is Platform, Proportional or "
+    "ReservationOwner, and becomes part of the method's id.  [default: Platform]",
+)
 @click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
 @click.option(
     "--by",
@@ -67,6 +75,7 @@ def export_command(
     first: datetime,
     last: datetime,
     method: str,
+    owners: tuple[str, ...],
     focus_version: Version,
     by: Grouping,
     grain: Grain,
@@ -79,13 +88,13 @@ def export_command(
 ) -> None:
     """Write the cost of the nodes, divided among those who held their GPUs."""
     from gpuwaste.focus.export import export, export_bill, ledger_days
-    from gpuwaste.focus.methods import parse_method
+    from gpuwaste.focus.methods import parse_method, with_remainder_owners
     from gpuwaste.focus.options import ExportOptions
 
     if last < first:
         raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
     options = ExportOptions(
-        method=parse_method(method),
+        method=parse_method(with_remainder_owners(method, owners)),
         grain=grain,
         grouping=by,
         version=focus_version,

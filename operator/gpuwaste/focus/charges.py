@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from gpuwaste.focus.options import ExportOptions, Finding
 from gpuwaste.focus.parts import Parts, gather, weigh
+from gpuwaste.focus.purchases import purchases_of
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
 from gpuwaste.focus.rest import money_by, node_cells, rest_rows
 from gpuwaste.ledger.schema import PRICE_COLUMNS, WASTE_CATEGORIES
@@ -84,6 +85,7 @@ _KEY: Final = (
     "node_uid",
     "gpu_model",
     "unprovisioned",
+    "purchase",
     *(f"{kind}_unit_cost" for kind in _PRICES),
     "currency",
     "price_source",
@@ -127,6 +129,8 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
         InvariantError: the parts of a charge do not add up to what is owned.
     """
     rows = _with_key(carriers(ledger), options)
+    for name, values in purchases_of(ledger, rows).items():
+        rows = rows.append_column(name, values)
     priced = pc.is_valid(rows["effective_unit_cost"])
     findings = _unpriced(only(rows, pc.invert(priced)))
     rows = _one_currency(only(rows, priced), options.currency)
@@ -142,13 +146,15 @@ def impute(ledger: pa.Table, options: ExportOptions) -> Charges:
     gpus = np.bincount(of[gpu.first], minlength=count).astype(np.int64)
     hours = group_numbers([of, group_rows([rows["hour"]]).of])
     cells = len(hours.first)
+    of_cell = rows.select(["cluster", "owner_namespace", "owner_team"]).take(pa.array(hours.first))
+    owners = of_cell.rename_columns(["cluster", "namespace", "team"])
     rest, cell_of_rest, without_gpus = _rest(ledger, rows, hours.of, options)
     if len(rest):
         both = pa.concat_tables([rows.select(CARRIED), rest.select(CARRIED)])
         cell_of_both = np.concatenate([hours.of, cell_of_rest])
-        parts = weigh(both, cell_of_both, cells, grouping=options.grouping, method=options.method)
+        parts = weigh(both, cell_of_both, cells, grouping=options.grouping, method=options.method, owners=owners)
     else:
-        parts = weigh(rows, hours.of, cells, grouping=options.grouping, method=options.method)
+        parts = weigh(rows, hours.of, cells, grouping=options.grouping, method=options.method, owners=owners)
     if options.grain == "day":
         parts = gather(parts, np.arange(cells), of[hours.first])
     money = {

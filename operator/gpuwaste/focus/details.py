@@ -76,7 +76,7 @@ def method_details(parts: Parts, units: NDArray[np.int64], method: Method) -> pa
     ]
     if method.basis == "larger":
         pieces += [',"x_BorrowedGpuHours":', _hours(parts.borrowed)]
-    if method.smeared:
+    if method.smeared or method.owned:
         pieces += [',"x_SmearedGpuHours":', _hours(parts.smeared)]
     if units.shape[1] > 1:
         pieces += [

@@ -69,7 +69,7 @@ class Parts:
         charge: position of the charge.
         receiver: row of `receivers`.
         weight: what the ratio is made from.
-        smeared: the part of the weight that nobody received and the method gave to this receiver.
+        smeared: the part of the weight that nobody held and the method gave to this receiver.
         gpu: nanoseconds of GPU, which `weight` is where neither CPU nor memory costs anything.
         cpu, memory: the parts of the weight for CPU and memory.
         cpu_held: milli-core-milliseconds behind `cpu`.
@@ -103,7 +103,15 @@ class Parts:
     receivers: pa.Table
 
 
-def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, method: Method) -> Parts:
+def weigh(
+    rows: pa.Table,
+    charge: Int64s,
+    charges: int,
+    *,
+    grouping: Grouping,
+    method: Method,
+    owners: pa.Table | None = None,
+) -> Parts:
     """Find the parts of charges.
 
     Args:
@@ -112,6 +120,8 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
         charges: the number of charges.
         grouping: who receives.
         method: what a receiver weighs, and which remainders it carries.
+        owners: for each charge the cluster and, where its capacity was bought for somebody, that namespace and team;
+            None where nobody knows. Where a method charges owners, theirs is what the method says.
 
     Raises:
         InvariantError: the rows of a charge break the law of the accounting.
@@ -125,6 +135,8 @@ def weigh(rows: pa.Table, charge: Int64s, charges: int, *, grouping: Grouping, m
     else:
         parts, owned = _weigh_gpus(rows.filter(pa.array(of_gpu)), charge[of_gpu], charges, grouping, method)
         parts = _with_rest(parts, rows, charge, owned, grouping)
+    if method.owned and owners is not None:
+        parts = _to_owners(parts, owners, method.owned, grouping)
     return _smear(parts, charges, method.smeared) if method.smeared else parts
 
 
@@ -284,6 +296,35 @@ def _with_remainders(parts: Parts, remainders: dict[str, Int64s]) -> Parts:
     return Parts(**columns, measured=measured, receivers=pa.concat_tables([parts.receivers, nobody]).combine_chunks())
 
 
+def _to_owners(parts: Parts, owners: pa.Table, kinds: tuple[str, ...], grouping: Grouping) -> Parts:
+    """Charge some kinds of remainder to the owner of the capacity that they lie in, where it has one."""
+    if grouping == "workload":
+        return parts
+    named = pc.not_equal(owners[grouping], "").to_numpy()
+    reason = pc.is_in(parts.receivers["reason"], value_set=pa.array(kinds)).to_numpy()[parts.receiver]
+    theirs = reason & named[parts.charge]
+    if not theirs.any():
+        return parts
+    who = group_rows([owners["cluster"], owners[grouping]])
+    first = owners.take(pa.array(who.first))
+    empty = pa.repeat("", len(first))
+    columns = {name: first[name] if name in {"cluster", grouping} else empty for name in _NAMES}
+    if grouping == "namespace":
+        columns["team"] = first["team"]
+    moved = take(parts, theirs)
+    moved = replace(
+        moved,
+        receiver=who.of[moved.charge],
+        smeared=moved.weight,
+        gpu=np.zeros(len(moved.gpu), np.int64),
+        measured=np.zeros(len(moved.gpu), bool),
+        receivers=pa.table(columns).combine_chunks(),
+    )
+    joined = concat([take(parts, ~theirs), moved])
+    every = np.arange(len(owners))
+    return gather(take(joined, np.argsort(joined.charge, kind="stable")), every, every)
+
+
 def _smear(parts: Parts, charges: int, kinds: tuple[str, ...]) -> Parts:
     """Give some kinds of remainder to the receivers in proportion to their weights, to the nanosecond.
 
@@ -298,7 +339,7 @@ def _smear(parts: Parts, charges: int, kinds: tuple[str, ...]) -> Parts:
     at = np.flatnonzero(receives & (base[parts.charge] > 0))
     smeared = np.zeros(len(parts.weight), np.int64)
     smeared[at] = _shares(given, parts.weight[at], parts.charge[at])
-    return take(replace(parts, weight=parts.weight + smeared, smeared=smeared), ~spread)
+    return take(replace(parts, weight=parts.weight + smeared, smeared=parts.smeared + smeared), ~spread)
 
 
 def _shares(amount: Int64s, weight: Int64s, group: Int64s) -> Int64s:

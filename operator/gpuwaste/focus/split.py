@@ -65,6 +65,7 @@ def split_ledger(ledger: pa.Table, options: ExportOptions) -> Split:
     charges, parts = imputed.charges, imputed.parts
     amounts = {kind: charges[f"{kind}_cost"].combine_chunks() for kind in _COSTS}
     amounts["quantity"] = charges["quantity"].combine_chunks()
+    amounts |= _used_and_committed(charges, amounts["quantity"])
     used = np.max([decimals_used(amount) for amount in amounts.values()], axis=0, initial=0)
     elements = element_units(parts, parts.charge, ratio_decimals(used))
     units = elements.sum(axis=1)
@@ -112,15 +113,60 @@ def _amount_columns(amounts: dict[str, pa.Array], index: pa.Array, ratio: pa.Arr
     for kind, amount in amounts.items():
         # On most nodes list, contracted and effective cost are one figure: one product serves them.
         same = next((other for other in parts if amounts[other].equals(amount)), None)
-        parts[kind] = parts[same] if same else multiply_exact(amount.take(index), ratio)
+        if amount.null_count == len(amount):
+            parts[kind] = pa.nulls(len(index), AMOUNT_TYPE)
+        else:
+            parts[kind] = parts[same] if same else multiply_exact(amount.take(index), ratio)
     return {
         "PricingQuantity": parts["quantity"],
-        "ConsumedQuantity": parts["quantity"],
+        "ConsumedQuantity": parts["consumed"],
+        "CommitmentDiscountQuantity": parts["committed"],
         "ListCost": parts["list"],
         "ContractedCost": parts["contracted"],
         "BilledCost": parts["billed"],
         "EffectiveCost": parts["effective"],
         "PricingCurrencyEffectiveCost": parts["effective"],
+    }
+
+
+def _used_and_committed(charges: pa.Table, quantity: pa.Array) -> dict[str, pa.Array]:
+    """Node hours that were there to be used, and GPU-hours of a purchase; null where a charge has none."""
+    nothing = pa.scalar(None, quantity.type)
+    bought, missing = _purchased(charges)
+    gpus = charges["gpus"].combine_chunks().cast(pa.decimal128(19, 0))
+    gpu_hours = multiply_exact(quantity, gpus, quantity.type)
+    return {
+        "consumed": pc.if_else(pc.and_(bought, missing), nothing, quantity),
+        "committed": pc.if_else(bought, gpu_hours, pa.scalar(None, gpu_hours.type)),
+    }
+
+
+def _purchased(charges: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Charges of purchased capacity, and charges of capacity that is not in the cluster."""
+    purchase = charges["purchase"].combine_chunks()
+    return pc.not_equal(purchase, ""), charges["unprovisioned"].combine_chunks()
+
+
+def _purchase_columns(charges: pa.Table) -> dict[str, pa.Array]:
+    """Commitment and capacity reservation of charges that a purchase covers; null on all others."""
+    bought, missing = _purchased(charges)
+    identity = _or_null(map_distinct(charges["purchase"].combine_chunks(), ascii_text))
+    status = pc.if_else(missing, "Unused", "Used")
+    nothing = pa.scalar(None, pa.string())
+
+    def where_bought(text: Any) -> pa.Array:
+        return pc.if_else(bought, text, nothing)
+
+    return {
+        "CapacityReservationId": identity,
+        "CapacityReservationStatus": where_bought(status),
+        "CommitmentDiscountCategory": where_bought("Usage"),
+        "CommitmentDiscountId": identity,
+        "CommitmentDiscountName": identity,
+        "CommitmentDiscountStatus": where_bought(status),
+        "CommitmentDiscountType": where_bought("GPU Reservation"),
+        "CommitmentDiscountUnit": where_bought("GPU-Hours"),
+        "PricingCategory": pc.if_else(bought, "Committed", "Standard"),
     }
 
 
@@ -135,10 +181,8 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
     constants = {
         "ChargeCategory": "Usage",
         "ChargeFrequency": "Usage-Based",
-        "PricingCategory": "Standard",
         "BillingAccountType": "Internal",
         "SubAccountType": "Kubernetes Cluster",
-        "ResourceType": "Kubernetes Node",
         "SkuMeter": "Compute Usage",
         "ServiceName": options.service_name,
         "ServiceCategory": options.service_category,
@@ -154,16 +198,14 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
         **{name: pa.repeat(text, rows) for name, text in constants.items()},
         **_periods(charges, options),
         **_sku(charges, names),
+        **_resource(charges, names),
+        **_purchase_columns(charges),
         "BillingAccountId": account,
         "BillingAccountName": pa.repeat(options.account_name, rows) if options.account_name else account,
         "BillingCurrency": currency,
         "PricingCurrency": currency,
         "SubAccountId": names["cluster"],
         "SubAccountName": names["cluster"],
-        "ResourceId": _first_known(
-            map_distinct(charges["provider_id"].combine_chunks(), ascii_text), names["node_uid"]
-        ),
-        "ResourceName": names["node"],
         "ListUnitPrice": listed,
         "PricingCurrencyListUnitPrice": listed,
         "ContractedUnitPrice": contracted,
@@ -175,6 +217,19 @@ def _charge_columns(charges: pa.Table, options: ExportOptions) -> dict[str, pa.A
         "x_GpuModel": _or_null(names["gpu_model"]),
         "x_PriceSource": _or_null(map_distinct(charges["price_source"].combine_chunks(), ascii_text)),
         "x_PriceDate": _or_null(map_distinct(charges["price_date"].combine_chunks(), ascii_text)),
+    }
+
+
+def _resource(charges: pa.Table, names: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The node that is charged; of capacity that is not there, what was bought."""
+    purchase = map_distinct(charges["purchase"].combine_chunks(), ascii_text)
+    node = _first_known(map_distinct(charges["provider_id"].combine_chunks(), ascii_text), names["node_uid"])
+    identity = pc.coalesce(node, _or_null(purchase))
+    kind = pc.if_else(pc.is_valid(node), "Kubernetes Node", "GPU Reservation")
+    return {
+        "ResourceId": identity,
+        "ResourceName": pc.coalesce(_or_null(names["node"]), identity),
+        "ResourceType": pc.if_else(pc.is_valid(identity), kind, pa.scalar(None, pa.string())),
     }
 
 
@@ -227,6 +282,8 @@ def _sku(charges: pa.Table, names: dict[str, pa.Array]) -> dict[str, pa.Array]:
         [("GpuCount", count), ("x_GpuModel", json_texts(charges["gpu_model"].combine_chunks()))], rows=len(charges)
     )
     unit = pc.if_else(present, "Hours", "GPU-Hours")
+    bought, missing = _purchased(charges)
+    unused = pc.and_(bought, missing)
     described = join(count, " x ", model, " GPU, ", price, " ", currency, " list price a node hour")
     missing = join(model, " GPU bought and not in the cluster, ", price, " ", currency, " list price a GPU hour")
     return {
@@ -235,7 +292,7 @@ def _sku(charges: pa.Table, names: dict[str, pa.Array]) -> dict[str, pa.Array]:
         "SkuPriceDetails": details,
         "ChargeDescription": pc.if_else(present, described, missing),
         "PricingUnit": unit,
-        "ConsumedUnit": unit,
+        "ConsumedUnit": pc.if_else(unused, pa.scalar(None, pa.string()), unit),
     }
 
 
