@@ -21,6 +21,7 @@ __all__ = [
     "ReportFormat",
     "ReportGrain",
     "ReportGrouping",
+    "ReportLayout",
     "ReportPeriod",
     "ReportRange",
     "Restatement",
@@ -62,6 +63,15 @@ class ReportFormat(StrEnum):
     CSV = "CSV"
     JSON = "JSON"
     HTML = "HTML"
+
+
+class ReportLayout(StrEnum):
+    """Tools whose documented import formats can be written from published bills."""
+
+    VANTAGE = "Vantage"
+    CLOUD_ZERO = "CloudZero"
+    FINOUT = "Finout"
+    OPEN_COST = "OpenCost"
 
 
 class Restatement(StrEnum):
@@ -130,6 +140,8 @@ class ChargebackReportSpec(ApiModel):
     """is Publish to publish late data for a closed period beside it and carry the difference into the next report."""
     formats: Annotated[tuple[ReportFormat, ...], Field(min_length=1, max_length=4), ListSet()] = (ReportFormat.FOCUS,)
     """are the kinds of files to write; the FOCUS file is written in any case."""
+    layouts: Annotated[tuple[ReportLayout, ...], Field(max_length=4), ListSet()] = ()
+    """are the tools for which published months are written below layouts as they import them."""
     focus_version: Annotated[str, Field(pattern=r"^1\.[34]$", max_length=3)] = "1.3"
     """is the version of FOCUS that FOCUS files follow."""
     destination_url: Url

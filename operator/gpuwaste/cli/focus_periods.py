@@ -107,6 +107,13 @@ _COLUMNS = (
     type=click.Choice(["parquet", "csv", "json"]),
     help="What to write besides Parquet: the rows as CSV, the totals as JSON. Can be given again.",
 )
+@click.option(
+    "--layout",
+    "layouts",
+    multiple=True,
+    type=click.Choice(["vantage", "cloudzero", "finout", "opencost"]),
+    help="Write the published months below layouts/ as this tool imports them, too. Can be given again.",
+)
 @_BILL
 @_AS_OF
 @output_option
@@ -119,6 +126,7 @@ def publish_command(
     length: str | None,
     grace_hours: float,
     formats: tuple[str, ...],
+    layouts: tuple[str, ...],
     bill: Path | None,
     as_of: datetime | None,
     output: str,
@@ -130,6 +138,9 @@ def publish_command(
     focus restate` publishes a numbered restatement beside it. Running the command again writes nothing twice. What an
     archive was first published with need not be given again, and cannot be changed.
     """
+    from gpuwaste.focus.layouts import write_layout
+    from gpuwaste.focus.periods import months_of
+
     if last < first:
         raise click.UsageError(f"--to {last:%Y-%m-%d} lies before --from {first:%Y-%m-%d}")
     place = _archive(archive)
@@ -141,6 +152,9 @@ def publish_command(
         raise InputError("no ledger hour lies in these days", where="--from, --to")
     results = made.publish(periods, now=now)
     _report(results, output)
+    for layout in layouts:
+        for name in write_layout(place, layout, months_of(periods)):
+            click.echo(f"{place.store.root}/{name}", err=True)
     for result in results:
         if result.outcome == "Differs":
             click.echo(

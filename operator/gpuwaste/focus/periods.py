@@ -11,9 +11,9 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import format_time, hour_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["LENGTHS", "Length", "Period", "parse_period", "period_at", "periods_between", "span_period"]
+__all__ = ["LENGTHS", "Length", "Period", "months_of", "parse_period", "period_at", "periods_between", "span_period"]
 
 Length = Literal["hour", "day", "week", "month", "span"]
 LENGTHS: Final = ("hour", "day", "week", "month")
@@ -103,6 +103,11 @@ def periods_between(start: datetime, end: datetime, length: Length) -> Iterator[
     while period.start < end:
         yield period
         period = period.following
+
+
+def months_of(periods: Iterable[Period]) -> list[Period]:
+    """The billing months that some periods touch, oldest first."""
+    return sorted({month for one in periods for month in periods_between(one.start, one.end, "month")})
 
 
 def parse_period(name: str, length: Length) -> Period:

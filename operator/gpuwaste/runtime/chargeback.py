@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from gpuwaste.api import ChargebackReport, ChargebackReportStatus, Reason, Restatement
 from gpuwaste.cluster.kinds import CHARGEBACK_REPORTS
-from gpuwaste.focus.periods import period_at, span_period
+from gpuwaste.focus.layouts import write_layout
+from gpuwaste.focus.periods import months_of, period_at, span_period
 from gpuwaste.focus.publish import Outcome
 from gpuwaste.focus.restate import Restater
 from gpuwaste.model.errors import GpuwasteError, InputError
@@ -42,6 +43,7 @@ _LATE_DATA = timedelta(days=40)
 """Inputs are kept 35 days: a ledger hour that is older than this cannot change by a late window."""
 _RETRY = timedelta(minutes=1)
 _MAX_RETRY = timedelta(hours=1)
+_CHANGED = frozenset({Outcome.WRITTEN, Outcome.CLOSED})
 _SPAN_PERIOD = timedelta(hours=1)
 """How often a single report is looked at for late data, until it is closed."""
 
@@ -105,6 +107,7 @@ class Chargeback:
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
+    _laid_out: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -181,12 +184,22 @@ class Chargeback:
         )
         try:
             results = publish_due(publisher, report, due=due, now=now)
+            self._lay_out(publisher, report, results)
         except pa.ArrowException as error:
             what = " ".join(str(error).split())
             raise InputError(f"cannot be reported: {what}", where="ledger") from error
         archive = publisher.archive
         manifests = [one for period in archive.periods() for one in archive.revisions(period)]
         return results, Run(manifests=manifests, at=due, following=following, url=archive.url)
+
+    def _lay_out(self, publisher: Publisher, report: ChargebackReport, results: list[Result]) -> None:
+        """Write what other tools import, where something changed, and once after a start for what a kill left."""
+        name = report.metadata.name
+        changed = [one.period for one in results if one.outcome in _CHANGED]
+        periods = changed if name in self._laid_out else [one.period for one in results]
+        for layout in report.spec.layouts:
+            write_layout(publisher.archive, layout.lower(), months_of(periods))
+        self._laid_out.add(name)
 
     async def _say(self, body: Json, report: ChargebackReport, status: ChargebackReportStatus) -> None:
         if report.status == status:
