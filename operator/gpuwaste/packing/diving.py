@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from gpuwaste.packing.master import Duals
     from gpuwaste.packing.pricing import TypePricer
 
-__all__ = ["chosen_fillings", "dive"]
+__all__ = ["chosen_fillings", "dive", "fix", "optimum"]
 
 _INTEGRAL = 1e-6
 _NEARLY_WHOLE = 0.8
-_STEP_PART = 0.1
-"""Part of the fractional fillings that is rounded up in one step."""
 
 
 def dive(
@@ -33,7 +31,9 @@ def dive(
     pricers: list[TypePricer],
     *,
     pricings: int,
+    step_part: float,
     time_left: Callable[[], float],
+    begin: Ints | None = None,
 ) -> tuple[Ints, Ints]:
     """How often each filling of the pool is used, all whole.
 
@@ -43,19 +43,24 @@ def dive(
         pricers: one for each type.
         pricings: most pricings after one step. Fillings found for the whole demand waste room when little of it
             is left; looking for new ones takes seconds.
+        step_part: least part of the fractional fillings that is rounded up in one step.
         time_left: seconds until this must return.
+        begin: int64[len(pool)] copies that are fixed already.
 
     Returns:
         int64[len(pool)] copies within the supply, and int64[E] how often each slot is handed to each shape; some
         demand may be left over where time ran out or the fillings fixed first leave no room.
     """
     master = LpMaster(task)
-    fixed = np.zeros(len(pool), dtype=np.int64)
+    fixed = np.zeros(len(pool), dtype=np.int64) if begin is None else begin
+    if begin is not None:
+        master.extend(pool)
+        fix(master, begin)
     handed = np.zeros(len(task.slots.source), dtype=np.int64)
     supply = task.problem.supply
     while time_left() > 0:
         rounds = pricings if fixed.any() else 0
-        solved = _optimum(task, pool, pricers, master, fixed=fixed, rounds=rounds, time_left=time_left)
+        solved = optimum(task, pool, pricers, master, fixed=fixed, rounds=rounds, time_left=time_left)
         if solved is None:
             break
         fixed = np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)])
@@ -66,7 +71,7 @@ def dive(
         fractional = np.flatnonzero(part > _INTEGRAL)
         target = np.maximum(fixed, whole)
         free = supply - np.bincount(kind, weights=target, minlength=len(supply))
-        for column in _next_up(part, fractional).tolist():
+        for column in _next_up(part, fractional, step_part).tolist():
             if free[kind[column]] >= 1:
                 free[kind[column]] -= 1
                 target[column] += 1
@@ -82,7 +87,13 @@ def dive(
     return np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)]), handed
 
 
-def _optimum(
+def fix(master: LpMaster, fixed: Ints) -> None:
+    """Use the fillings at least so often from now on; int64, at most the columns the master has."""
+    for column in np.flatnonzero(fixed > 0).tolist():
+        master.at_least(column, int(fixed[column]))
+
+
+def optimum(
     task: Relaxed,
     pool: ColumnPool,
     pricers: list[TypePricer],
@@ -92,7 +103,17 @@ def _optimum(
     rounds: int,
     time_left: Callable[[], float],
 ) -> Duals | None:
-    """The linear optimum beyond what is fixed, with new fillings that suit it."""
+    """The linear optimum beyond what is fixed, with new fillings that suit it.
+
+    Args:
+        task: what is minimised.
+        pool: fillings; gets the new ones.
+        pricers: one for each type.
+        master: has the fixed copies as lower limits.
+        fixed: int64, copies fixed of the first fillings of the pool.
+        rounds: most pricings.
+        time_left: seconds until this must return.
+    """
     master.extend(pool)
     solved = master.solve(seconds=time_left())
     for _ in range(rounds):
@@ -119,10 +140,10 @@ def _left(task: Relaxed, pool: ColumnPool, fixed: Ints, handed: Floats) -> Ints:
     return np.maximum(np.ceil(need - held - _INTEGRAL), 0).astype(np.int64)
 
 
-def _next_up(part: Floats, fractional: Ints) -> Ints:
-    """The fillings to round up: all that are nearly whole, at least a tenth of the fractional ones."""
+def _next_up(part: Floats, fractional: Ints, step_part: float) -> Ints:
+    """The fillings to round up: all that are nearly whole, at least a part of the fractional ones."""
     order = fractional[np.argsort(-part[fractional], kind="stable")]
-    least = max(int(_STEP_PART * len(order)), 1)
+    least = max(int(step_part * len(order)), 1)
     nearly = int((part[order] >= _NEARLY_WHOLE).sum())
     return order[: max(least, nearly)]
 

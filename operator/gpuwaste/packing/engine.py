@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpuwaste.packing.answer import Answer, count_gpus, materialise
 from gpuwaste.packing.baselines import decreasing_order, place_in_order, scarcest_order
-from gpuwaste.packing.bound import next_attainable
+from gpuwaste.packing.bound import next_attainable, volume_bound
+from gpuwaste.packing.coarse import classes_of, rounded
 from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.shapes import group
 from gpuwaste.packing.state import SolveState
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 _SAMPLE_PODS = 8_000
+_MANY_SHAPES = 900
+"""From here on pods of nearly the same size are taken together."""
+_CLASSES = ((150, 0.5, 0.7), (500, 0.9, 1.0))
+"""How many classes, and the parts of the time limit at which placing them and bounding them have ended."""
+_CLOSE_ENOUGH = 2e-3
 
 
 def solve(
@@ -50,18 +56,71 @@ def solve(
         InvariantError: the verifier found the answer wrong.
     """
     problem = group(instance, objective=objective)
+    if len(problem.demand) > _MANY_SHAPES:
+        solved, bound = _solve_by_classes(problem, clock=clock, limit_seconds=time_limit_seconds)
+    else:
+        solved = _solve(problem, clock=clock, limit_seconds=time_limit_seconds)
+        bound = solved.state.bound
+    answer = _answer(instance, solved, bound=bound, objective=objective, started_seconds=started_seconds)
+    check(instance, answer)
+    return answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Solved:
+    """A problem with all its pods, and the state of the search among those that fit somewhere."""
+
+    problem: Problem
+    state: SolveState
+
+
+def _solve(problem: Problem, *, clock: Callable[[], float], limit_seconds: float) -> _Solved:
     placeable = np.where(problem.fits.any(axis=1), problem.demand, 0)
-    state = SolveState(replace(problem, demand=placeable), clock=clock, limit_seconds=time_limit_seconds)
+    state = SolveState(replace(problem, demand=placeable), clock=clock, limit_seconds=limit_seconds)
     if placeable.any():
-        _start(state, once=time_limit_seconds == 0)
-        if time_limit_seconds > 0:
+        _start(state, once=limit_seconds == 0)
+        if limit_seconds > 0:
             # OR-Tools takes half a second to load; the first placement is known before.
             from gpuwaste.packing.improve import improve  # noqa: PLC0415
 
             improve(state)
-    answer = _answer(problem, state, objective=objective, started_seconds=started_seconds)
-    check(instance, answer)
-    return answer
+    return _Solved(problem=problem, state=state)
+
+
+def _solve_by_classes(problem: Problem, *, clock: Callable[[], float], limit_seconds: float) -> tuple[_Solved, float]:
+    """Place classes of pods, each as large as its largest; bound them, each as small as its smallest.
+
+    The more classes, the less rounding adds, and the longer each step takes.
+    """
+    began = clock()
+    best: _Solved | None = None
+    bound = 0.0
+    for most, placing_ends, bounding_ends in _CLASSES:
+        class_of_shape = classes_of(problem, most=most)
+        left = max(began + placing_ends * limit_seconds - clock(), 0.0)
+        if best is not None and left == 0.0:
+            break
+        found = _solve(rounded(problem, class_of_shape, up=True), clock=clock, limit_seconds=left)
+        if best is None or found.state.best.score < best.state.best.score:
+            best = found
+            bound = volume_bound(_placeable(problem), allowance=best.state.best.allowance)
+        left = max(began + bounding_ends * limit_seconds - clock(), 0.0)
+        if limit_seconds == 0:
+            break
+        from gpuwaste.packing.improve import bound_only  # noqa: PLC0415
+
+        smallest = _placeable(rounded(problem, class_of_shape, up=False))
+        allowance = best.state.best.allowance
+        bound = max(bound, bound_only(smallest, allowance, seeds=found.state.pool, clock=clock, limit_seconds=left))
+        cost = float(problem.cost_unit * best.state.best.cost_units)
+        if cost - bound <= _CLOSE_ENOUGH * bound:
+            break
+    assert best is not None  # noqa: S101 - there is at least one number of classes
+    return best, bound
+
+
+def _placeable(problem: Problem) -> Problem:
+    return replace(problem, demand=np.where(problem.fits.any(axis=1), problem.demand, 0))
 
 
 def _start(state: SolveState, *, once: bool) -> None:
@@ -80,21 +139,23 @@ def _start(state: SolveState, *, once: bool) -> None:
         state.offer(replace(filling, copies=filling.copies * scale), method="first fit")
 
 
-def _answer(problem: Problem, state: SolveState, *, objective: Objective, started_seconds: float) -> Answer:
+def _answer(
+    instance: Instance, solved: _Solved, *, bound: float, objective: Objective, started_seconds: float
+) -> Answer:
     """The best placement pod by pod; counts the pods that fit on no node as unplaced."""
-    best = state.best
+    problem, best = solved.problem, solved.state.best
     placement = materialise(problem, best.filling)
-    nowhere = problem.demand - state.problem.demand
+    left = placement.pod_node < 0
     cost = problem.cost_unit * best.cost_units
     return Answer(
         objective=objective,
         placement=placement,
         cost=cost,
-        bound=min(next_attainable(problem, state.bound), cost),
-        unplaced_milli=best.unplaced_milli + int(nowhere @ problem.total_milli),
-        unplaced_pods=best.unplaced_pods + int(nowhere.sum()),
+        bound=min(next_attainable(problem, bound), cost),
+        unplaced_milli=int(instance.pod_total_milli[left].sum()),
+        unplaced_pods=int(left.sum()),
         nodes_used=int(best.filling.copies.sum()),
         gpus_used=count_gpus(problem, best.filling),
-        first_feasible_seconds=state.first_feasible_seconds + started_seconds,
+        first_feasible_seconds=solved.state.first_feasible_seconds + started_seconds,
         method=best.method,
     )

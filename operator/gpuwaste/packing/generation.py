@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from gpuwaste.packing.instance import Floats
     from gpuwaste.packing.pricing import Priced, TypePricer
 
-__all__ = ["COARSE", "Generated", "generate", "keep_improving", "price_all"]
+__all__ = ["COARSE", "FINE", "Generated", "generate", "keep_improving", "price_all"]
 
 _SMOOTHING = 0.5
 _PRICING_SECONDS = 1.0
 """For one knapsack; what it has proved by then is a bound too."""
 COARSE = Effort(relative_gap=2e-3, focus=0.01)
-_FINE = Effort(relative_gap=2e-5, focus=1.0)
+FINE = Effort(relative_gap=2e-5, focus=1.0)
 _IMPROVING = 1e-7
-_CONVERGED = 1e-4
+_CONVERGED = 4e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ def generate(
     *,
     time_left: Callable[[], float],
     on_bound: Callable[[float], None],
+    on_priced: Callable[[Duals, Floats], None] | None = None,
 ) -> Generated:
     """Add columns to the pool until the linear master is optimal or time is up.
 
@@ -62,6 +63,7 @@ def generate(
         pricers: one for each type.
         time_left: seconds until this must return.
         on_bound: told of every better bound.
+        on_priced: told of the prices of each round, and of what no filling of a type is worth more than.
     """
     master = LpMaster(task)
     centre = _Centre(task, on_bound)
@@ -79,13 +81,16 @@ def generate(
         round_ = price_all(pricers, at, task.node_cost, effort=effort, time_left=time_left)
         if round_ is None:
             break
-        centre.learn(at, np.array([priced.bound for priced in round_]))
+        filling_bound = np.array([priced.bound for priced in round_])
+        centre.learn(at, filling_bound)
+        if on_priced is not None:
+            on_priced(at, filling_bound)
         converged = duals.objective - centre.bound <= _CONVERGED * duals.objective
         added = keep_improving(pool, pricers, round_, duals, task.node_cost)
-        if converged or (not added and smoothing == 0.0 and effort is _FINE):
+        if converged or (not added and smoothing == 0.0 and effort is FINE):
             break
         if not added and smoothing == 0.0:
-            effort = _FINE
+            effort = FINE
         # Where smoothed prices show no new filling, the master's own prices decide.
         smoothing = _SMOOTHING if added else 0.0
     return Generated(bound=centre.bound, duals=duals, converged=converged)

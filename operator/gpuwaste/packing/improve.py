@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +13,22 @@ from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 from gpuwaste.packing.master import choose_fillings
+from gpuwaste.packing.node_counts import NodeCounts, raise_bound
 from gpuwaste.packing.pricing import TypePricer
+from gpuwaste.packing.relax_and_fix import fix_all_but_the_last
 from gpuwaste.packing.slots import Slots
+from gpuwaste.packing.state import SolveState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuwaste.packing.bound import Allowance
+    from gpuwaste.packing.generation import Generated
     from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.master import Duals
-    from gpuwaste.packing.state import SolveState
+    from gpuwaste.packing.shapes import Problem
 
-__all__ = ["improve"]
+__all__ = ["bound_only", "improve"]
 
 _POD_PENALTY = 1e-4
 """Objective of an unplaced pod beside 1 for an unplaced GPU, while as little as possible is left out."""
@@ -29,10 +36,13 @@ _COST_TIEBREAK = 1e-3
 _CLOSE_ENOUGH = 5e-4
 _UNPLACED_TIMES = 3.0
 _PRICINGS = 3
+_STEP_PART = 0.1
+"""Least part of the fractional fillings that one step of a dive rounds up."""
 # Parts of the time limit at which column generation, first for what is left out, and everything must have ended.
 _PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.93
 # Parts of the time left then that one step may take.
-_PLACE_PART, _MASTER_PART, _DIVING_PART = 0.4, 0.85, 0.7
+_PLACE_PART, _MASTER_PART, _DIVING_PART, _COUNTS_PART = 0.4, 0.85, 0.7, 0.25
+_MODELS_PART, _MODELS_MASTER_PART = 0.7, 0.6
 
 
 def improve(state: SolveState) -> None:
@@ -41,6 +51,54 @@ def improve(state: SolveState) -> None:
     if state.best.unplaced_pods:
         search.place_more()
     search.minimise()
+
+
+def bound_only(
+    problem: Problem,
+    allowance: Allowance,
+    *,
+    seeds: ColumnPool,
+    clock: Callable[[], float],
+    limit_seconds: float,
+) -> float:
+    """A proven bound of every placement that leaves out no more than the allowance.
+
+    Args:
+        problem: shapes and types.
+        allowance: what may stay unplaced.
+        seeds: fillings of the problem's nodes that hold all but the allowance.
+        clock: monotonic seconds.
+        limit_seconds: wall time at most; the bound is weaker, perhaps 0, where it ends the search.
+    """
+    state = SolveState(problem, clock=clock, limit_seconds=limit_seconds)
+    state.pool = seeds
+    return _Search(state).linear_optimum(allowance, ends=1.0).generated.bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Optimum:
+    """What column generation found of a task, and what it proved of the numbers of nodes."""
+
+    task: Relaxed
+    generated: Generated
+    counts: NodeCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rounding:
+    """What the steps after column generation start from.
+
+    Attributes:
+        task: what is minimised.
+        loose: the same, with pods left out at a price.
+        duals: the linear optimum.
+        counts: what is proven of the numbers of nodes.
+    """
+
+    task: Relaxed
+    loose: Relaxed
+    duals: Duals
+    counts: NodeCounts
 
 
 class _Search:
@@ -86,52 +144,112 @@ class _Search:
         self._round_by_diving(task, pricings=0, part=_PLACE_PART)
         self._round_by_master(task, np.arange(len(self._pool)), part=_PLACE_PART)
 
-    def minimise(self) -> None:
-        """Lower the objective of placements that leave out no more, and raise its bound."""
+    def linear_optimum(self, allowance: Allowance, *, ends: float) -> _Optimum:
+        """Generate fillings for least cost, and note every bound, until a part of the time limit."""
         state, problem = self._state, self._slots.problem
-        allowance = state.best.allowance
         task = Relaxed(
             slots=self._slots,
             node_cost=problem.cost,
             penalty=np.zeros(len(problem.demand)),
             allowance=allowance,
         )
+        counts = NodeCounts()
         generated = generate(
             task,
             self._pool,
             self._pricers,
-            time_left=lambda: state.seconds_left(_COLUMNS),
+            time_left=lambda: state.seconds_left(ends),
             on_bound=lambda bound: state.raise_bound(bound, allowance=allowance),
+            on_priced=lambda duals, filling_bound: counts.learn(task, duals, filling_bound),
         )
+        return _Optimum(task=task, generated=generated, counts=counts)
+
+    def minimise(self) -> None:
+        """Lower the objective of placements that leave out no more, and raise its bound."""
+        optimum = self.linear_optimum(self._state.best.allowance, ends=_COLUMNS)
+        state, task, generated = self._state, optimum.task, optimum.generated
         if generated.duals is None:
             return
         # What the fillings fixed first leave no room for may stay unplaced on the way, at a price; a dive that
         # may not would have to stop there.
-        dear = _UNPLACED_TIMES * (generated.duals.worth + float(problem.cost.max()))
+        dear = _UNPLACED_TIMES * (generated.duals.worth + float(task.node_cost.max()))
         loose = replace(task, allowance=None, penalty=dear)
+        search = _Rounding(task=task, loose=loose, duals=generated.duals, counts=optimum.counts)
         self._round_by_diving(loose, pricings=0, part=1.0)
-        for step in (self._finish_by_master, self._finish_by_diving, self._finish_by_master):
+        tied = (self._finish_by_counts, self._finish_model_by_model) if len(self._slots.source) else ()
+        for step in (
+            *tied,
+            self._finish_by_master,
+            self._finish_by_counts,
+            self._finish_by_diving,
+            self._finish_by_master,
+        ):
             if state.gap > _CLOSE_ENOUGH:
-                step(task, loose, generated.duals)
+                step(search)
 
-    def _finish_by_master(self, task: Relaxed, _: Relaxed, duals: Duals) -> None:
-        self._round_by_master(task, self._promising(duals), part=_MASTER_PART)
+    def _finish_by_counts(self, search: _Rounding) -> None:
+        state, task = self._state, search.task
+        allowance = state.best.allowance
 
-    def _finish_by_diving(self, _: Relaxed, loose: Relaxed, __: Duals) -> None:
-        self._round_by_diving(loose, pricings=_PRICINGS, part=_DIVING_PART)
+        def learnt(bound: float) -> bool:
+            state.raise_bound(bound, allowance=allowance)
+            return state.gap > _CLOSE_ENOUGH
+
+        if task.allowance == allowance:
+            ends = (1 - _COUNTS_PART) * state.seconds_left(_ALL)
+            raise_bound(
+                task,
+                search.counts,
+                self._pool,
+                self._pricers,
+                on_bound=learnt,
+                time_left=lambda: state.seconds_left(_ALL) - ends,
+            )
+
+    def _finish_model_by_model(self, search: _Rounding) -> None:
+        state, task = self._state, search.loose
+        ends = (1 - _MODELS_PART) * state.seconds_left(_ALL)
+        time_left = lambda: state.seconds_left(_ALL) - ends  # noqa: E731
+        fixed, last = fix_all_but_the_last(task, self._pool, self._pricers, search.duals, time_left=time_left)
+        for pricer in self._pricers:
+            pricer.limit(self._slots.wanted)
+        if fixed is None:
+            return
+        pricers = [self._pricers[kind] for kind in last]
+        begin = np.maximum(_as_long_as(self._pool, fixed), 0)
+        self._round_by_diving(task, pricings=1, part=_DIVING_PART, begin=begin, pricers=pricers)
+        fixed = _as_long_as(self._pool, fixed)
+        open_ = np.isin(np.array(self._pool.kinds, dtype=np.int64), last) | (fixed > 0)
+        self._round_by_master(search.task, np.flatnonzero(open_), part=_MODELS_MASTER_PART)
+
+    def _finish_by_master(self, search: _Rounding) -> None:
+        self._round_by_master(search.task, self._promising(search.duals), part=_MASTER_PART)
+
+    def _finish_by_diving(self, search: _Rounding) -> None:
+        self._round_by_diving(search.loose, pricings=_PRICINGS, part=_DIVING_PART)
 
     def _offer(self, filling: Filling, handed: Ints, *, method: str) -> None:
         self._state.offer(self._slots.decode(filling, handed), method=method)
         self._take_seeds()
 
-    def _round_by_diving(self, task: Relaxed, *, pricings: int, part: float) -> None:
+    def _round_by_diving(
+        self,
+        task: Relaxed,
+        *,
+        pricings: int,
+        part: float,
+        begin: Ints | None = None,
+        pricers: list[TypePricer] | None = None,
+    ) -> None:
         ends = (1 - part) * self._state.seconds_left(_ALL)
         copies, handed = dive(
             task,
             self._pool,
-            self._pricers,
+            pricers or self._pricers,
             pricings=pricings,
+            step_part=_STEP_PART,
             time_left=lambda: self._state.seconds_left(_ALL) - ends,
+            begin=begin,
         )
         self._offer(chosen_fillings(self._pool, copies), handed, method="rounded column generation")
 
@@ -159,3 +277,8 @@ class _Search:
         kind = np.array(self._pool.kinds, dtype=np.int64)
         reduced = problem.cost[kind] + duals.node_price[kind] - np.stack(self._pool.patterns) @ duals.worth
         return np.flatnonzero(reduced <= slack)
+
+
+def _as_long_as(pool: ColumnPool, fixed: Ints) -> Ints:
+    """The fixed copies with -1, for not fixed, of fillings that came since; int64[len(pool)]."""
+    return np.concatenate([fixed, np.full(len(pool) - len(fixed), -1, dtype=np.int64)])

@@ -100,6 +100,7 @@ def solve_mip(
     relative_gap: float = 0.0,
     small: bool = False,
     start: Floats | None = None,
+    presolve: bool = False,
 ) -> MipResult:
     """Solve an integer programme; one thread, fixed seed.
 
@@ -110,6 +111,8 @@ def solve_mip(
         relative_gap: stop when the solution is proven this close.
         small: SCIP, which is quicker at many small programmes; else HiGHS, best at the master.
         start: float64[V], a solution to begin from; HiGHS only.
+        presolve: simplify first; HiGHS only. In a covering programme it finds nothing and takes most of the time;
+            where much is fixed it is worth it.
     """
     model = _model(program, integer)
     parameters = mathopt.SolveParameters(
@@ -122,8 +125,7 @@ def solve_mip(
     if not small:
         solver = mathopt.SolverType.HIGHS
         parameters.highs.int_options["threads"] = 1
-        # Presolve finds nothing in a covering programme and takes most of the time.
-        parameters.highs.string_options["presolve"] = "off"
+        parameters.highs.string_options["presolve"] = "choose" if presolve else "off"
         if start is not None:
             hint = dict(zip(model.variables(), start.tolist(), strict=True))
             hints.solution_hints.append(mathopt.SolutionHint(variable_values=hint))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpuwaste.packing.columns import ColumnPool
     from gpuwaste.packing.instance import Floats, Ints
 
-__all__ = ["Duals", "LpMaster", "choose_fillings"]
+__all__ = ["Duals", "LpMaster", "MasterProgram", "choose_fillings", "master_program"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,39 +116,28 @@ class LpMaster:
         )
 
 
-def choose_fillings(
-    task: Relaxed,
-    pool: ColumnPool,
-    *,
-    columns: Ints,
-    seconds: float,
-    relative_gap: float,
-    start: Filling,
-    handed: Ints,
-) -> tuple[Filling, Ints] | None:
-    """Solve the master as an integer programme.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterProgram:
+    """The integer master over some fillings: variables are their copies, what stays unplaced, and slots handed out.
 
-    Args:
-        task: what is minimised.
-        pool: fillings.
-        columns: int64, positions in the pool to choose from.
-        seconds: wall time at most.
-        relative_gap: how close to the best of the pool is close enough.
-        start: a placement to begin from, with its slots; its fillings are in the pool.
-        handed: int64[E], how it hands them out.
-
-    Returns:
-        Fillings that cover the demand, some of it perhaps more than once, and how often each slot is handed to
-        each shape; None if nothing was found.
+    Attributes:
+        program: rows are shapes, then types, then the two limits of what stays unplaced.
+        left_at: where the unplaced pods of `unplaced` stand among the variables.
+        way_at: where the ways to hand out a slot stand.
+        unplaced: shapes of which some may stay unplaced.
     """
+
+    program: Program
+    left_at: Ints
+    way_at: Ints
+    unplaced: Ints
+
+
+def master_program(task: Relaxed, kind: Ints, pattern: Ints) -> MasterProgram:
+    """Build the master; int64[columns] and int64[columns, S + V]."""
     problem = task.problem
     shapes, kinds = problem.fits.shape
-    started = [pool.position(k, row) for k, row in zip(start.kind.tolist(), start.pattern, strict=True)]
-    begun = np.array([index for index in started if index is not None], dtype=np.int64)
-    columns = np.union1d(columns, begun)
-    kind = np.array(pool.kinds, dtype=np.int64)[columns]
-    pattern = np.stack([pool.patterns[index] for index in columns.tolist()])
-    count = len(columns)
+    count = len(kind)
     position, shape = np.nonzero(pattern)
     unplaced = np.flatnonzero(task.unplaced_most)
     left = len(unplaced)
@@ -185,16 +174,51 @@ def choose_fillings(
         row_lower=np.concatenate([problem.demand, np.full(kinds + 2, -np.inf)]),
         row_upper=np.concatenate([np.full(shapes, np.inf), problem.supply, task.caps]),
     )
-    first = np.zeros(count + left + ways)
+    return MasterProgram(program=program, left_at=left_at, way_at=way_at, unplaced=unplaced)
+
+
+def choose_fillings(
+    task: Relaxed,
+    pool: ColumnPool,
+    *,
+    columns: Ints,
+    seconds: float,
+    relative_gap: float,
+    start: Filling,
+    handed: Ints,
+) -> tuple[Filling, Ints] | None:
+    """Solve the master as an integer programme.
+
+    Args:
+        task: what is minimised.
+        pool: fillings.
+        columns: int64, positions in the pool to choose from.
+        seconds: wall time at most.
+        relative_gap: how close to the best of the pool is close enough.
+        start: a placement to begin from, with its slots; its fillings are in the pool.
+        handed: int64[E], how it hands them out.
+
+    Returns:
+        Fillings that cover the demand, some of it perhaps more than once, and how often each slot is handed to
+        each shape; None if nothing was found.
+    """
+    started = [pool.position(k, row) for k, row in zip(start.kind.tolist(), start.pattern, strict=True)]
+    begun = np.array([index for index in started if index is not None], dtype=np.int64)
+    columns = np.union1d(columns, begun)
+    kind = np.array(pool.kinds, dtype=np.int64)[columns]
+    pattern = np.stack([pool.patterns[index] for index in columns.tolist()])
+    master = master_program(task, kind, pattern)
+    count = len(columns)
+    first = np.zeros(len(master.program.cost))
     if len(begun) == len(started):
         np.add.at(first, np.searchsorted(columns, begun), start.copies)
         placed = start.placed
         np.add.at(placed, task.slots.target, handed)
-        first[left_at] = (problem.demand - placed)[unplaced]
-        first[way_at] = handed
+        first[master.left_at] = (task.problem.demand - placed)[master.unplaced]
+        first[master.way_at] = handed
     result = solve_mip(
-        program,
-        integer=np.ones(count + left + ways, dtype=np.bool_),
+        master.program,
+        integer=np.ones(len(first), dtype=np.bool_),
         seconds=seconds,
         relative_gap=relative_gap,
         start=first if len(begun) == len(started) else None,
@@ -204,4 +228,4 @@ def choose_fillings(
     copies = np.rint(result.values[:count]).astype(np.int64)
     used = copies > 0
     chosen = Filling(kind=kind[used], pattern=pattern[used], copies=copies[used])
-    return chosen, np.rint(result.values[way_at]).astype(np.int64)
+    return chosen, np.rint(result.values[master.way_at]).astype(np.int64)
