@@ -28,6 +28,7 @@ from gpuwaste.model.facts import (
     ReservationData,
 )
 from gpuwaste.settings.operator import OperatorSettings
+from gpuwaste_agent.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,6 +134,15 @@ def fact_kinds() -> str:
         for kind, (data, uid) in _FACTS.items()
     ]
     return _table(("kind", "uid", "fields of `data`"), rows)
+
+
+def agent_metrics() -> str:
+    """Table of the agent's metrics."""
+    rows = [
+        (f"`{spec.exposed}`", spec.kind, ", ".join(f"`{label}`" for label in spec.labels) or "none", spec.help)
+        for spec in sorted(METRICS, key=lambda spec: spec.exposed)
+    ]
+    return _table(("metric", "kind", "labels", "says"), rows)
 
 
 def _settings_rows(model: type[BaseModel], prefix: str) -> list[tuple[str, ...]]:
@@ -241,6 +251,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/cli.md": cli_page,
 }
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/agent.md", "agent metrics"): agent_metrics,
     ("docs/ledger.md", "columns"): ledger_columns,
     ("docs/ledger.md", "facts"): fact_kinds,
 }

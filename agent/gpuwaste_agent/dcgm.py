@@ -2,7 +2,7 @@
 
 Its text as it really is: one series a device and pod (profiling figures are copies of the device's), the host label
 in two spellings, MIG instances by `GPU_I_ID`, blank sentinels, ratios from 0 to 1 in some builds and percentages in
-others. A family with any value above 1.5 is taken for percentages from then on.
+others. A family whose help says so, or with any value above 1.5, is taken for percentages from then on.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ _FAMILIES = {
 }
 _LINE = re.compile(r"^(DCGM_FI_PROF_\w+)\{(.*)\}\s+(\S+)(?:\s+\d+)?\s*$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-# DCGM's blanks: values from here on stand for "no reading" (int32 and int64 blanks, and their reasons).
-_BLANKS = ((0x7FFFFFF0, 0x7FFFFFFF), (0x7FFFFFFFFFFFFFF0, float("inf")))
+_HELP = re.compile(r"^# HELP (DCGM_FI_PROF_\w+) (.*)$")
+_SAYS_PERCENT = re.compile(r"%|\bpercent", re.IGNORECASE)
+# DCGM's blanks: values that stand for "no reading" (int32, double and int64 blanks, and their reasons).
+_BLANKS = ((0x7FFFFFF0, 0x7FFFFFFF), (1 << 47, (1 << 47) + 15), (0x7FFFFFFFFFFFFFF0, float("inf")))
 _RATIO_LIMIT = 1.5
 _PERCENT = 100.0
 _SECOND = 1_000_000_000
@@ -68,6 +70,9 @@ def parse_exporter(text: str, percentages: set[str]) -> dict[tuple[str, int], Pr
     """
     raw: dict[tuple[str, int], dict[str, float]] = {}
     for line in text.splitlines():
+        told = _HELP.match(line)
+        if told and told[1] in _FAMILIES and _SAYS_PERCENT.search(told[2]):
+            percentages.add(_FAMILIES[told[1]])
         found = _LINE.match(line)
         figure = _FAMILIES.get(found[1]) if found else None
         if found is None or figure is None:
@@ -113,7 +118,9 @@ class DcgmScraper:
         """A scraper of an exporter's `/metrics` address."""
 
         def fetch() -> str:
-            with urllib.request.urlopen(url, timeout=every_seconds) as answer:  # noqa: S310 - the user's own address
+            # Never by a proxy: it is the node's own exporter.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(url, timeout=every_seconds) as answer:
                 return str(answer.read(_TEXT_BYTES).decode("utf-8", "replace"))
 
         return cls(fetch, every_seconds=every_seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from gpuwaste_agent.journal import Journal
     from gpuwaste_agent.wire.usage_pb2 import Device, Figures, Record, Usage
 
-__all__ = ["METRICS", "MetricSpec", "Metrics", "markdown_table"]
+__all__ = ["METRICS", "MetricSpec", "Metrics"]
 
 _NS = 1_000_000_000
 _MILLI = 1000
@@ -53,6 +52,9 @@ _FIGURES = (
     ("dram_ns", "dram_seconds", _NS, "memory bandwidth use times time"),
     ("enc_ns", "encoder_seconds", _NS, "encoder use times time"),
     ("dec_ns", "decoder_seconds", _NS, "decoder use times time"),
+    ("copy_ns", "copy_seconds", _NS, "copy engine use times time"),
+    ("pcie_bytes", "pcie_bytes", 1, "bytes over PCIe, both ways"),
+    ("nvlink_bytes", "nvlink_bytes", 1, "bytes over NVLink, both ways"),
     ("memory_byte_s", "memory_byte_seconds", 1, "memory in use times time"),
     ("energy_mj", "energy_joules", _MILLI, "energy"),
 )
@@ -72,6 +74,7 @@ def _specs() -> tuple[MetricSpec, ...]:
         ("gpuwaste_container_held_seconds", "counter", _CONTAINER, "Time a slice was in the hands of a container."),
         ("gpuwaste_device_allocatable_seconds", "counter", _DEVICE, "Time the kubelet could hand the device out."),
         ("gpuwaste_device_unhealthy_seconds", "counter", _DEVICE, "Time the GPU was lost or had a hardware XID."),
+        ("gpuwaste_device_xids", "counter", ("gpu", "xid"), "XID errors the driver told of."),
         ("gpuwaste_agent_ticks", "counter", (), "Readings of all devices."),
         ("gpuwaste_agent_tick_seconds", "counter", (), "Time spent in readings and accounting."),
         (
@@ -97,15 +100,6 @@ _OWN = tuple(spec.name for spec in METRICS if spec.name.startswith("gpuwaste_age
 _END = b"# EOF\n"
 
 
-def markdown_table() -> str:
-    """The table of metrics in the docs."""
-    lines = ["| metric | kind | labels | says |", "| --- | --- | --- | --- |"]
-    for spec in sorted(METRICS, key=lambda spec: spec.exposed):
-        labels = ", ".join(f"`{label}`" for label in spec.labels) or "none"
-        lines.append(f"| `{spec.exposed}` | {spec.kind} | {labels} | {spec.help} |")
-    return "\n".join(lines) + "\n"
-
-
 class Metrics:
     """Sums of everything recorded since the agent started; series of containers that left are dropped."""
 
@@ -127,6 +121,7 @@ class Metrics:
         """Add a window's records."""
         present: set[tuple[str, ...]] = set()
         with self._lock:
+            self._told: dict[str, str] = {}
             for record in records:
                 body = record.WhichOneof("body")
                 if body == "device":
@@ -158,8 +153,16 @@ class Metrics:
         labels = (device.gpu_uuid, device.parent_id, device.mig_profile)
         self._add_figures("device", labels, device.figures)
         self._add_figures("unattributed", labels, device.unattributed)
+        self._add_xids(device)
         self._bump("gpuwaste_device_allocatable_seconds", labels, device.allocatable_ns / _NS)
         self._bump("gpuwaste_device_unhealthy_seconds", labels, device.unhealthy_ns / _NS)
+
+    def _add_xids(self, device: Device) -> None:
+        """Count XIDs once for a GPU: each of its MIG instances tells them."""
+        first = self._told.setdefault(device.gpu_uuid, device.parent_id)
+        if device.parent_id == first:
+            for xid in device.xids:
+                self._bump("gpuwaste_device_xids", (device.gpu_uuid, str(xid)), 1)
 
     def _add_usage(self, usage: Usage) -> tuple[str, ...]:
         labels = (usage.gpu_uuid, usage.parent_id, usage.slice_id, usage.namespace, usage.pod, usage.container)
@@ -212,7 +215,3 @@ class _Families(Collector):
             for labels, value in series.items():
                 metric.add_metric(list(labels), value)
             yield metric
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown_table())

@@ -34,6 +34,8 @@ def line(family: str, value, **labels) -> str:
         (line("SM_ACTIVE", 1.2, UUID="GPU-a", GPU_I_ID="3"), {("GPU-a", 3): Profile(sm=1.0)}),
         (line("SM_ACTIVE", 9223372036854775794, UUID="GPU-a"), {}),
         (line("SM_ACTIVE", 2147483632, UUID="GPU-a"), {}),
+        (line("SM_ACTIVE", "9.223372036854775794e+18", UUID="GPU-a"), {}),
+        (line("SM_ACTIVE", "140737488355330", UUID="GPU-a"), {}),
         (line("SM_ACTIVE", "NaN", UUID="GPU-a"), {}),
         (line("SM_ACTIVE", 0.1, gpu="0"), {}),
         (line("OTHER", 0.1, UUID="GPU-a"), {}),
@@ -45,12 +47,27 @@ def line(family: str, value, **labels) -> str:
         (line("DRAM_ACTIVE", 0.0, UUID="GPU-a", x='a"b\\'), {("GPU-a", -1): Profile(dram=0.0)}),
     ],
     ids=[
-        "ratio", "honorLabels off", "percentages", "new name", "MIG", "above one on MIG", "int64 blank", "int32 blank",
-        "NaN", "no UUID", "other family", "timestamp", "a copy for each pod", "measured zero",
+        "ratio", "honorLabels off", "percentages", "new name", "MIG", "above one on MIG", "int64 blank",
+        "int32 blank", "int64 blank as a float", "double blank", "NaN", "no UUID", "other family",
+        "timestamp", "a copy for each pod", "measured zero",
     ],
 )  # fmt: skip
 def test_lines(text, wanted):
     assert parse_exporter(HEAD + text, set()) == wanted
+
+
+def test_a_help_text_that_says_percent_is_believed_before_any_value_shows_it():
+    head = "# HELP DCGM_FI_PROF_SM_ACTIVE SM activity (in %).\n# HELP DCGM_FI_PROF_DRAM_ACTIVE Ratio of cycles.\n"
+    text = head + line("SM_ACTIVE", 1, UUID="GPU-a") + line("DRAM_ACTIVE", 1, UUID="GPU-a")
+    assert parse_exporter(text, set()) == {("GPU-a", -1): Profile(sm=0.01, dram=1.0)}
+
+
+@pytest.mark.parametrize("names", [("pod", "namespace"), ("exported_pod", "exported_namespace"), ("pod_name",)])
+@pytest.mark.parametrize("host", ["Hostname", "hostname"])
+def test_pod_labels_of_any_spelling_are_copies_of_the_device(names, host):
+    labels = {**dict.fromkeys(names, "x"), host: "n", "UUID": "GPU-a", "GPU_I_ID": "", "dra_claim_name": "c"}
+    text = line("SM_ACTIVE", 0.5, **labels) + line("SM_ACTIVE", 0.5, UUID="GPU-a", **{host: "n"})
+    assert parse_exporter(text, set()) == {("GPU-a", -1): Profile(sm=0.5)}
 
 
 def test_percentages_once_seen_are_remembered():

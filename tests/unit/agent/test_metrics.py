@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.unit.agent.builders import Rig, a_node, process
 
 from gpuwaste_agent.journal import Journal
-from gpuwaste_agent.metrics import METRICS, Metrics, markdown_table
+from gpuwaste_agent.metrics import METRICS, Metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,6 +80,37 @@ def test_names_and_labels_keep_the_conventions():
     assert len({spec.name for spec in METRICS}) == len(METRICS)
 
 
-def test_the_docs_have_the_table():
-    text = (ROOT / "docs" / "agent.md").read_text()
-    assert markdown_table() in text, "docs/agent.md: put the output of `python -m gpuwaste_agent.metrics` there"
+def test_what_is_served_is_what_the_docs_list(metrics):
+    node = (
+        a_node()
+        .gpu("H100-80GB", strategy="time-slicing", replicas=2)
+        .gpu("H100-80GB", mig=(("3g.40gb", 0), ("1g.10gb", 4)))
+        .pod("a", process(1, 0.5, 0.5), devices=["GPU-0::0"])
+        .fault("xid", gpu="GPU-1", from_s=10, until_s=20, xid=31)
+        .obj()
+    )
+    metrics.add(Rig(node).every(1, 60).records)
+    metrics.tick(0.1, 1)
+    _, families = scraped(metrics)
+    assert {(f.name, f.type) for f in families.values()} == {(spec.name, spec.kind) for spec in METRICS}
+    specs = {spec.name: spec for spec in METRICS}
+    for family in families.values():
+        assert family.documentation == specs[family.name].help
+        assert all(set(sample.labels) == set(specs[family.name].labels) for sample in family.samples)
+    (xid,) = families["gpuwaste_device_xids"].samples
+    assert (xid.labels, xid.value) == ({"gpu": "GPU-1", "xid": "31"}, 1)
+    table = (ROOT / "docs" / "agent.md").read_text()
+    assert all(f"| `{spec.exposed}` | {spec.kind} |" in table for spec in METRICS)
+
+
+def test_series_are_bounded_by_what_is_on_the_node_now(metrics):
+    """A thousand pods that came and went leave no series behind."""
+    for start in range(0, 1000, 50):
+        node = a_node().gpu("T4-16GB")
+        for number in range(50):
+            node.pod(f"p{start + number}", from_s=number, until_s=number + 1)
+        metrics.add(Rig(node.obj()).every(1, 60).records)
+    _, families = scraped(metrics)
+    held = families["gpuwaste_container_held_seconds"].samples
+    assert {sample.labels["pod"] for sample in held} <= {f"p{number}" for number in range(950, 1000)}
+    assert max(len(family.samples) for family in families.values()) <= 50
