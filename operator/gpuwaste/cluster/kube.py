@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
@@ -30,13 +31,14 @@ from gpuwaste.model.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from kubernetes.aio.client import ApiClient
 
     from gpuwaste.cluster.api import Json
 
-__all__ = ["KubeApi", "open_api"]
+__all__ = ["KubeApi", "Right", "ServerInfo", "open_api"]
 
 _CONNECT_SECONDS = 10
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=_CONNECT_SECONDS)
@@ -74,6 +76,30 @@ class _Request:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What an API server says of itself; `date` is None where it does not tell the time."""
+
+    version: str
+    date: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Right:
+    """Something to be allowed; an empty namespace is all of them, or a cluster-scoped resource."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    subresource: str = ""
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        """As `kubectl auth can-i` takes it."""
+        name = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.verb} {name}{'/' + self.subresource if self.subresource else ''}"
 
 
 class KubeApi:
@@ -216,6 +242,32 @@ class KubeApi:
         if known is None:
             raise NotFoundError(f"the server serves no {kind} in {api_version}", status=404)
         return known
+
+    async def server(self) -> ServerInfo:
+        """The server's version and clock."""
+        response = await self._open(_Request(method="GET", path="/version"))
+        try:
+            body = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise UnreachableError(f"the answer of the API server to GET /version broke: {_said(error)}") from error
+        finally:
+            response.release()
+        said = response.headers.get("Date")
+        return ServerInfo(version=str(body.get("gitVersion", "")), date=parsedate_to_datetime(said) if said else None)
+
+    async def allowed(self, right: Right) -> bool:
+        """Whether these credentials may do something, by the server's own word."""
+        attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
+        attributes |= {"subresource": right.subresource} if right.subresource else {}
+        attributes |= {"namespace": right.namespace} if right.namespace else {}
+        body: Json = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self._call(_Request(method="POST", path=path, body=body))
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def close(self) -> None:
         """Close all connections; open watches end."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gpuwaste.model.errors import InputError
 from gpuwaste.settings.errors import SettingsError
 from gpuwaste.settings.problems import problems
+from gpuwaste.settings.prometheus import BackfillSettings, PrometheusSettings
 from gpuwaste.settings.teams import TeamRules
 
 __all__ = [
@@ -134,6 +135,12 @@ class OperatorSettings(_Settings):
     pool_label: str = Field(default="", description="Node label that names the pool before the well-known ones.")
     starting_limit_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         default=900, description="Seconds before its first activity in which a holder counts as starting, not idle."
+    )
+    prometheus: PrometheusSettings | None = Field(
+        default=None, description="A store with metrics of dcgm-exporter, read for what agents did not see."
+    )
+    backfill: BackfillSettings = Field(
+        default=BackfillSettings(), description="What is read from Prometheus when the operator starts."
     )
     decide_period_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=10.0, description="Least seconds from one look at ledger and objects to the next."

@@ -92,7 +92,7 @@ class WindowMaker:
         self._mine: HolderFigures = holder_figures(readings, parents, holdings, self._whole)
 
     def hour(self, hour_ns: int, *, through_ns: int) -> pa.Table:
-        """The windows of one hour; rows of WINDOW_SCHEMA by node, window, parent and holder.
+        """The windows of one hour: nodes, then devices, then holders; rows of WINDOW_SCHEMA.
 
         Args:
             hour_ns: start of the hour, Unix nanoseconds.
@@ -114,25 +114,12 @@ class WindowMaker:
             self._device_table(devices),
             self._usage_table(usage, first_activity),
         ]
-        table = pa.concat_tables(tables)
-        order = self._order(devices, usage, table.num_rows)
-        table = table.take(pa.array(order)).combine_chunks()
-        return _numbered(table, journal_of(self._cluster, hour_ns))
+        return _numbered(pa.concat_tables(tables), journal_of(self._cluster, hour_ns))
 
     @staticmethod
     def _cells(mask: Bools, parent: Int64s | None) -> _Cells:
         row, window = np.nonzero(mask)
         return _Cells(row, row if parent is None else parent[row], window)
-
-    def _order(self, devices: _Cells, usage: _Cells, count: int) -> Int64s:
-        """Node facts first, then by node and window the devices, each before its holders."""
-        nodes = _codes([parent.node for parent in self._parents])
-        parent = np.concatenate([devices.parent, usage.parent])
-        window = np.concatenate([devices.window, usage.window])
-        holder = np.concatenate([np.full(len(devices.row), -1), usage.row])
-        order = np.lexsort((holder, parent, window, nodes[parent]))
-        described = count - len(parent)
-        return np.concatenate([np.arange(described), described + order])
 
     # Rows.
 
@@ -319,11 +306,6 @@ def _memory(cells: _Cells, mean: Grid, peak: Grid, step_ns: int) -> dict[str, An
     }
 
 
-def _codes(values: Sequence[str]) -> Int64s:
-    _, codes = np.unique(np.array(values), return_inverse=True)
-    return codes.astype(np.int64)
-
-
 def _numbers(values: Sequence[int]) -> Int64s:
     return np.array(values, np.int64)
 
@@ -342,15 +324,18 @@ def _masked(values: NDArray[Any], known: Bools) -> pa.Array:
 
 
 def _table(columns: Mapping[str, Any], count: int) -> pa.Table:
-    """All columns of WINDOW_SCHEMA; what is not given is null."""
+    """All columns of WINDOW_SCHEMA; what is not given is null, in one array for all columns of a type."""
     given = dict(columns)
     given["seq"] = np.zeros(count, np.int64)
     given["journal_id"] = _constant("", count)
     arrays = []
+    nothing: dict[pa.DataType, pa.Array] = {}
     for one in WINDOW_SCHEMA:
         value = given.get(one.name)
         if value is None:
-            arrays.append(pa.nulls(count, one.type))
+            if one.type not in nothing:
+                nothing[one.type] = pa.nulls(count, one.type)
+            arrays.append(nothing[one.type])
             continue
         array = value if isinstance(value, pa.Array) else pa.array(value.tolist() if value.dtype.kind == "U" else value)
         arrays.append(array.cast(one.type))

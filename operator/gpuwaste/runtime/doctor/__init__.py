@@ -1,0 +1,1 @@
+"""What `gpuwaste doctor` looks at; every check gives findings, each with a fix."""
