@@ -162,7 +162,7 @@ class _Wish:
         source = PrometheusSource(store=open_prometheus(self.prometheus), cluster="")
         looking = asyncio.create_task(asyncio.to_thread(source.look, now), name="look")
         try:
-            survey, name = await self._survey(bars)
+            survey, name = await self._survey(rules, bars)
         except BaseException:
             looking.cancel()
             raise
@@ -186,13 +186,14 @@ class _Wish:
             return HourRules(teams=TeamRules())
         return parse_team_rules(self.team_rules.read_bytes(), where=str(self.team_rules))
 
-    async def _survey(self, bars: Callable[[str, float | None], None]) -> tuple[Survey | None, str]:
+    async def _survey(self, rules: HourRules, bars: Callable[[str, float | None], None]) -> tuple[Survey | None, str]:
         """One look at the cluster, and its name."""
         if self.without_cluster:
             return None, self.cluster or "default"
         from gpuwaste.cluster.errors import ApiError
         from gpuwaste.cluster.kinds import NAMESPACES
         from gpuwaste.cluster.kube import open_api
+        from gpuwaste.cluster.records import ANNOTATION_PREFIXES, RecordRules
         from gpuwaste.cluster.survey import survey
 
         await check_credentials(self.kubeconfig, self.context)
@@ -201,6 +202,7 @@ class _Wish:
             found = await survey(
                 api,
                 namespaces=self.namespaces,
+                rules=RecordRules(annotation_prefixes=(*ANNOTATION_PREFIXES, *sorted(rules.teams.annotation_keys))),
                 progress=lambda what, count: bars(f"Cluster: {count:,} {what}", None),
             )
             bars(f"Cluster: {found.pods:,} pods", 1.0)

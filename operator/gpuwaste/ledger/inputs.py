@@ -257,6 +257,12 @@ class InputStore:
         described = [table.filter(pc.equal(table["kind"], "node_facts")) for table in tables]
         return _in_order(described) if described else WINDOW_SCHEMA.empty_table().select(columns)
 
+    def journals(self, hour: datetime) -> set[str]:
+        """Journals of which records of the hour are stored, by the files' footers."""
+        folder = hour_folder("inputs", self.cluster, hour)
+        names = [name for name in self.store.files(folder) if name.endswith(".parquet")]
+        return set().union(*(self._ranges_of(name) for name in names))
+
     def nodes(self, hour: datetime) -> set[str]:
         """Names of the nodes whose agents sent windows of the hour."""
         folder = hour_folder("inputs", self.cluster, hour)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from gpuwaste import __version__
 from gpuwaste.cluster.records import ANNOTATION_PREFIXES, RecordRules
 from gpuwaste.cluster.state import ClusterState
+from gpuwaste.ingest.prometheus.client import open_store as open_prometheus
+from gpuwaste.ingest.prometheus.source import PrometheusSource
 from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore, team_rules_file
@@ -16,6 +18,7 @@ from gpuwaste.ledger.store import open_store
 from gpuwaste.pricing.bills import Exchange
 from gpuwaste.pricing.facts import NodeWeights, PriceSources
 from gpuwaste.pricing.pricelist import load_price_list
+from gpuwaste.runtime.backfill import Backfill
 from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
 from gpuwaste.runtime.chargeback import Chargeback
@@ -64,11 +67,13 @@ async def assemble(
         starting_limit_seconds=settings.starting_limit_seconds,
         pool_label=settings.pool_label,
     )
+    state = ClusterState(api=api, now=now, random=random, rules=_record_rules(settings))
     async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
         yield Operator(
             settings=settings,
             api=api,
-            state=ClusterState(api=api, now=now, random=random, rules=_record_rules(settings)),
+            state=state,
+            backfill=_backfill(settings, state, inputs, now),
             puller=Puller(
                 source=client,
                 inputs=inputs,
@@ -111,6 +116,21 @@ async def assemble(
 def _record_rules(settings: OperatorSettings) -> RecordRules:
     """Annotations are kept only where somebody reads them; the team rules may read some of their own."""
     return RecordRules(annotation_prefixes=(*ANNOTATION_PREFIXES, *sorted(settings.team_rules.annotation_keys)))
+
+
+def _backfill(
+    settings: OperatorSettings, state: ClusterState, inputs: InputStore, now: Callable[[], datetime]
+) -> Backfill | None:
+    if settings.prometheus is None or not settings.backfill.days:
+        return None
+    store = open_prometheus(settings.prometheus)
+    return Backfill(
+        source=PrometheusSource(store=store, cluster=inputs.cluster),
+        inputs=inputs,
+        snapshot=state.snapshot,
+        days=settings.backfill.days,
+        now=now,
+    )
 
 
 def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:

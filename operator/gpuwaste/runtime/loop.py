@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gpuwaste.cluster.api import ClusterApi
     from gpuwaste.cluster.state import ClusterSnapshot, ClusterState
     from gpuwaste.model.facts import Fact
+    from gpuwaste.runtime.backfill import Backfill
     from gpuwaste.runtime.books import Books
     from gpuwaste.runtime.chargeback import Chargeback
     from gpuwaste.runtime.metrics import OperatorMetrics
@@ -74,6 +75,7 @@ class Operator:
     chargeback: Chargeback
     metrics: OperatorMetrics
     now: Callable[[], datetime]
+    backfill: Backfill | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     last_success: datetime | None = None
     _through: datetime | None = None
@@ -91,6 +93,14 @@ class Operator:
             tasks.create_task(self.state.run(), name="cluster-state")
             tasks.create_task(self._passes(), name="decide-loop")
             tasks.create_task(self.chargeback.run(), name="chargeback")
+            if self.backfill is not None:
+                tasks.create_task(self._backfill(self.backfill), name="backfill")
+
+    async def _backfill(self, backfill: Backfill) -> None:
+        """Begin once the cluster is known: facts of pods that still run are better than those of metrics."""
+        while not self.state.synced():
+            await self.sleep(_SYNC_POLL_SECONDS)
+        await backfill.run()
 
     async def _passes(self) -> None:
         while not self.state.synced():
@@ -126,11 +136,15 @@ class Operator:
             GpuwasteError: something needed did not answer or broke a rule; the next pass tries again.
         """
         pulled = await self._pull()
+        filled = await self.backfill.store() if self.backfill is not None else set()
+        if filled:
+            newest = max(filled) + timedelta(hours=1)
+            self._through = newest if self._through is None else max(self._through, newest)
         snapshot = self.state.snapshot()
         self.reservations = await read_reservations(self.api)
         bought = reservation_facts(self.reservations)
         now = self.now()
-        self.books.dirty |= pulled.hours
+        self.books.dirty |= pulled.hours | filled
         if snapshot.generation != self._seen_generation or bought != self._bought:
             # The hours that are still open for a change of facts: the running one and the one before.
             open_hours = {hour_start(now), hour_start(now) - timedelta(hours=1)}
