@@ -163,6 +163,7 @@ bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
 	$(BIN)/python -m tests.perf.ledger.bench --quick
+	$(BIN)/python -m tests.perf.agent.bench --quick
 
 .PHONY: bench-full
 bench-full: $(STAMP) ## Every benchmark in its long form; goes on where an ended run was (docs/evidence)

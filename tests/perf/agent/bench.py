@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pstats
 import socket
 import ssl
 import subprocess
@@ -216,6 +217,62 @@ def import_costs() -> list[str]:
     ]
 
 
+# What the agent does, by the files that do it; what is in none of them is named by itself.
+STAGES = {
+    "driver's calls and bindings": ("pynvml.py", "/nvml.py", "/nvml_devices.py", "/gpm.py", "/health.py"),
+    "accumulation": ("/sampler.py", "/accumulate.py", "/spans.py", "/process_table.py"),
+    "who holds, whose process": ("/podresources.py", "/device_ids.py", "/cgroups.py", "/container_names.py", "grpc"),
+    "windows: attribution and records": ("/attribution.py", "/records.py", "/energy.py", "/node_agent.py"),
+    "journal": ("/journal.py", "/journal_frames.py"),
+    "metrics": ("/metrics.py", "prometheus_client"),
+    "serving": ("/server.py", "socketserver.py", "http/", "ssl.py", "email/", "socket.py"),
+    "waiting and the loop": ("/running.py", "/pacing.py", "threading.py"),
+}
+PROFILED_SECONDS = 25.0
+PROFILED = """
+import cProfile, signal, sys, threading
+from gpuwaste_agent import running
+target, loop = sys.argv.pop(1), running._loop
+def profiled(*args):
+    profile = cProfile.Profile()
+    try:
+        profile.runcall(loop, *args)
+    finally:
+        profile.dump_stats(target)
+running._loop = profiled
+from gpuwaste_agent.main import main
+sys.exit(main())
+"""
+
+
+def stage_costs(interval: float, window: int) -> list[str]:
+    """CPU of the loop by stage, from a short run under the interpreter's profiler, which slows all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        node, kubelet = a_node(directory)
+        target = directory / "profile"
+        flags = [*node, "--interval", str(interval), "--window", str(min(window, 10))]
+        flags += ["--journal", str(directory / "journal"), "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+        environment = {**os.environ, "GPUWASTE_SIM_STATE": str(directory / "nvml.state")}
+        agent = subprocess.Popen([sys.executable, "-c", PROFILED, str(target), *flags], env=environment)
+        time.sleep(PROFILED_SECONDS)
+        agent.terminate()
+        agent.wait(timeout=20)
+        kubelet.server.stop(None).wait()
+        found = pstats.Stats(str(target)).stats  # type: ignore[attr-defined]
+    seconds: dict[str, float] = {}
+    for (file, _, name), (_, _, own, _, _) in found.items():
+        if name == "<method 'acquire' of '_thread.lock' objects>":
+            continue  # waiting is no work
+        stage = next((stage for stage, files in STAGES.items() if any(part in file for part in files)), "built-ins")
+        seconds[stage] = seconds.get(stage, 0.0) + own
+    total = sum(seconds.values())
+    return [
+        f"  stage {stage}: {100 * own / total:.0f} % of the loop's time"
+        for stage, own in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
 def calibration() -> float:
     """Seconds of CPU for a fixed amount of pure Python: the same run's yardstick for the machine."""
     began = time.process_time()
@@ -232,7 +289,10 @@ def main() -> int:
     parser.add_argument("--intervals", type=float, nargs="+", default=[1.0, 0.25])
     parser.add_argument("--window", type=int, default=60, help="window length; shorter ones make short runs honest")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--quick", action="store_true", help="25 s at 1 s, with windows of 10 s: for CI")
     args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.intervals, args.window = 18.0, [1.0], 10
     figures = [
         {"name": "python_loop_3m", "value": round(calibration(), 3), "unit": "s", "target": None, "state": "baseline"}
     ]
@@ -253,7 +313,7 @@ def main() -> int:
         sys.stdout.write(f"{figure['name']} {figure['value']} {figure['unit']} {target} {figure['state']}\n")
     missed = any(figure["state"] == "missed" for figure in figures)
     if missed:
-        sys.stdout.write("\n".join(import_costs()) + "\n")
+        sys.stdout.write("\n".join([*stage_costs(args.intervals[-1], args.window), *import_costs()]) + "\n")
     if args.json:
         temporary = args.json.with_suffix(".tmp")
         temporary.write_text(json.dumps({"figures": figures}, indent=1) + "\n")
