@@ -65,6 +65,7 @@ class Reason(StrEnum):
     PRICE_KNOWN = "PriceKnown"
     PRICE_UNKNOWN = "PriceUnknown"
     CURRENCIES_DIFFER = "CurrenciesDiffer"
+    BILL_REFUSED = "BillRefused"
     ALL_MEASURED = "AllMeasured"
     PARTLY_MEASURED = "PartlyMeasured"
     UNMEASURED = "Unmeasured"
@@ -128,7 +129,9 @@ REASONS: Mapping[ConditionType, frozenset[Reason]] = MappingProxyType(
         ConditionType.SUCCEEDED: frozenset(
             {_R.PENDING, _R.RUNNING, _R.DONE, _R.FAILED, _R.REJECTED, _R.ROLLED_BACK, _R.NO_LONGER_VALID, _R.DRY_RUN}
         ),
-        ConditionType.PRICED: frozenset({_R.PENDING, _R.PRICE_KNOWN, _R.PRICE_UNKNOWN, _R.CURRENCIES_DIFFER}),
+        ConditionType.PRICED: frozenset(
+            {_R.PENDING, _R.PRICE_KNOWN, _R.PRICE_UNKNOWN, _R.CURRENCIES_DIFFER, _R.BILL_REFUSED}
+        ),
         ConditionType.MEASURED: frozenset({_R.PENDING, _R.ALL_MEASURED, _R.PARTLY_MEASURED, _R.UNMEASURED}),
         ConditionType.CONSERVED: frozenset({_R.PENDING, _R.SUMS_HOLD, _R.SUMS_BROKEN}),
         ConditionType.CLOSED: frozenset({_R.PENDING, _R.GRACE_RUNNING, _R.ALL_CLOSED, _R.WRITE_FAILED, _R.NO_DATA}),

@@ -69,6 +69,16 @@ class PoolCapacity(ApiModel):
     """is the number of GPUs that pods can have, with parts of shared ones."""
     held_gpus: Hours | None = None
     """is the number of GPUs that pods hold, with parts of shared ones."""
+    effective_gpus: Hours | None = None
+    """is how many GPUs' worth of work pods do, absent if nothing is measured."""
+    bought_gpus: Count | None = None
+    """is the number of GPUs bought for the pool, in the cluster or not; absent if no reservation covers it."""
+    unprovisioned_gpus: Hours | None = None
+    """is the number of GPUs bought and not in the cluster."""
+    waiting_pods: Count | None = None
+    """is the number of pods that ask for this kind of GPU and have no node yet."""
+    longest_wait_seconds: Count | None = None
+    """is how long the first of them has been waiting."""
 
 
 class PoolNode(ApiModel):

@@ -153,6 +153,8 @@ class GPUReservationStatus(ApiModel):
     """is the number of GPUs bought and not in the cluster."""
     held_gpus: Hours | None = None
     """is the number of GPUs that pods hold, with parts of shared ones."""
+    effective_gpus: Hours | None = None
+    """is how many GPUs' worth of work pods do on them, absent if nothing is measured."""
     price_per_gpu_hour: Money | None = None
     """is the price of one GPU for one hour, spread over the term."""
     used: DisplayText | None = None

@@ -16,7 +16,7 @@ from gpuwaste.cluster.kinds import (
 )
 from gpuwaste.model.errors import GpuwasteError, InputError
 from gpuwaste.model.gpu_products import find_product
-from gpuwaste.runtime.writer import FIELD_MANAGER
+from gpuwaste.runtime.writer import CHECKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,6 @@ def _register(
         identity = {key: plain["metadata"][key] for key in ("name", "namespace") if key in plain["metadata"]}
         manifest = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": identity, "status": status}
         try:
-            await api.apply_status(kind, manifest, field_manager=FIELD_MANAGER, force=True)
+            await api.apply_status(kind, manifest, field_manager=CHECKER, force=True)
         except GpuwasteError as error:  # the next event or resync tries again; handlers of events are not retried
             _log.warning("condition not written: %s: %s", identity.get("name"), error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,8 +18,9 @@ from gpuwaste.ledger.hour import HourRules, build_hour
 from gpuwaste.ledger.inputs import clusters_in
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
+from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.facts import Fact, GpuData, merge_facts
-from gpuwaste.model.units import HOUR, from_unix_ns, hour_start
+from gpuwaste.model.units import HOUR, format_time, from_unix_ns, hour_start
 from gpuwaste.pricing.facts import PriceSources, price_facts
 from gpuwaste.runtime.bills import Bills
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Books"]
 
+_log = logging.getLogger(__name__)
 _WINDOW_HOURS = 168
 _FACTS_HORIZON = timedelta(hours=24)
 """As long as a deleted pod is remembered: older hours keep the facts they were given."""
@@ -50,6 +53,7 @@ class Books:
         bills: the provider's bills.
         dirty: hours whose ledger may differ from their inputs.
         findings: what was noted, by hour.
+        broken: hours that break a law of the accounting, and which; they are computed again when their inputs change.
     """
 
     inputs: InputStore
@@ -59,6 +63,7 @@ class Books:
     bills: Bills = field(default_factory=Bills)
     dirty: set[datetime] = field(default_factory=set)
     findings: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
+    broken: dict[datetime, str] = field(default_factory=dict)
     _closed: OrderedDict[datetime, pa.Table] = field(default_factory=OrderedDict)
     _stored: set[datetime] = field(default_factory=set)
     _running: dict[datetime, pa.Table] = field(default_factory=dict)
@@ -86,14 +91,24 @@ class Books:
         for hour in sorted(self.dirty, reverse=True)[:_HOURS_A_PASS]:
             self._store_facts(hour, facts, now)
             self._activity.pop(hour, None)
+            self._compute(hour, now=now, through=through)
+            self.dirty.discard(hour)
+        return len(self.dirty)
+
+    def _compute(self, hour: datetime, *, now: datetime, through: datetime | None) -> None:
+        """Compute an hour. One that breaks a law is not shown and not written, and the others go on without it."""
+        try:
             if hour + HOUR <= now:
                 self._write(hour)
             elif through is not None and through > hour:
                 built = build_hour(self.inputs.load(hour, columns=COMPUTED_FROM), self.rules, through=through)
                 self._running[hour] = built.table
                 self.findings[hour] = built.findings
-            self.dirty.discard(hour)
-        return len(self.dirty)
+            self.broken.pop(hour, None)
+        except (InvariantError, ArithmeticError) as error:
+            self.broken[hour] = str(error)
+            self._running.pop(hour, None)
+            _log.error("hour %s breaks a law of the accounting and is not written: %s", format_time(hour), error)
 
     def _write(self, hour: datetime) -> None:
         built = update_hour(self.inputs, self.store, hour, self.rules)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from gpuwaste.cluster.kinds import NAMESPACES
 from gpuwaste.model.errors import GpuwasteError
-from gpuwaste.model.units import hour_start
+from gpuwaste.model.units import format_time, hour_start
 from gpuwaste.runtime.agents import find_agents
-from gpuwaste.runtime.objects import build_objects
+from gpuwaste.runtime.objects import Surroundings, build_objects
 from gpuwaste.runtime.puller import PullResult
-from gpuwaste.runtime.reservations import read_reservations, reservation_facts
+from gpuwaste.runtime.reservations import parse_reservations, read_reservations, reservation_facts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -141,7 +141,8 @@ class Operator:
             newest = max(filled) + timedelta(hours=1)
             self._through = newest if self._through is None else max(self._through, newest)
         snapshot = self.state.snapshot()
-        self.reservations = await read_reservations(self.api)
+        items = await read_reservations(self.api)
+        self.reservations = parse_reservations(items)
         bought = reservation_facts(self.reservations)
         now = self.now()
         self.books.dirty |= pulled.hours | filled
@@ -154,6 +155,7 @@ class Operator:
             left = await asyncio.to_thread(self._update_books, snapshot, now)
         self.metrics.dirty_hours.set(left)
         more = pulled.more or left > 0
+        self.writer.remember(items)
         if self._through is not None and (not more or self._shown is None or now - self._shown >= _SHOW_PERIOD):
             await self._show(snapshot, complete=not more)
             self._shown = now
@@ -203,12 +205,25 @@ class Operator:
                 through=self._through,
                 now=self.now(),
                 previous=self.writer.previous,
+                around=await asyncio.to_thread(self._surroundings),
             )
             await self._write(objects, owns=("GPUWaste", "GPUPool") if complete else ())
         if complete and self.planner.due(self.now()):
             with self.metrics.pass_seconds.labels("plan").time():
                 plan = await self.planner.make(self.books, rows, at=self._through, now=self.now())
                 await self._write([plan] if plan is not None else [], owns=("RightsizingPlan",))
+
+    def _surroundings(self) -> Surroundings:
+        newest = max(self.books.broken, default=None)
+        through = self._through
+        hour = None if through is None else hour_start(through - timedelta(microseconds=1))
+        return Surroundings(
+            facts=[] if hour is None else self.books.facts_of(hour),
+            reservations=self.reservations,
+            pool_label=self.settings.pool_label,
+            broken="" if newest is None else f"{format_time(newest)}: {self.books.broken[newest]}.",
+            prices=self.books.bills.problem,
+        )
 
     async def _write(self, objects: Sequence[Resource], *, owns: Sequence[str]) -> None:
         result = await self.writer.write(objects, owns=owns)

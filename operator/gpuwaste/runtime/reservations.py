@@ -17,36 +17,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gpuwaste.api import GPUReservationSpec
-    from gpuwaste.cluster.api import ClusterApi
+    from gpuwaste.cluster.api import ClusterApi, Json
 
-__all__ = ["gpu_hour_price", "read_reservations", "reservation_facts"]
+__all__ = ["gpu_hour_price", "parse_reservations", "read_reservations", "reservation_facts"]
 
 _log = logging.getLogger(__name__)
 _STEP = Decimal(1).scaleb(-12)
 _ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 
-async def read_reservations(api: ClusterApi) -> list[GPUReservation]:
-    """All reservations of the cluster; those that cannot be understood are left out, their `Valid` condition says why.
+async def read_reservations(api: ClusterApi) -> list[Json]:
+    """All reservations of the cluster, as they are.
 
     Raises:
         UnreachableError: the API server did not answer.
     """
-    found: list[GPUReservation] = []
+    found: list[Json] = []
     token = ""
     while True:
         try:
             page = await api.list_page(GPU_RESERVATIONS, continue_token=token)
         except NotFoundError:
             return []  # a cluster without our definitions has none
-        for item in page.items:
-            try:
-                found.append(GPUReservation.parse(item))
-            except InputError as error:
-                _log.debug("reservation not understood: %s", error)
+        found += page.items
         token = page.continue_token
         if not token:
             return found
+
+
+def parse_reservations(items: Iterable[Json]) -> list[GPUReservation]:
+    """Those that can be understood; of the others the `Valid` condition says why not."""
+    found: list[GPUReservation] = []
+    for item in items:
+        try:
+            found.append(GPUReservation.parse(item))
+        except InputError as error:
+            _log.debug("reservation not understood: %s", error)
+    return found
 
 
 def gpu_hour_price(spec: GPUReservationSpec) -> Decimal | None:

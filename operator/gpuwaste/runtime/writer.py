@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpuwaste.api import Resource
 from gpuwaste.cluster.errors import NotFoundError
-from gpuwaste.cluster.kinds import GPU_POOLS, GPU_WASTES, RIGHTSIZING_PLANS, ResourceKind
+from gpuwaste.cluster.kinds import GPU_POOLS, GPU_RESERVATIONS, GPU_WASTES, RIGHTSIZING_PLANS, ResourceKind
 from gpuwaste.model.errors import GpuwasteError
 from gpuwaste.model.units import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from gpuwaste.cluster.api import ClusterApi, Json
 
-__all__ = ["FIELD_MANAGER", "ObjectWriter", "WriteResult", "worth_writing"]
+__all__ = ["CHECKER", "FIELD_MANAGER", "ObjectWriter", "WriteResult", "worth_writing"]
 
 _log = logging.getLogger(__name__)
 FIELD_MANAGER = "gpuwaste-operator"
-_KINDS: dict[str, ResourceKind] = {"GPUWaste": GPU_WASTES, "GPUPool": GPU_POOLS, "RightsizingPlan": RIGHTSIZING_PLANS}
+CHECKER = f"{FIELD_MANAGER}-checks"
+"""Who says whether an object that a person wrote is understood; the rest of its status is another's to write."""
+_KINDS: dict[str, ResourceKind] = {
+    "GPUWaste": GPU_WASTES,
+    "GPUPool": GPU_POOLS,
+    "RightsizingPlan": RIGHTSIZING_PLANS,
+    "GPUReservation": GPU_RESERVATIONS,
+}
+_WRITTEN_BY_PEOPLE = frozenset({"GPUReservation"})
+"""Of these only the status is ours."""
 _REFRESH = timedelta(hours=1)
 _RELATIVE_CHANGE = 0.02
 _Key = tuple[str, str, str]
@@ -37,6 +46,7 @@ class WriteResult:
     written: int = 0
     unchanged: int = 0
     removed: int = 0
+    left: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -44,7 +54,7 @@ def worth_writing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether the status changed by more than a write is worth.
 
     A condition, an advice or any other word that changed counts; a number counts from 2 % on; everything is
-    refreshed once an hour.
+    refreshed once an hour. The window of the running hour grows with every minute and counts only where it is alone.
     """
     if not old:
         return True
@@ -55,19 +65,30 @@ def worth_writing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 _QUIET = ("lastTransitionTime", "observedTime", "fromTime", "toTime", "observedGeneration")
+_GROWING = "1h"
+_SEVERAL = 2
 
 
-def _differs(old: Any, new: Any) -> bool:
+def _differs(old: Any, new: Any, *, words_only: bool = False) -> bool:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = (old.keys() | new.keys()) - set(_QUIET)
-        return any(_differs(old.get(key), new.get(key)) for key in keys)
+        return any(
+            _differs(_settled(key, old.get(key)), _settled(key, new.get(key)), words_only=words_only) for key in keys
+        )
     if isinstance(old, list) and isinstance(new, list):
-        return len(old) != len(new) or any(_differs(a, b) for a, b in zip(old, new, strict=True))
+        return len(old) != len(new) or any(_differs(a, b, words_only=words_only) for a, b in zip(old, new, strict=True))
     numbers = (_number(old), _number(new))
     if None not in numbers:
         a, b = float(numbers[0] or 0), float(numbers[1] or 0)
-        return abs(a - b) > _RELATIVE_CHANGE * max(abs(a), abs(b))
+        return not words_only and abs(a - b) > _RELATIVE_CHANGE * max(abs(a), abs(b))
     return bool(old != new)
+
+
+def _settled(key: str, value: Any) -> Any:
+    """The windows without that of the running hour, where there are longer ones."""
+    if key != "windows" or not isinstance(value, list) or len(value) < _SEVERAL:
+        return value
+    return [window for window in value if window.get("window") != _GROWING]
 
 
 def _number(value: Any) -> float | None:
@@ -81,6 +102,21 @@ def _number(value: Any) -> float | None:
     return None
 
 
+def _key_of(item: Resource) -> _Key:
+    return (item.info.kind, item.metadata.namespace or "", item.metadata.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """An object that is worth writing; the smallest `order` is written first."""
+
+    order: tuple[bool, str, _Key]
+    key: _Key
+    manifest: Json
+    status: Json
+    new_spec: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class ObjectWriter:
     """Holds what the API server holds of our objects, and applies the difference.
@@ -88,14 +124,17 @@ class ObjectWriter:
     Attributes:
         api: the API server.
         writes_per_second: upper limit of all writes.
+        limit_seconds: how long one call may go on writing; what is left waits for the next.
         sleep: waits.
     """
 
     api: ClusterApi
     writes_per_second: float
+    limit_seconds: float = 30.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _stored: dict[_Key, Json] = field(default_factory=dict)
     _loaded: bool = False
+    _spent: int = 0
 
     async def load(self) -> None:
         """Read our objects once; after that the answers to our own writes keep the copy right."""
@@ -116,8 +155,16 @@ class ObjectWriter:
         raw = self._stored.get((model.info.kind, namespace, name))
         return None if raw is None else model.parse(raw)
 
+    def remember(self, items: Iterable[Json]) -> None:
+        """Take in how objects are that people write, so that they are compared with what is there now."""
+        for item in items:
+            meta = item["metadata"]
+            self._stored[item["kind"], meta.get("namespace", ""), meta["name"]] = item
+
     async def write(self, objects: Iterable[Resource], *, owns: Iterable[str] = ()) -> WriteResult:
-        """Apply what changed.
+        """Apply what changed, until the time for it is over; the next call goes on where this one ended.
+
+        What is new or changed in a word comes first, then what was written longest ago.
 
         Args:
             objects: all objects that should be there, of the kinds in `owns` at least.
@@ -125,32 +172,54 @@ class ObjectWriter:
         """
         if not self._loaded:
             await self.load()
+        listed = list(objects)
         result = WriteResult()
-        wanted: set[_Key] = set()
-        for item in objects:
-            key = (item.info.kind, item.metadata.namespace or "", item.metadata.name)
-            wanted.add(key)
+        changes = await asyncio.to_thread(self._changes, listed)
+        result.unchanged = len(listed) - len(changes)
+        allowed = max(round(self.limit_seconds * self.writes_per_second), 1)
+        for change in changes:
+            if self._spent >= allowed:
+                result.left += 1
+                continue
             try:
-                await self._apply(key, item, result)
+                await self._apply(change, result)
             except GpuwasteError as error:
-                result.failed["/".join(part for part in key if part)] = str(error)
+                result.failed["/".join(part for part in change.key if part)] = str(error)
+        wanted = {_key_of(item) for item in listed}
         for key in [key for key in self._stored if key[0] in set(owns) and key not in wanted]:
             await self._remove(key, result)
+        self._spent = 0
         return result
 
-    async def _apply(self, key: _Key, item: Resource, result: WriteResult) -> None:
-        kind, stored = _KINDS[key[0]], self._stored.get(key)
-        manifest, status = item.manifest(), item.status_manifest()
-        if stored is None or stored.get("spec") != manifest["spec"]:
+    def _changes(self, objects: Sequence[Resource]) -> list[_Change]:
+        """What is worth writing, in the order in which it is. Runs beside the event loop: it is much for thousands."""
+        changes = []
+        for item in objects:
+            key = _key_of(item)
+            stored = self._stored.get(key)
+            manifest, status = item.manifest(), item.status_manifest()
+            is_ours = key[0] not in _WRITTEN_BY_PEOPLE
+            new_spec = is_ours and (stored is None or stored.get("spec") != manifest["spec"])
+            old = (stored or {}).get("status") or {}
+            if new_spec or worth_writing(old, status["status"]):
+                urgent = new_spec or not old or _differs(old, status["status"], words_only=True)
+                order = (not urgent, str(old.get("observedTime", "")), key)
+                changes.append(_Change(order=order, key=key, manifest=manifest, status=status, new_spec=new_spec))
+        return sorted(changes, key=lambda change: change.order)
+
+    async def _apply(self, change: _Change, result: WriteResult) -> None:
+        kind, key = _KINDS[change.key[0]], change.key
+        stored: Json = self._stored.get(key) or {}
+        if change.new_spec:
             await self._turn()
-            stored = await self.api.apply(kind, manifest, field_manager=FIELD_MANAGER, force=True)
+            stored = await self.api.apply(kind, change.manifest, field_manager=FIELD_MANAGER, force=True)
             self._stored[key] = stored
-        if worth_writing(stored.get("status") or {}, status["status"]):
-            await self._turn()
-            self._stored[key] = await self.api.apply_status(kind, status, field_manager=FIELD_MANAGER, force=True)
-            result.written += 1
-        else:
+        if not worth_writing(stored.get("status") or {}, change.status["status"]):
             result.unchanged += 1
+            return
+        await self._turn()
+        self._stored[key] = await self.api.apply_status(kind, change.status, field_manager=FIELD_MANAGER, force=True)
+        result.written += 1
 
     async def _remove(self, key: _Key, result: WriteResult) -> None:
         try:
@@ -165,4 +234,5 @@ class ObjectWriter:
         result.removed += 1
 
     async def _turn(self) -> None:
+        self._spent += 1
         await self.sleep(1.0 / self.writes_per_second)

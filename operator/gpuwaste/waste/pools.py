@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
@@ -33,14 +34,14 @@ from gpuwaste.waste.texts import cost_per_month, hours_text, percent_text, unit_
 from gpuwaste.waste.windows import newest_hour
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import pyarrow as pa
 
     from gpuwaste.waste.windows import LedgerWindow
 
-__all__ = ["PoolKey", "PoolParts", "collect_pools", "pool_object"]
+__all__ = ["PoolKey", "PoolParts", "PoolSurroundings", "collect_pools", "pool_object"]
 
 _MAX_NODES = 100
 
@@ -96,8 +97,30 @@ def collect_pools(windows: Sequence[LedgerWindow]) -> dict[PoolKey, list[tuple[L
     return dict(sorted(found.items()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSurroundings:
+    """What besides the ledger is known of the pools.
+
+    Attributes:
+        bought: GPUs that reservations cover in each pool, and those of its own reservations that are not there.
+        waiting: by pool, when each pod was created that waits for a GPU that it offers.
+        broken: why the newest hours are not in the figures; empty where they all are.
+        prices: why the bills are not used; empty where they are, or there are none.
+    """
+
+    bought: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    waiting: Mapping[str, Sequence[datetime]] = field(default_factory=dict)
+    broken: str = ""
+    prices: str = ""
+
+
 def pool_object(
-    key: PoolKey, windows: Sequence[tuple[LedgerWindow, PoolParts]], *, now: datetime, previous: GPUPool | None = None
+    key: PoolKey,
+    windows: Sequence[tuple[LedgerWindow, PoolParts]],
+    *,
+    now: datetime,
+    previous: GPUPool | None = None,
+    around: PoolSurroundings | None = None,
 ) -> GPUPool:
     """The object that shows one pool.
 
@@ -106,24 +129,14 @@ def pool_object(
         windows: its figures, shortest first.
         now: for condition times.
         previous: the object as it is, for its conditions and generation.
+        around: what else is known.
     """
+    around = around or PoolSurroundings()
     window, parts = windows[-1]
     whole = parts.whole
     generation = previous.metadata.generation or 1 if previous else 1
     conditions = previous.status.conditions if previous and previous.status else ()
-    unpriced = bool(whole.unpriced)
-    for of, status, reason, message in (
-        (ConditionType.READY, ConditionStatus.TRUE, Reason.UP_TO_DATE, "The figures are up to date."),
-        (ConditionType.CONSERVED, ConditionStatus.TRUE, Reason.SUMS_HOLD, "Every nanosecond is in one part."),
-        (
-            ConditionType.PRICED,
-            ConditionStatus.FALSE if unpriced else ConditionStatus.TRUE,
-            Reason.PRICE_UNKNOWN if unpriced else Reason.PRICE_KNOWN,
-            f"No price is known for {key.gpu_model or 'this GPU model'}."
-            if unpriced
-            else "Every GPU-hour has a price.",
-        ),
-    ):
+    for of, (status, reason, message) in _conditions(key, whole, around).items():
         conditions = set_condition(
             conditions, make_condition(of, status, reason, message, observed_generation=generation, now=now)
         )
@@ -135,12 +148,35 @@ def pool_object(
             observed_generation=generation,
             observed_time=window.to_time,
             summary=_summary(whole, window),
-            capacity=_capacity(window, key),
+            capacity=_capacity(window, key, around, now),
             price=unit_price(whole),
             windows=tuple(_window(parts, window) for window, parts in windows),
             nodes=_nodes(window, key),
         ),
     )
+
+
+def _conditions(
+    key: PoolKey, whole: Figures, around: PoolSurroundings
+) -> dict[ConditionType, tuple[ConditionStatus, Reason, str]]:
+    yes, no = ConditionStatus.TRUE, ConditionStatus.FALSE
+    conserved = (yes, Reason.SUMS_HOLD, "Every nanosecond is in one part.")
+    if around.broken:
+        conserved = (no, Reason.SUMS_BROKEN, f"{around.broken} The hour is not in the figures; please report this.")
+    if whole.unpriced:
+        text = f"No price is known for {key.gpu_model or 'this GPU model'} in a part of the time; see `priceList`."
+        priced = (no, Reason.PRICE_UNKNOWN, text)
+    elif len(whole.cost) > 1:
+        priced = (no, Reason.CURRENCIES_DIFFER, f"Prices are in {' and '.join(sorted(whole.cost))}.")
+    elif around.prices:
+        priced = (no, Reason.BILL_REFUSED, f"The bills are not used: {around.prices}")
+    else:
+        priced = (yes, Reason.PRICE_KNOWN, "Every GPU-hour has a price.")
+    return {
+        ConditionType.READY: (yes, Reason.UP_TO_DATE, "The figures are up to date."),
+        ConditionType.CONSERVED: conserved,
+        ConditionType.PRICED: priced,
+    }
 
 
 def _window(parts: PoolParts, window: LedgerWindow) -> PoolWindow:
@@ -173,18 +209,28 @@ def _summary(whole: Figures, window: LedgerWindow) -> PoolSummary:
 
 
 def _pool_rows(window: LedgerWindow, key: PoolKey) -> pa.Table:
-    return window.rows.filter(pc.equal(window.rows["pool"], key.pool))
+    """The rows of the pool's GPUs; what is bought and not there has none."""
+    mine = pc.and_(pc.equal(window.rows["pool"], key.pool), pc.not_equal(window.rows["gpu_uuid"], ""))
+    return window.rows.filter(mine)
 
 
-def _capacity(window: LedgerWindow, key: PoolKey) -> PoolCapacity:
+def _capacity(window: LedgerWindow, key: PoolKey, around: PoolSurroundings, now: datetime) -> PoolCapacity:
     rows = _pool_rows(window, key)
-    newest, length = newest_hour(rows)
-    held = pc.sum(newest["held"]).as_py() or 0
+    newest, length = newest_hour(rows) if rows.num_rows else (rows, NS_PER_HOUR)
+    sums = total(summarise(newest, ("row_kind",)).values())
     gpus = [uuid for uuid in pc.unique(newest["gpu_uuid"]).to_pylist() if uuid]
+    covered, missing = around.bought.get(key.pool, (0, 0))
+    waiting = around.waiting.get(key.pool, ())
+    effective = sums.amounts["effective"]
     return PoolCapacity(
         nodes=pc.count_distinct(newest["node"]).as_py(),
         gpus=len(gpus),
-        held_gpus=gpu_hours(held * NS_PER_HOUR // length),
+        held_gpus=gpu_hours(sums["held"] * NS_PER_HOUR // length),
+        effective_gpus=None if effective is None else gpu_hours(effective * NS_PER_HOUR // length),
+        bought_gpus=covered + missing or None,
+        unprovisioned_gpus=Decimal(missing) if covered + missing else None,
+        waiting_pods=len(waiting),
+        longest_wait_seconds=round((now - min(waiting)).total_seconds()) if waiting else None,
     )
 
 

@@ -59,7 +59,9 @@ def cut_windows(
         Windows, shortest first; one that holds no more than a shorter one is left out.
     """
     newest = (through - timedelta(microseconds=1)).replace(minute=0, second=0, microsecond=0)
-    rows = rows.filter(pc.equal(rows["resource"], "gpu"))
+    # A purchase that is all there has a row that says so, and no part in any sum.
+    something = pc.or_(pc.not_equal(rows["row_kind"], "unprovisioned"), pc.greater(rows["owned"], 0))
+    rows = rows.filter(pc.and_(pc.equal(rows["resource"], "gpu"), something))
     windows: list[LedgerWindow] = []
     for length, span in lengths:
         start = newest + HOUR - span
@@ -77,5 +79,6 @@ def cut_windows(
 def newest_hour(rows: pa.Table) -> tuple[pa.Table, int]:
     """The rows of the newest hour, and how long it is so far, in nanoseconds: the most that any GPU was owned."""
     newest = rows.filter(pc.equal(rows["hour"], pc.max(rows["hour"])))
-    owned = newest.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum")])
+    there = newest.filter(pc.not_equal(newest["gpu_uuid"], ""))
+    owned = there.group_by(["gpu_uuid"], use_threads=False).aggregate([("owned", "sum")])
     return newest, pc.max(owned["owned_sum"]).as_py() or NS_PER_HOUR
