@@ -98,6 +98,7 @@ def condition(body, kind):
 def test_hours_are_published_closed_and_restated_on_schedule(cluster, tmp_path):
     async def story():
         spec = {"schedule": "5 * * * *", "period": "Hour", "formats": ["FOCUS", "CSV", "JSON", "HTML"]}
+        spec["layouts"] = ["Finout", "CloudZero"]
         async with Desk(cluster, tmp_path / "ledger", "hourly", str(tmp_path / "bills"), **spec) as desk:
             first = hour_start(desk.created) - HOUR
             store_ledger(tmp_path / "ledger", *rows([first - HOUR, first, first + HOUR]))
@@ -126,7 +127,9 @@ def test_hours_are_published_closed_and_restated_on_schedule(cluster, tmp_path):
             assert condition(closed, "Closed") == ("True", "AllClosed")
             assert {file["state"] for file in closed["status"]["files"]} == {"Closed"}
             assert datetime.fromisoformat(closed["status"]["closedThroughTime"]) == first + 2 * HOUR
-            before = tree(tmp_path / "bills")
+            layouts = tmp_path / "bills/cluster=c1/report=hourly/layouts"
+            assert {name.partition("/")[0] for name in tree(layouts)} == {"finout", "cloudzero"}
+            before = {name: text for name, text in tree(tmp_path / "bills").items() if "/layouts/" not in name}
             store_ledger(tmp_path / "ledger", *rows([first], a=0.25), version="late")
             late = await desk.look(run + timedelta(hours=101))
             assert late["status"]["restatementCount"] == 1

@@ -183,7 +183,7 @@ class ChargebackReportStatus(ApiModel):
     closed_through_time: Time | None = None
     """is the end of the newest closed period before which none is open."""
     restatement_count: Count = 0
-    """is the number of restatements of the periods in files."""
+    """is the number of restatements of all periods."""
     total: Amount | None = None
     """is the cost that the last files hold, rounded to 12 decimals; absent if they are in several currencies."""
     totals_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)] | None = None

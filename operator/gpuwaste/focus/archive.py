@@ -114,10 +114,16 @@ class Archive:
             for part in parts
         )
 
-    def revisions(self, period: Period) -> list[Manifest]:
-        """The manifests of a period: as first published, then its restatements that are complete."""
+    def revisions(self, period: Period, numbers: Iterable[int] | None = None) -> list[Manifest]:
+        """The manifests of a period: as first published, then its restatements that are complete.
+
+        Args:
+            period: which.
+            numbers: of its restatements, where they are known; else the store is listed.
+        """
         first = self.manifest(period)
-        numbers = [number for other, number in self.restatements() if other == period]
+        if numbers is None:
+            numbers = [number for other, number in self.restatements() if other == period]
         later = [self.manifest(period, number) for number in numbers]
         return ([] if first is None else [first]) + [one for one in later if one is not None and one.closed]
 

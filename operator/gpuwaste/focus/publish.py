@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import tempfile
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -147,6 +149,8 @@ class Publisher:
     generator_version: str
     page: Callable[[Period], str] | None = None
     _carried: dict[str, list[Adjustment]] | None = field(default=None)
+    _known: list[Period] = field(default_factory=list)
+    _restated: dict[Period, list[int]] = field(default_factory=dict)
 
     def publish(self, periods: Iterable[Period], *, now: datetime) -> list[Result]:
         """Bring periods up to date, oldest first; those whose grace is over are closed.
@@ -159,13 +163,18 @@ class Publisher:
         """
         self.archive.check_series(self.series)
         self._carried = None
+        # Both are listed once: an archive may have thousands of hours.
+        self._known = self.archive.periods()
+        self._restated = defaultdict(list)
+        for period, number in self.archive.restatements():
+            self._restated[period].append(number)
         return [self._publish(period, now) for period in sorted(periods)]
 
     def _publish(self, period: Period, now: datetime) -> Result:
         before = self.archive.manifest(period)
         inputs = self.source.inputs(period)
         if before is not None and before.closed:
-            newest = self.archive.revisions(period)[-1]
+            newest = self.archive.revisions(period, self._restated[period])[-1]
             same = inputs is None or inputs.sha256 == newest.input_sha256
             return Result(period=period, outcome=Outcome.FINAL if same else Outcome.DIFFERS, manifest=newest)
         adjustments = self.carried(period)
@@ -177,6 +186,8 @@ class Publisher:
         with tempfile.TemporaryDirectory(prefix="gpuwaste-") as folder:
             made = self.make(period, inputs, adjustments, folder=Path(folder), now=now, closing=closing)
             self.archive.replace(period, made.manifest, made.files)
+        if before is None:
+            bisect.insort(self._known, period)
         return Result(period=period, outcome=Outcome.CLOSED if closing else Outcome.WRITTEN, manifest=made.manifest)
 
     def _up_to_date(self, manifest: Manifest, inputs: Inputs | None, adjustments: Sequence[Adjustment]) -> bool:
@@ -317,7 +328,7 @@ class Publisher:
 
     def _previous(self, period: Period) -> dict[str, str] | None:
         """The newest closed period before this one: a chain, so that none can be changed unseen."""
-        for earlier in reversed([one for one in self.archive.periods() if one < period]):
+        for earlier in reversed([one for one in self._known if one < period]):
             manifest = self.archive.manifest(earlier)
             if manifest is not None and manifest.closed:
                 return {"period": earlier.name, "sha256": self.archive.manifest_sha256(earlier)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from gpuwaste.focus.publish import Outcome
 from gpuwaste.focus.restate import Restater
 from gpuwaste.model.errors import GpuwasteError, InputError
 from gpuwaste.runtime.events import event_about, post_event
-from gpuwaste.runtime.report_status import Run, failed_status, run_status, waiting_status
+from gpuwaste.runtime.report_status import MAX_FILES, Run, failed_status, run_status, waiting_status
 from gpuwaste.runtime.reports import publisher_for
 from gpuwaste.runtime.schedule import parse_schedule
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gpuwaste.cluster.api import ClusterApi, Json
+    from gpuwaste.focus.archive import Archive
+    from gpuwaste.focus.manifest import Manifest
     from gpuwaste.focus.periods import Period
     from gpuwaste.focus.publish import Publisher, Result
     from gpuwaste.ledger.store import Store
@@ -43,6 +46,8 @@ _LATE_DATA = timedelta(days=40)
 """Inputs are kept 35 days: a ledger hour that is older than this cannot change by a late window."""
 _RETRY = timedelta(minutes=1)
 _MAX_RETRY = timedelta(hours=1)
+_SETTLED = timedelta(days=2)
+"""So long after its grace a period is surely closed, unless the operator was away; then it is said a run later."""
 _CHANGED = frozenset({Outcome.WRITTEN, Outcome.CLOSED})
 _SPAN_PERIOD = timedelta(hours=1)
 """How often a single report is looked at for late data, until it is closed."""
@@ -189,8 +194,9 @@ class Chargeback:
             what = " ".join(str(error).split())
             raise InputError(f"cannot be reported: {what}", where="ledger") from error
         archive = publisher.archive
-        manifests = [one for period in archive.periods() for one in archive.revisions(period)]
-        return results, Run(manifests=manifests, at=due, following=following, url=archive.url)
+        manifests, restated = _newest(archive, since=now - publisher.grace - _SETTLED)
+        run = Run(manifests=manifests, restatements=restated, at=due, following=following, url=archive.url)
+        return results, run
 
     def _lay_out(self, publisher: Publisher, report: ChargebackReport, results: list[Result]) -> None:
         """Write what other tools import, where something changed, and once after a start for what a kill left."""
@@ -233,6 +239,17 @@ class Chargeback:
             await post_event(self.api, event)
         except GpuwasteError as error:  # an event is no state; the status says the same
             _log.warning("event not written: %s", error)
+
+
+def _newest(archive: Archive, *, since: datetime) -> tuple[list[Manifest], int]:
+    """Manifests of the newest periods, as many as a status shows and all that may be open; and all restatements."""
+    numbers: dict[Period, list[int]] = defaultdict(list)
+    for period, number in archive.restatements():
+        numbers[period].append(number)
+    known = archive.periods()
+    shown = [one for at, one in enumerate(known) if at >= len(known) - MAX_FILES or one.end > since]
+    found = [manifest for one in shown for manifest in archive.revisions(one, numbers[one])]
+    return found, sum(map(len, numbers.values()))
 
 
 def publish_due(publisher: Publisher, report: ChargebackReport, *, due: datetime, now: datetime) -> list[Result]:

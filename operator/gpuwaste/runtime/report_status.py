@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpuwaste.api import ChargebackReport, Condition
     from gpuwaste.focus.manifest import FileEntry, Manifest
 
-__all__ = ["Run", "failed_status", "run_status", "waiting_status"]
+__all__ = ["MAX_FILES", "Run", "failed_status", "run_status", "waiting_status"]
 
 _FORMATS: Final = {
     "parquet": ReportFormat.FOCUS,
@@ -36,7 +36,8 @@ _FORMATS: Final = {
     "json": ReportFormat.JSON,
     "html": ReportFormat.HTML,
 }
-_MAX_FILES: Final = 64
+MAX_FILES: Final = 64
+"""As many as the status of a report may name."""
 _DECIMALS: Final = Decimal(1).scaleb(-12)
 
 
@@ -45,7 +46,8 @@ class Run:
     """What one run left in the archive.
 
     Attributes:
-        manifests: of every period of the report, and of its restatements, oldest first.
+        manifests: of the newest periods of the report, and of their restatements, oldest first.
+        restatements: how many there are of all its periods.
         at: the scheduled time that was run.
         following: the next one, None where there is none.
         url: where a file lies.
@@ -53,6 +55,7 @@ class Run:
     """
 
     manifests: Sequence[Manifest]
+    restatements: int
     at: datetime
     following: datetime | None
     url: Callable[[FileEntry], str]
@@ -70,7 +73,7 @@ def run_status(report: ChargebackReport, run: Run, *, now: datetime) -> Chargeba
         last_run_time=run.at,
         next_run_time=run.following,
         closed_through_time=_closed_through(originals),
-        restatement_count=len(run.manifests) - len(originals),
+        restatement_count=run.restatements,
         total=total,
         totals_sha256=None if newest is None else newest.totals_sha256,
         files=_files(run),
@@ -188,4 +191,4 @@ def _files(run: Run) -> tuple[ReportFile, ...]:
         for manifest in newest
         for entry in manifest.files
     ]
-    return tuple(files[:_MAX_FILES])
+    return tuple(files[:MAX_FILES])

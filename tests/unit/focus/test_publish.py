@@ -4,8 +4,11 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.focus.archives import at, publisher, store_ledger, sums, tree
 from tests.unit.focus.bills import bill, correction, usage
 from tests.unit.focus.ledgers import free, holder
@@ -14,7 +17,9 @@ from gpuwaste.focus.manifest import parse_manifest
 from gpuwaste.focus.periods import parse_period, period_at
 from gpuwaste.focus.publish import Outcome
 from gpuwaste.focus.restate import Restater
+from gpuwaste.focus.totals import Totals, differences
 from gpuwaste.focus.verify import verify
+from gpuwaste.ledger.store import Store
 from gpuwaste.model.errors import InputError
 
 DAY = parse_period("2026-11-01", "day")
@@ -232,3 +237,47 @@ def test_a_new_split_makes_no_correction(stored):
     made.publish([NEXT], now=at(hours=98))
     for table in (data(out), data(out, NEXT), data(out, revision=1)):
         assert set(table["ChargeClass"].to_pylist()) == {None}
+
+
+def test_the_store_is_listed_as_often_for_many_periods_as_for_few(tmp_path, monkeypatch):
+    store_ledger(tmp_path / "ledger", *(row for hour in range(12) for row in halves(hour)))
+    listed = []
+    whole = Store.files
+    monkeypatch.setattr(Store, "files", lambda self, folder: [listed.append(folder), *whole(self, folder)][1:])
+    counts = []
+    for name, last in (("few", 2), ("many", 12)):
+        made = publisher(tmp_path / "ledger", tmp_path / name, length="hour")
+        hours = made.due(at(), at(hours=last))
+        listed.clear()
+        made.publish(hours, now=at(days=9))
+        made.publish(hours, now=at(days=9))
+        counts.append(len(listed))
+    assert counts[0] == counts[1]
+
+
+@settings(max_examples=50)
+@given(
+    before=st.lists(st.tuples(st.sampled_from("abc"), st.decimals("-9e9", "9e9", places=18)), max_size=8),
+    after=st.lists(st.tuples(st.sampled_from("abc"), st.decimals("-9e9", "9e9", places=18)), max_size=8),
+)
+def test_a_difference_takes_the_old_totals_to_the_new_ones_exactly(before, after):
+    def totals(rows, pieces):
+        found = Totals()
+        for piece in pieces(rows):
+            costs = dict.fromkeys(
+                ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"),
+                pa.array([cost for _, cost in piece], pa.decimal128(38, 28)),
+            )
+            teams = pa.array([team for team, _ in piece], pa.string())
+            currency = pa.array(["USD"] * len(piece), pa.string())
+            found.add(pa.table({"BillingCurrency": currency, "AllocatedResourceId": teams, **costs}))
+        return found.by_receiver()
+
+    old, new = totals(before, lambda rows: [rows]), totals(after, lambda rows: [rows])
+    assert new == totals(after, lambda rows: [[row] for row in rows])
+    change = {row.receiver_id: row.effective_cost for row in differences(old, new)}
+    for team in "abc":
+        was = sum((cost for name, cost in before if name == team), Decimal(0))
+        now = sum((cost for name, cost in after if name == team), Decimal(0))
+        assert change.get(team, 0) == now - was
+    assert 0 not in change.values()
