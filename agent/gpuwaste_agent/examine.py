@@ -104,6 +104,7 @@ def _real(settings: AgentSettings) -> list[Finding]:
             gpus=driver.listed,
             clock=SystemClock(),
             every_seconds=sources.kubelet_seconds,
+            dra=sources.dra,
         )
         snapshot = holdings.poll()
         held = [check_holdings(snapshot, holdings.problem, sources.pod_resources), *check_sharing(snapshot)]

@@ -126,6 +126,7 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--pod-logs", type=Path, default=Path("/var/log/pods"), metavar="DIR")
     node.add_argument("--container-logs", type=Path, default=Path("/var/log/containers"), metavar="DIR")
     node.add_argument("--no-processes", action="store_true", help="do not attribute by process (needs no hostPID)")
+    node.add_argument("--dra", action="store_true", help="resource claims hand the GPUs out (seen by itself with time)")
     node.add_argument("--nvml-library", type=Path, metavar="FILE", help="libnvidia-ml.so.1 where it is not found")
     node.add_argument("--dcgm-exporter", default="", metavar="URL", help="/metrics of the node's own dcgm-exporter")
     leaving = parser.add_argument_group("leaving")
@@ -187,6 +188,7 @@ def _sources(args: argparse.Namespace) -> SourceSettings:
         pod_logs=args.pod_logs,
         container_logs=args.container_logs,
         processes=not args.no_processes,
+        dra=args.dra,
         nvml_library=args.nvml_library,
         dcgm_url=args.dcgm_exporter,
     )

@@ -145,6 +145,8 @@ def snapshot_of(
     allocatable: kubelet.AllocatableResponse,
     gpus: Sequence[GpuInfo],
     uid: Callable[[str, str], str],
+    *,
+    dra: bool = False,
 ) -> HoldingsSnapshot:
     """Turn the kubelet's answers into who holds what.
 
@@ -155,6 +157,8 @@ def snapshot_of(
         allocatable: Answer of GetAllocatableResources.
         gpus: The node's GPUs, to resolve device ids.
         uid: UID of a pod by namespace and name; empty where unknown.
+        dra: Claims hand this node's GPUs out: the kubelet does not list those among what is allocatable, so every
+            parent that no plugin offers counts as one slice that can be claimed.
     """
     index = ParentIndex(gpus)
     replicas: dict[str, int] = {}
@@ -170,6 +174,10 @@ def snapshot_of(
             if is_replica(device_id, parent_id):
                 sharing[parent_id] = Sharing.TIME_SLICING
     holdings = tuple(_holdings(listed, index, uid))
+    claimed = dict.fromkeys(holding.parent_id for holding in holdings if holding.claim)
+    free = [parent.parent_id for gpu in gpus for parent in gpu.parents] if dra else []
+    for parent_id in (*claimed, *free):
+        replicas.setdefault(parent_id, 1)
     return HoldingsSnapshot(holdings=holdings, replicas=replicas, sharing=sharing)
 
 
@@ -184,13 +192,18 @@ class KubeletHoldings:
         gpus: Callable[[], Sequence[GpuInfo]],
         clock: Clock,
         every_seconds: float,
+        dra: bool = False,
     ) -> None:
-        """Take the kubelet's socket, the log directory, how to list GPUs, and how often to ask."""
+        """Take the kubelet's socket, the log directory, how to list GPUs, and how often to ask.
+
+        That claims hand the GPUs out can be said (`dra`), and is remembered once a claim was seen.
+        """
         self._client = KubeletClient(socket)
         self._uids = PodUids(pod_logs)
         self._gpus = gpus
         self._clock = clock
         self._every_ns = round(every_seconds * _SECOND)
+        self._dra = dra
         self._asked_ns: int | None = None
         self._snapshot: HoldingsSnapshot | None = None
         self.problem = ""
@@ -213,7 +226,10 @@ class KubeletHoldings:
             kubelet.AllocatableResponse.FromString(allocatable),
             self._gpus(),
             self._uids.uid,
+            dra=self._dra,
         )
+        if not self._dra and any(holding.claim for holding in snapshot.holdings):
+            self._dra, self._asked_ns = True, None
         if snapshot != self._snapshot:
             self._snapshot = snapshot
         return self._snapshot

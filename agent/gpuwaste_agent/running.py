@@ -123,6 +123,7 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         gpus=driver.listed,
         clock=clock,
         every_seconds=sources.kubelet_seconds,
+        dra=sources.dra,
     )
     agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
     problems = [lambda: agent.problem, lambda: driver.problem, lambda: holdings.problem]

@@ -44,6 +44,7 @@ class SourceSettings:
         processes: Attribute by process; needs the host's PID namespace.
         nvml_library: Path of libnvidia-ml.so.1 where the loader does not find it; None leaves it to the loader.
         kubelet_seconds: Time between two questions to the kubelet.
+        dra: Resource claims hand the GPUs out.
         dcgm_url: `/metrics` of the node's own dcgm-exporter, empty if there is none to ask.
         dcgm_seconds: Time between two questions to it.
     """
@@ -55,6 +56,7 @@ class SourceSettings:
     processes: bool = True
     nvml_library: Path | None = None
     kubelet_seconds: float = 5.0
+    dra: bool = False
     dcgm_url: str = ""
     dcgm_seconds: float = 10.0
 

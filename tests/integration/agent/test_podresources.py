@@ -117,6 +117,31 @@ def test_dra_claims_are_resolved_without_the_api_server(rig):
     assert (holding.parent_id, holding.claim, holding.resource_name) == ("MIG-b", "ns/c", "")
 
 
+def claim(device: str, share: str | None = None) -> kubelet.Pod:
+    claimed = kubelet.ClaimResource(driver_name="gpu.nvidia.com", pool_name="n", device_name=device, share_id=share)
+    dynamic = [kubelet.DynamicResource(claim_name="c", claim_namespace="ns", claim_resources=[claimed])]
+    return kubelet.Pod(name="p", namespace="ns", containers=[kubelet.Container(name="m", dynamic_resources=dynamic)])
+
+
+def test_gpus_of_a_node_with_claims_are_allocatable_though_the_kubelet_does_not_list_them(rig):
+    served, holdings, clock, _ = rig
+    served.allocatable = {}
+    assert holdings.poll().replicas == {}
+    clock.now_ns += 6 * SECOND
+    served.pods.append(claim("gpu-0"))
+    assert holdings.poll().replicas == {"GPU-a": 1}
+    served.pods.clear()
+    # Once seen it is known, also when nobody claims anything any more.
+    assert holdings.poll().replicas == {"GPU-a": 1, "MIG-b": 1}
+
+
+def test_shares_of_one_device_are_slices_of_their_own(rig):
+    served, holdings, _, _ = rig
+    served.pods += [claim("gpu-0", "one"), claim("gpu-0", "two")]
+    found = [(h.slice_id, h.parent_id) for h in holdings.poll().holdings]
+    assert found == [("gpu-0/one", "GPU-a"), ("gpu-0/two", "GPU-a")]
+
+
 def test_the_kubelet_is_asked_no_more_often_than_told_and_sameness_is_kept(rig):
     served, holdings, clock, _ = rig
     served.give("web", "nvidia.com/gpu", "GPU-a::0")
