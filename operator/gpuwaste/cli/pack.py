@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,12 @@ _RESERVE_SECONDS = 0.5
     help="YAML or JSON map of GPU model to money per GPU-hour. Without it every GPU costs 1.",
 )
 @click.option(
+    "--start",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An earlier PLAN.json: the search begins there, the answer is never worse, and pods stay where they are "
+    "unless moving them saves something.",
+)
+@click.option(
     "--time-limit",
     type=float,
     default=15.0,
@@ -60,7 +67,16 @@ _RESERVE_SECONDS = 0.5
     required=True,
     help="Where the plan goes (JSON).",
 )
-def pack(*, nodes: Path, pods: Path, prices: Path | None, time_limit: float, objective: str, out: Path) -> None:
+def pack(
+    *,
+    nodes: Path,
+    pods: Path,
+    prices: Path | None,
+    start: Path | None,
+    time_limit: float,
+    objective: str,
+    out: Path,
+) -> None:
     """Put pods on as cheap a set of GPU nodes as possible.
 
     Every pod keeps its CPU, memory and exact place on a GPU. The plan says how far it can be from the best
@@ -70,12 +86,14 @@ def pack(*, nodes: Path, pods: Path, prices: Path | None, time_limit: float, obj
     from gpuwaste.cli.files import atomic_text
     from gpuwaste.packing.csv_files import read_instance
     from gpuwaste.packing.engine import solve
-    from gpuwaste.packing.plan_file import plan_text
+    from gpuwaste.packing.plan_file import plan_text, start_nodes
 
     if not (math.isfinite(time_limit) and time_limit >= 0):
         raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
     age = _process_age()
     instance, price_of = read_instance(nodes=nodes, pods=pods, prices=prices)
+    if start is not None:
+        instance = replace(instance, current_node=start_nodes(start, instance))
     before = age()
     reserve = _RESERVE_SECONDS + _WRITE_SECONDS_PER_POD * len(instance.pod_names)
     answer = solve(

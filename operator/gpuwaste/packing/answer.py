@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.shapes import Objective, Problem
 
-__all__ = ["Answer", "Placement", "count_gpus", "materialise"]
+__all__ = ["Answer", "Placement", "count_gpus", "gpu_slots", "materialise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ def materialise(problem: Problem, filling: Filling) -> Placement:
     for k, pattern, copies in zip(filling.kind.tolist(), filling.pattern, filling.copies.tolist(), strict=True):
         names = nodes_of[k][next_node[k] : next_node[k] + copies]
         next_node[k] += copies
-        for shape, gpus in _slots(problem, k, pattern):
+        for shape, gpus in gpu_slots(problem, k, pattern):
             taken = pods_of[shape][next_pod[shape] : next_pod[shape] + copies]
             next_pod[shape] += copies
             pod_node[taken] = names
@@ -105,7 +105,7 @@ def _members(group_of: Ints, groups: int) -> list[Ints]:
     return np.split(order, ends[:-1])
 
 
-def _slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tuple[int, ...]]]:
+def gpu_slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tuple[int, ...]]]:
     """(shape, GPU indexes) of every pod of one node: shares on the first GPUs, whole GPUs after them."""
     shapes = np.flatnonzero(pattern)
     sharing = [shape for shape in shapes.tolist() if problem.share[shape] for _ in range(pattern[shape])]
@@ -127,10 +127,12 @@ def _slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tuple[
     return slots
 
 
-def count_gpus(problem: Problem, filling: Filling) -> int:
+def count_gpus(placement: Placement) -> int:
     """How many GPUs carry a pod."""
-    total = 0
-    for kind, pattern, copies in zip(filling.kind.tolist(), filling.pattern, filling.copies.tolist(), strict=True):
-        used = {gpu for _, gpus in _slots(problem, kind, pattern) for gpu in gpus}
-        total += len(used) * copies
-    return total
+    width = np.array([len(gpus) for gpus in placement.gpu_sets], dtype=np.int64)
+    keys = np.unique(np.stack([placement.pod_node, placement.pod_gpu_set], axis=1)[placement.pod_node >= 0], axis=0)
+    sets = keys[:, 1]
+    host = np.repeat(keys[:, 0], width[sets])
+    gpu = np.array([gpu for index in sets.tolist() for gpu in placement.gpu_sets[index]], dtype=np.int64)
+    most = int(gpu.max(initial=0)) + 1
+    return len(np.unique(host * most + gpu))

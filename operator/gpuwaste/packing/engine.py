@@ -13,12 +13,14 @@ from gpuwaste.packing.bound import next_attainable, volume_bound
 from gpuwaste.packing.coarse import classes_of, rounded
 from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.shapes import group
+from gpuwaste.packing.start import current_placement, filling_of, materialise_near
 from gpuwaste.packing.state import SolveState
 from gpuwaste.packing.verifier import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gpuwaste.packing.answer import Placement
     from gpuwaste.packing.instance import Instance
     from gpuwaste.packing.shapes import Objective, Problem
 
@@ -56,12 +58,35 @@ def solve(
         InvariantError: the verifier found the answer wrong.
     """
     problem = group(instance, objective=objective)
+    current = current_placement(instance)
     if len(problem.demand) > _MANY_SHAPES:
         solved, bound = _solve_by_classes(problem, clock=clock, limit_seconds=time_limit_seconds)
     else:
-        solved = _solve(problem, clock=clock, limit_seconds=time_limit_seconds)
+        begin = None if current is None else filling_of(problem, current)
+        solved = _solve(problem, clock=clock, limit_seconds=time_limit_seconds, begin=begin)
         bound = solved.state.bound
-    answer = _answer(instance, solved, bound=bound, objective=objective, started_seconds=started_seconds)
+    best = solved.state.best
+    answer = _answer(
+        instance,
+        problem,
+        placement=_placement(instance, solved),
+        bound=bound,
+        objective=objective,
+        first_feasible_seconds=solved.state.first_feasible_seconds + started_seconds,
+        method=best.method,
+    )
+    if current is not None:
+        kept = _answer(
+            instance,
+            problem,
+            placement=current,
+            bound=bound,
+            objective=objective,
+            first_feasible_seconds=answer.first_feasible_seconds,
+            method="current placement",
+        )
+        # Nothing is moved for nothing.
+        answer = min(kept, answer, key=lambda one: (one.unplaced_milli, one.unplaced_pods, one.cost))
     check(instance, answer)
     return answer
 
@@ -74,11 +99,16 @@ class _Solved:
     state: SolveState
 
 
-def _solve(problem: Problem, *, clock: Callable[[], float], limit_seconds: float) -> _Solved:
+def _solve(
+    problem: Problem, *, clock: Callable[[], float], limit_seconds: float, begin: Filling | None = None
+) -> _Solved:
     placeable = np.where(problem.fits.any(axis=1), problem.demand, 0)
     state = SolveState(replace(problem, demand=placeable), clock=clock, limit_seconds=limit_seconds)
     if placeable.any():
         _start(state, once=limit_seconds == 0)
+        if begin is not None:
+            state.pool.add_filling(begin)
+            state.offer(begin, method="current placement")
         if limit_seconds > 0:
             # OR-Tools takes half a second to load; the first placement is known before.
             from gpuwaste.packing.improve import improve  # noqa: PLC0415
@@ -139,14 +169,30 @@ def _start(state: SolveState, *, once: bool) -> None:
         state.offer(replace(filling, copies=filling.copies * scale), method="first fit")
 
 
+def _placement(instance: Instance, solved: _Solved) -> Placement:
+    """The best placement pod by pod; where the pods are on nodes already, many stay."""
+    filling = solved.state.best.filling
+    if instance.current_node is None:
+        return materialise(solved.problem, filling)
+    return materialise_near(solved.problem, filling, instance.current_node)
+
+
 def _answer(
-    instance: Instance, solved: _Solved, *, bound: float, objective: Objective, started_seconds: float
+    instance: Instance,
+    problem: Problem,
+    *,
+    placement: Placement,
+    bound: float,
+    objective: Objective,
+    first_feasible_seconds: float,
+    method: str,
 ) -> Answer:
-    """The best placement pod by pod; counts the pods that fit on no node as unplaced."""
-    problem, best = solved.problem, solved.state.best
-    placement = materialise(problem, best.filling)
+    """The figures of a placement; pods that fit on no node count as unplaced."""
     left = placement.pod_node < 0
-    cost = problem.cost_unit * best.cost_units
+    nodes = np.unique(placement.pod_node[~left])
+    counts = np.bincount(problem.type_of_node[nodes], minlength=len(problem.supply)).tolist()
+    units = sum(unit * count for unit, count in zip(problem.unit_cost, counts, strict=True))
+    cost = problem.cost_unit * units
     return Answer(
         objective=objective,
         placement=placement,
@@ -154,8 +200,8 @@ def _answer(
         bound=min(next_attainable(problem, bound), cost),
         unplaced_milli=int(instance.pod_total_milli[left].sum()),
         unplaced_pods=int(left.sum()),
-        nodes_used=int(best.filling.copies.sum()),
-        gpus_used=count_gpus(problem, best.filling),
-        first_feasible_seconds=solved.state.first_feasible_seconds + started_seconds,
-        method=best.method,
+        nodes_used=len(nodes),
+        gpus_used=count_gpus(placement),
+        first_feasible_seconds=first_feasible_seconds,
+        method=method,
     )

@@ -80,6 +80,11 @@ class Instance:
         wrong = shares & ((self.pod_gpu_milli < 1) | (self.pod_gpu_milli > WHOLE_GPU_MILLI))
         if wrong.any():
             raise InputError(f"element {int(wrong.argmax())} is not 1 to 1000", where="pod_gpu_milli")
+        current = self.current_node
+        if current is not None and current.shape != (pods,):
+            raise InputError(f"has shape {current.shape}, not ({pods},)", where="current_node")
+        if current is not None and ((current < -1) | (current >= nodes)).any():
+            raise InputError("names a node that does not exist", where="current_node")
         if any(not price.is_finite() or price < 0 for price in self.prices):
             raise InputError("a price is negative or not a number", where="prices")
 

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuwaste.model.errors import InputError
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from decimal import Decimal
+    from pathlib import Path
 
     from gpuwaste.packing.answer import Answer
-    from gpuwaste.packing.instance import Instance
+    from gpuwaste.packing.instance import Instance, Ints
 
-__all__ = ["plan_text"]
+__all__ = ["plan_text", "start_nodes"]
 
 
 def plan_text(
@@ -74,3 +76,41 @@ def _quoted(names: Sequence[str]) -> list[str]:
     if json.dumps(together, ensure_ascii=False) == f'"{together}"':
         return [f'"{name}"' for name in names]
     return [json.dumps(name, ensure_ascii=False) for name in names]
+
+
+def start_nodes(path: Path, instance: Instance) -> Ints:
+    """Where an earlier plan put the pods.
+
+    Args:
+        path: PLAN.json of `gpuwaste pack`; pods and nodes that there are no more are passed over.
+        instance: the pods and nodes of today.
+
+    Returns:
+        int64[P] index of the node, -1 where the plan has none.
+
+    Raises:
+        InputError: the file is no plan, or names a pod twice.
+    """
+    fix = "give a file that 'gpuwaste pack --out' wrote"
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(path), fix=fix) from error
+    rows = plan.get("placements") if isinstance(plan, dict) else None
+    if not isinstance(rows, list):
+        raise InputError("has no list 'placements'", where=str(path), fix=fix)
+    pod_index = {name: index for index, name in enumerate(instance.pod_names)}
+    node_index = {name: index for index, name in enumerate(instance.node_names)}
+    nodes = np.full(len(instance.pod_names), -1, dtype=np.int64)
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        pod, node = (row.get("pod"), row.get("node")) if isinstance(row, dict) else (None, None)
+        where = f"{path}, placements[{number}]"
+        if not (isinstance(pod, str) and isinstance(node, str)):
+            raise InputError("names no pod and node", where=where, fix=fix)
+        if pod in seen:
+            raise InputError(f"pod '{pod}' stands twice", where=where, fix=fix)
+        seen.add(pod)
+        if pod in pod_index:
+            nodes[pod_index[pod]] = node_index.get(node, -1)
+    return nodes
