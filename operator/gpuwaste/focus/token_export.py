@@ -56,7 +56,7 @@ def export_tokens(
     Raises:
         InputError: a file cannot be read, or does not fit to the others.
     """
-    calls = read_tokens(usage)
+    calls = read_tokens(usage, grain=grain)
     schema = schema_of(version) if beside is None else _schema(beside, version)
     if beside is not None:
         prices = _with_bills(prices, beside)

@@ -67,9 +67,13 @@ def count_tokens(calls: pa.Table, prices: TokenPrices, *, grain: Grain) -> Token
     inside = {
         (one["provider"], one["endpoint"]) for one in routes if prices.runs_in_cluster(one["provider"], one["endpoint"])
     }
-    counted = _summed(calls, prices)
+    answered = calls.filter(calls["cache_hit"])
+    counted = _summed(calls.filter(pc.invert(calls["cache_hit"])), prices)
     kept: dict[str, list[dict[str, Any]]] = {"counts": [], "billed": []}
     left: Counter[tuple[str, str]] = Counter()
+    if len(answered):
+        tokens = sum(pc.sum(answered[f"{kind}_tokens"]).as_py() for kind in KINDS)
+        left["calls that the gateway's own cache answered", "cost nothing"] += tokens
     for row in counted.to_pylist():
         if (row["provider"], row["endpoint"]) in inside:
             left[f"route {row['endpoint'] or row['provider']}", _GPU_COST] += row["tokens"]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from gpuwaste.focus.options import Grain
+
 __all__ = ["KINDS", "TOKEN_SCHEMA", "read_tokens"]
 
 KINDS: Final = ("input", "cached", "cache_write", "output")
@@ -34,19 +36,29 @@ TOKEN_SCHEMA: Final = pa.schema(
         pa.field("provider", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("endpoint", pa.string(), nullable=False),
+        pa.field("cache_hit", pa.bool_(), nullable=False),
         *(pa.field(f"{kind}_tokens", pa.int64(), nullable=False) for kind in KINDS),
     ]
 )
-"""What is read, one row a call or a sum of calls; team and endpoint may be empty. Kinds never overlap."""
+"""What is read, one row a call or a sum of calls; team and endpoint may be empty. Kinds never overlap.
+
+`cache_hit` is true where the gateway itself had the answer, so that no provider charged anything.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dialect:
-    """How one gateway calls the columns; `whole_input` where its input counts cached tokens, too."""
+    """How one gateway calls the columns.
 
-    name: str
+    Attributes:
+        columns: its name of each of ours.
+        whole_input: whether its input counts cached tokens, too.
+        daily: whether a row is a sum over a day.
+    """
+
     columns: dict[str, str]
     whole_input: bool
+    daily: bool = False
 
     @property
     def needed(self) -> set[str]:
@@ -59,20 +71,26 @@ _LITELLM: Final = {
     "provider": "custom_llm_provider",
     "model": "model",
     "endpoint": "api_base",
+    "cache_hit": "cache_hit",
     "input_tokens": "prompt_tokens",
     "cached_tokens": "cache_read_input_tokens",
     "cache_write_tokens": "cache_creation_input_tokens",
     "output_tokens": "completion_tokens",
 }
 _DIALECTS: Final = (
-    _Dialect(name="gpuwaste", columns=_OWN, whole_input=False),
-    _Dialect(name="LiteLLM spend logs", columns={**_LITELLM, "time": "startTime"}, whole_input=True),
-    _Dialect(name="LiteLLM daily team spend", columns={**_LITELLM, "time": "date"}, whole_input=True),
+    _Dialect(columns=_OWN, whole_input=False),
+    _Dialect(columns={**_LITELLM, "time": "startTime"}, whole_input=True),
+    _Dialect(columns={**_LITELLM, "time": "date"}, whole_input=True, daily=True),
 )
+"""Ours, LiteLLM's spend logs, and its daily team spend."""
 
 
-def read_tokens(paths: Iterable[Path]) -> pa.Table:
+def read_tokens(paths: Iterable[Path], *, grain: Grain) -> pa.Table:
     """Read files of calls, by the end of their names: `.parquet`, `.csv`, `.jsonl` or `.ndjson`.
+
+    Args:
+        paths: the files.
+        grain: how much time is charged at once; sums over a day cannot be charged by the hour.
 
     Returns:
         Rows of TOKEN_SCHEMA, in the order of the files.
@@ -80,11 +98,11 @@ def read_tokens(paths: Iterable[Path]) -> pa.Table:
     Raises:
         InputError: a file cannot be read, lacks a column, or holds a value that is none; names file, row and column.
     """
-    tables = [_read(path) for path in paths]
+    tables = [_read(path, grain) for path in paths]
     return pa.concat_tables(tables) if tables else TOKEN_SCHEMA.empty_table()
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, grain: Grain) -> pa.Table:
     if not path.is_file():
         raise InputError("there is no such file", where=str(path))
     readers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json, ".ndjson": _json}
@@ -95,6 +113,8 @@ def _read(path: Path) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())[:200]
         raise InputError(f"cannot be read as {path.suffix[1:]}: {what}", where=str(path)) from None
+    if dialect.daily and grain == "hour":
+        raise InputError("holds sums over days", where=str(path), fix="use --grain day")
     return _checked(table, dialect, path)
 
 
@@ -155,6 +175,8 @@ def _checked(table: pa.Table, dialect: _Dialect, path: Path) -> pa.Table:
             columns[name] = _counts(values, where)
         elif name == "time":
             columns[name] = _times(values, where)
+        elif name == "cache_hit":
+            columns[name] = pc.equal(pc.utf8_lower(pc.fill_null(values.cast(pa.string()), "")), "true")
         else:
             columns[name] = pc.fill_null(values.cast(pa.string()), "")
     if dialect.whole_input:

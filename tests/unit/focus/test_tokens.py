@@ -222,7 +222,7 @@ def test_what_the_bill_does_not_charge_is_named(tmp_path):
 def test_the_parts_of_a_billed_row_add_up_to_the_last_digit(billed, price, shares):
     origin = api_rows(sold("gpt-in", billed, price=str(price)))
     calls = [call(team=f"team {number}", input=count) for number, count in enumerate(shares)]
-    table = pa.Table.from_pylist([one | {"time": START} for one in calls], schema=TOKEN_SCHEMA)
+    table = pa.Table.from_pylist([one | {"time": START, "cache_hit": False} for one in calls], schema=TOKEN_SCHEMA)
     known = PRICES["providers"]["openai"] | {"billed": True}
     every = prices(providers={"openai": known})
     counted = count_tokens(table, every, grain="hour")
@@ -275,7 +275,7 @@ def test_a_gateways_own_log_is_read_and_nothing_personal_is_kept(tmp_path, suffi
     row[time] = "2026-11-01" if time == "date" else LITELLM["startTime"]
     path = tmp_path / f"log{suffix}"
     write_as(path, row)
-    calls = read_tokens([path])
+    calls = read_tokens([path], grain="day")
     found = calls.select(["team", "input_tokens", "cached_tokens", "output_tokens"]).to_pylist()
     assert [tuple(one.values()) for one in found] == [("team-7f", 600, 400, 20)] * 2
     assert "SECRET" not in str(calls.to_pydict())
@@ -306,17 +306,35 @@ def test_a_wrong_call_is_refused_with_its_row(tmp_path, suffix, wrong, message):
         texts = [{name: None if value is None else str(value) for name, value in row.items()} for row in rows]
         pa_csv.write_csv(pa.Table.from_pylist(texts), path)
     with pytest.raises(InputError) as caught:
-        read_tokens([path])
+        read_tokens([path], grain="day")
     assert str(path) in str(caught.value)
     if not (suffix == ".jsonl" and wrong == {"input_tokens": 1.5}):  # Arrow's reader says what it cannot read
         assert message in str(caught.value)
+
+
+def test_what_the_gateways_own_cache_answered_costs_nothing(tmp_path):
+    path = tmp_path / "log.jsonl"
+    hit = LITELLM | {"cache_hit": "True"}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (hit, LITELLM | {"cache_hit": "None"})))
+    summary = export_tokens([path], prices(), None, tmp_path / "out.parquet", grain="hour", version="1.3")
+    assert summary.rows == 3
+    said = "calls that the gateway's own cache answered: cost nothing; 1020 tokens make no row"
+    assert list(map(str, summary.findings)) == [said]
+
+
+def test_sums_over_days_are_not_charged_by_the_hour(tmp_path):
+    path = tmp_path / "daily.jsonl"
+    row = {name: value for name, value in LITELLM.items() if name != "startTime"}
+    path.write_text(json.dumps(row | {"date": "2026-11-01"}) + "\n")
+    with pytest.raises(InputError, match="holds sums over days; use --grain day"):
+        export_tokens([path], prices(), None, tmp_path / "out.parquet", grain="hour", version="1.3")
 
 
 def test_more_cached_than_read_is_refused(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(LITELLM | {"prompt_tokens": 3}) + "\n")
     with pytest.raises(InputError, match=r"column prompt_tokens, row 1: is below zero"):
-        read_tokens([path])
+        read_tokens([path], grain="day")
 
 
 BAD_PRICES = {
