@@ -113,14 +113,14 @@ class TokenPrices(_Part):
     """Everything that turns counted tokens into charges.
 
     Attributes:
-        billing_currency: of every cost.
+        billing_currency: what prepaid credits were paid in; other providers bill in the currency of their prices.
         cluster: so that a team has the AllocatedResourceId here that it has in the rows of its GPUs.
         teams: names of teams, by what the gateway calls them.
         endpoints_in_cluster: host names, with `*`, of endpoints whose cost is the GPU's.
         providers: by what the gateway calls them.
     """
 
-    billing_currency: Currency
+    billing_currency: Currency | None = None
     cluster: str = ""
     teams: dict[str, str] = {}
     endpoints_in_cluster: tuple[str, ...] = _IN_CLUSTER
@@ -137,25 +137,20 @@ class TokenPrices(_Part):
     @model_validator(mode="after")
     def _exact(self) -> TokenPrices:
         for name, provider in self.providers.items():
-            if provider.currency not in {None, self.billing_currency}:
-                raise ValueError(
-                    f"providers.{name}: prices are in {provider.currency} and bills in {self.billing_currency}; "
-                    "give the prices in the billing currency"
-                )
-            credit = provider.prepaid
+            if provider.prepaid is None:
+                continue
+            if self.billing_currency is None:
+                raise ValueError(f"billingCurrency is missing: what were the credits of {name} paid in?")
             for model, prices in provider.models.items():
-                for kind in KINDS:
-                    price = prices.price(kind)
-                    if (
-                        price is not None
-                        and credit is not None
-                        and _decimals(price) + _decimals(credit.price) > PRICE_DECIMALS
-                    ):
-                        raise ValueError(
-                            f"providers.{name}.models.{model}.{kind}: price times credit has more than "
-                            f"{PRICE_DECIMALS} decimals"
-                        )
+                _check_product(f"providers.{name}.models.{model}", prices, _decimals(provider.prepaid.price))
         return self
+
+
+def _check_product(where: str, prices: ModelPrices, credit_decimals: int) -> None:
+    for kind in KINDS:
+        price = prices.price(kind)
+        if price is not None and _decimals(price) + credit_decimals > PRICE_DECIMALS:
+            raise ValueError(f"{where}.{kind}: price times credit has more than {PRICE_DECIMALS} decimals")
 
 
 def _decimals(price: Decimal) -> int:
@@ -173,7 +168,7 @@ def load_token_prices(path: Path) -> TokenPrices:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from None
     if not isinstance(raw, dict):
-        raise InputError("must be a mapping with `billingCurrency` and `providers`", where=str(path))
+        raise InputError("must be a mapping with `providers`", where=str(path))
     try:
         return TokenPrices.model_validate(raw)
     except ValidationError as error:

@@ -225,12 +225,11 @@ class _Sold:
 
 def _who(sold: list[_Sold], prices: TokenPrices, rows: int) -> dict[str, pa.Array]:
     """The columns of the seller and of what is sold."""
-    money = prices.billing_currency
     per_row = {
         "name": [one.provider.name for one in sold],
         "service": [one.provider.service or f"{one.provider.name} API" for one in sold],
         "account": [one.provider.account_id or one.provider.name for one in sold],
-        "currency": [one.provider.prepaid.unit if one.provider.prepaid else money for one in sold],
+        "currency": [one.provider.prepaid.unit if one.provider.prepaid else one.provider.currency for one in sold],
     }
     names = pa.array(per_row["name"], pa.string())
     account = pa.array(per_row["account"], pa.string())
@@ -244,7 +243,6 @@ def _who(sold: list[_Sold], prices: TokenPrices, rows: int) -> dict[str, pa.Arra
         "ChargeFrequency": "Usage-Based",
         "PricingCategory": "Standard",
         "BillingAccountType": "API Account",
-        "BillingCurrency": money,
         "ServiceCategory": "AI and Machine Learning",
         "ServiceSubcategory": "Generative AI",
         "PricingUnit": PRICING_UNIT,
@@ -255,6 +253,7 @@ def _who(sold: list[_Sold], prices: TokenPrices, rows: int) -> dict[str, pa.Arra
     return {
         **{name: pa.repeat(text, rows) for name, text in constants.items()},
         **dict.fromkeys(providers, names),
+        "BillingCurrency": pa.array([one.provider.currency or prices.billing_currency for one in sold], pa.string()),
         "ServiceName": pa.array(per_row["service"], pa.string()),
         "BillingAccountId": account,
         "BillingAccountName": account,

@@ -121,6 +121,20 @@ def test_prepaid_credits_are_a_virtual_currency_and_are_billed_once(tmp_path):
     assert list(verify(tmp_path / "out.parquet")) == []
 
 
+def test_each_provider_bills_in_the_currency_of_its_prices(tmp_path):
+    euro = {"name": "Euro Models", "currency": "EUR", "models": {"e": {"input": 3}}}
+    _, rows = exported(
+        tmp_path,
+        call(input=1),
+        call(provider="euro", model="e", input=1),
+        providers=PRICES["providers"] | {"euro": euro},
+    )
+    assert {(row["ServiceProviderName"], row["BillingCurrency"], row["PricingCurrency"]) for row in rows} == {
+        ("OpenAI", "USD", "USD"),
+        ("Euro Models", "EUR", "EUR"),
+    }
+
+
 @pytest.mark.parametrize(
     "route",
     [
@@ -340,7 +354,10 @@ def test_more_cached_than_read_is_refused(tmp_path):
 BAD_PRICES = {
     "no name": ({"providers": {"x": {"currency": "USD"}}}, "name is missing: who sells these tokens?"),
     "no currency": ({"providers": {"x": {"name": "X"}}}, "give either currency, or prepaid"),
-    "another currency": ({"providers": {"x": {"name": "X", "currency": "EUR"}}}, "prices are in EUR and bills in USD"),
+    "credits paid in what": (
+        {"billingCurrency": None, "providers": {"x": {"name": "X", "prepaid": {"unit": "C", "price": 1}}}},
+        "billingCurrency is missing: what were the credits of x paid in?",
+    ),
     "a float's digits": (
         {"providers": {"x": {"name": "X", "currency": "USD", "models": {"m": {"input": "1.2345678901234"}}}}},
         "must not have more than 12 decimals",
