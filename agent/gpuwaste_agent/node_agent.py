@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpuwaste_agent import __version__
 from gpuwaste_agent.accumulate import Tenure
+from gpuwaste_agent.holdings import ContainerKey
 from gpuwaste_agent.records import RecordMaker, gap_record, node_facts
 from gpuwaste_agent.sampler import Sampler
 from gpuwaste_agent.telemetry import NvmlUnavailableError
@@ -97,8 +98,9 @@ class NodeAgent:
             if record.WhichOneof("body") == "usage" and record.window_start_unix_ns + record.window_ns == newest_ns:
                 usage = record.usage
                 first = usage.first_activity_unix_ns if usage.HasField("first_activity_unix_ns") else None
-                key = (usage.namespace, usage.pod, usage.container, usage.slice_id)
-                tenures[key] = Tenure(usage.held_since_unix_ns, first)
+                # Of a pod that was made again under the same name nothing is remembered.
+                container = ContainerKey(usage.namespace, usage.pod, usage.pod_uid, usage.container)
+                tenures[container, usage.slice_id] = Tenure(usage.held_since_unix_ns, first)
         self.sampler.resume(tenures)
         now_ns = self._clock.utc_ns()
         start_ns = now_ns - now_ns % self._window_ns

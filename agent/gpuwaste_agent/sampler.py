@@ -109,14 +109,11 @@ class Sampler:
         self._departed: list[_Parent] = []
         self.gpus: Sequence[GpuInfo] = ()
         self._unhealthy: dict[str, bool] = {}
-        self._resumed: dict[tuple[str, str, str, str], Tenure] = {}
+        self._resumed: dict[tuple[ContainerKey, str], Tenure] = {}
         self.refresh()
 
-    def resume(self, tenures: dict[tuple[str, str, str, str], Tenure]) -> None:
-        """Take over from an earlier run since when who held what.
-
-        Keys are (namespace, pod, container, slice id); a key is used once, by the first holder found under it.
-        """
+    def resume(self, tenures: dict[tuple[ContainerKey, str], Tenure]) -> None:
+        """Take over from an earlier run since when who held what, by container (without its id) and slice."""
         self._resumed = dict(tenures)
 
     def refresh(self) -> bool:
@@ -184,8 +181,7 @@ class Sampler:
                 key = (holding.container, holding.slice_id)
                 alive.add(key)
                 if key not in self._held:
-                    names = (holding.container.namespace, holding.container.pod, holding.container.container)
-                    self._held[key] = self._resumed.get((*names, holding.slice_id), Tenure(utc))
+                    self._held[key] = self._resumed.get(key, Tenure(utc))
         for key in [key for key in self._held if key not in alive]:
             del self._held[key]
         self._resumed = {}

@@ -287,7 +287,7 @@ def beside_the_host(node: int) -> Side:
 
 MEDIA = tuple(f"0.1:0.2:500:0:0:{0.15 * (i % 5):.2f}:0.1@{i * 31}" for i in range(_LAST_SECONDS // 31))
 
-# Nodes 0 and 1 have most of them; what concerns a whole node has one of its own.
+# A node has addresses for 29 pods. What concerns a whole driver has a node of its own.
 SIDES: tuple[Side, ...] = (
     exclusive("exclusive H100", 0, HOPPER, steps(WAVE)),
     exclusive("exclusive A100", 0, AMPERE, steps(WAVE)),
@@ -300,11 +300,11 @@ SIDES: tuple[Side, ...] = (
     shared("equal duty, unequal width", 0, HOPPER, [flat(0.45, 0.95), flat(0.45, 0.05)]),
     shared("70/20 duty, unequal width", 0, HOPPER, [flat(0.7, 0.1), flat(0.2, 1.0)]),
     shared("oversubscribed", 0, HOPPER, [flat(0.9, 0.9), flat(0.9, 0.2)]),
-    shared("MPS, 3 clients", 0, HOPPER, [flat(0.6, 0.3), flat(0.5, 0.3), flat(0.2, 0.2)], strategy="mps"),
-    mig("MIG 7 x 1g, H100", 0, HOPPER, *(("1g.10gb", start) for start in range(7)), busy=7),
-    mig("MIG mix, H100", 0, HOPPER, ("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 2), busy=3),
-    mig("MIG, A100: no source", 0, AMPERE, ("3g.40gb", 0), ("3g.40gb", 4), busy=1, measured=False),
-    several_containers(0),
+    shared("MPS, 3 clients", 2, HOPPER, [flat(0.6, 0.3), flat(0.5, 0.3), flat(0.2, 0.2)], strategy="mps"),
+    mig("MIG 7 x 1g, H100", 2, HOPPER, *(("1g.10gb", start) for start in range(7)), busy=7),
+    mig("MIG mix, H100", 2, HOPPER, ("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 2), busy=3),
+    mig("MIG, A100: no source", 2, AMPERE, ("3g.40gb", 0), ("3g.40gb", 4), busy=1, measured=False),
+    several_containers(2),
     mig_shared(1),
     claimed("DRA claim of a GPU", 1),
     claimed("DRA claim of a MIG instance", 1, ("2g.20gb", 0), ("3g.40gb", 4)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,13 @@ class Bench:
             if agent.wait(timeout=20) != 0:
                 self.problems.append(f"agent {name} ended with {agent.returncode}: {self.said(name)}")
 
+    def keep(self, start_ns: int, uids: dict[str, list[str]]) -> None:
+        """Write down everything that is judged, so that it can be judged again without another run."""
+        for number, node in enumerate(self.cluster.nodes):
+            shutil.copy(node.folder / "nvml.state", self.folder / f"n{number}.state")
+        run = {"start_ns": start_ns, "end_ns": start_ns + LENGTH_S * SECOND, "uids": uids, "lived": self.lived}
+        (self.folder / "run.json").write_text(json.dumps(run))
+
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()[-2000:]
 
@@ -317,6 +325,25 @@ def judge_stepped(records: list[Record], side: Side) -> Row:
     return row
 
 
+def judged(folder: Path) -> list[Row]:
+    """Every scenario's row, from what a run left in a folder: journals, drivers' states and what the API said."""
+    run = json.loads((folder / "run.json").read_text())
+    start_ns, end_ns = run["start_ns"], run["end_ns"]
+    truths, records = [], []
+    for number in range(len({side.node for side in SIDES})):
+        sim = SimState(folder / f"n{number}.state")
+        offset = sim.state.start_utc_ns
+        truths.append(Truth(sim, (start_ns - offset) / SECOND, (end_ns - offset) / SECOND))
+        told = records_of(folder / f"n{number}")
+        records.append([r for r in told if start_ns <= r.window_start_unix_ns < end_ns])
+    return [
+        judge_stepped(records_of(folder / "stepped"), side)
+        if side.stepped
+        else judge(side, records[side.node], truths[side.node], run["uids"], run["lived"])
+        for side in SIDES
+    ]
+
+
 @pytest.fixture
 def bench(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[Bench]:
     if not os.environ.get("GPUWASTE_FULL"):
@@ -354,19 +381,8 @@ def test_all_scenarios_side_by_side(bench: Bench) -> None:
     after = bench.uids()
     uids = {name: sorted({*before.get(name, ()), *after.get(name, ())}) for name in before | after}
     bench.stop_agents()
-    end_ns = start_ns + LENGTH_S * SECOND
-    truths, records = [], []
-    for number, sim in enumerate(bench.sims):
-        offset = sim.state.start_utc_ns
-        truths.append(Truth(sim, (start_ns - offset) / SECOND, (end_ns - offset) / SECOND))
-        told = records_of(bench.folder / f"n{number}")
-        records.append([r for r in told if start_ns <= r.window_start_unix_ns < end_ns])
-    rows = []
-    for side in SIDES:
-        if side.stepped:
-            rows.append(judge_stepped(records_of(bench.folder / "stepped"), side))
-        else:
-            rows.append(judge(side, records[side.node], truths[side.node], uids, bench.lived))
+    bench.keep(start_ns, uids)
+    rows = judged(bench.folder)
     bench.report(table(rows))
     _write_evidence(rows)
     wrong = [f"{row.name}: {what}" for row in rows for what in row.wrong]

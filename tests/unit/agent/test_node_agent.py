@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from tests.unit.agent.builders import MINUTE, SECOND, START_NS, a_node, process
+from tests.unit.agent.builders import MINUTE, SECOND, START_NS, a_node, name_uid, process
 
 from gpuwaste_agent.clock import SteppedClock
 from gpuwaste_agent.journal import Journal
@@ -14,11 +16,11 @@ NODE = a_node().gpu("H100-80GB").pod("a", process(1, 0.5, 0.5, from_s=90)).obj()
 
 
 class Rig:
-    def __init__(self, directory, *, at_s=0.0):
+    def __init__(self, directory, *, at_s=0.0, node=NODE):
         self.journal = Journal(directory)
         self.clock = SteppedClock(START_NS + round(at_s * SECOND))
         self.agent = simulated_agent(
-            NODE, self.clock, self.journal, start_ns=START_NS, interval_ns=SECOND, window_ns=MINUTE
+            node, self.clock, self.journal, start_ns=START_NS, interval_ns=SECOND, window_ns=MINUTE
         )
         self.agent.tick()
 
@@ -57,6 +59,16 @@ def test_a_restart_remembers_since_when_slices_are_held_and_tells_of_the_gap(tmp
     assert usage.first_activity_unix_ns == START_NS + 91 * SECOND
     ((start, end),) = [(gap.from_unix_ns, gap.to_unix_ns) for gap in second.records("gap")]
     assert (start, end) == (START_NS + 3 * MINUTE, START_NS + 10 * MINUTE)
+    second.journal.close()
+
+
+def test_a_pod_made_again_under_the_same_name_while_the_agent_was_away_holds_since_then(tmp_path):
+    first = Rig(tmp_path).run(180)
+    first.journal.close()
+    (container,) = NODE.containers
+    again = dataclasses.replace(NODE, containers=(dataclasses.replace(container, pod_uid=name_uid("another")),))
+    second = Rig(tmp_path, at_s=600, node=again).run(60)
+    assert second.records("usage")[-1].held_since_unix_ns == START_NS + 600 * SECOND
     second.journal.close()
 
 
