@@ -44,19 +44,28 @@ def number_rows(pieces: Sequence[str | Number], *, rows: int) -> pa.Array:
         pieces: ASCII constants and numbers, in order.
         rows: n.
     """
+    pieces = [_constant(piece) for piece in pieces]
     widths = [len(piece) if isinstance(piece, str) else _width(piece) for piece in pieces]
-    text = np.full((rows, sum(widths)), ord(" "), np.uint8)
+    blank = "".join(
+        piece if isinstance(piece, str) else " " * width for piece, width in zip(pieces, widths, strict=True)
+    )
+    text = np.empty((rows, len(blank)), np.uint8)
+    text[:] = np.frombuffer(blank.encode("ascii"), np.uint8)
     start = 0
     for piece, width in zip(pieces, widths, strict=True):
-        field = text[:, start : start + width]
-        if isinstance(piece, str):
-            field[:] = np.frombuffer(piece.encode("ascii"), np.uint8)
-        else:
-            _write(field, piece)
+        if not isinstance(piece, str):
+            _write(text[:, start : start + width], piece)
         start += width
     offsets = np.arange(rows + 1, dtype=np.int64) * start
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
     return pa.Array.from_buffers(pa.large_string(), rows, buffers).cast(pa.string())
+
+
+def _constant(piece: str | Number) -> str | Number:
+    """A column of nothing but zeros is a constant, which is written at once."""
+    if isinstance(piece, str) or piece.units.any() or not (piece.known is None or piece.known.all()):
+        return piece
+    return f"0.{'0' * piece.decimals}"
 
 
 def _width(number: Number) -> int:

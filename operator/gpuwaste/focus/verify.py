@@ -36,7 +36,7 @@ __all__ = ["Violation", "verify"]
 _MISSING_COLUMN: Final = "CAU-CostAndUsage-D-001-M"
 _RATIO_RANGE: Final = "CAU-AllocatedMethodDetailsObject-O-013-M"
 _MAX_EXAMPLES: Final = 20
-_MAX_SAMPLE_ROWS: Final = 65_536
+_MAX_SAMPLE_ROWS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

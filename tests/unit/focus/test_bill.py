@@ -213,7 +213,7 @@ def bills(draw):
     return rows
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(bills(), st.integers(0, 2**32))
 @pytest.mark.parametrize("version", ["1.3", "1.4"])
 @pytest.mark.parametrize("method", METHODS)

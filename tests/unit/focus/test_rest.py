@@ -104,7 +104,7 @@ def with_rest(draw):
     return pa.concat_tables([gpus, ledger(*rows)]) if rows else gpus
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(with_rest(), st.sampled_from(["hour", "day"]))
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_add_up_to_their_charge_to_the_last_digit(tmp_path_factory, method, table, grain):
