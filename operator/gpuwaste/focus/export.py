@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from gpuwaste.focus.charges import CARRIED
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.commitments import commitment_rows
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
-from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
+from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document, with_history
 from gpuwaste.focus.node_hours import NODE_COLUMNS
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.store import parse_hour_folder
@@ -228,7 +229,7 @@ def export_commitments(
         sectors=(),
         data_file=out.name,
     )
-    write_json(metadata_path(out), metadata_document(rows.schema, facts))
+    _write_document(out, metadata_document(rows.schema, facts))
     return ExportSummary(files=(out,), rows=len(rows), charges=len(rows), findings=findings)
 
 
@@ -260,7 +261,26 @@ def _write_metadata(
         sectors=sectors,
         data_file=writing.path.name,
     )
-    write_json(metadata_path(writing.path), metadata_document(schema, facts))
+    _write_document(writing.path, metadata_document(schema, facts))
+
+
+def _write_document(data: Path, document: dict[str, Any]) -> None:
+    """Write the metadata beside a data file, with the schemas of what stood there and of its neighbours before."""
+    path = metadata_path(data)
+    for earlier in sorted(path.parent.glob("*.metadata.json")):
+        known = _read_document(earlier)
+        if known is not None:
+            document = with_history(document, known)
+    write_json(path, document)
+
+
+def _read_document(path: Path) -> dict[str, Any] | None:
+    """A metadata document; None where a file of that name holds something else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and isinstance(document.get("Schema", []), list) else None
 
 
 def _split(day: LedgerDay, options: ExportOptions) -> tuple[LedgerDay, Split]:

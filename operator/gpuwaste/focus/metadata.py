@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["DataSetFacts", "TimeSector", "metadata_document"]
+__all__ = ["DataSetFacts", "TimeSector", "metadata_document", "with_history"]
 
 _GENERATOR: Final = "gpuwaste"
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "focus.gpuwaste.dev")
@@ -88,6 +88,31 @@ def metadata_document(schema: pa.Schema, facts: DataSetFacts) -> dict[str, Any]:
         "Recency": [_recency(instance_id, now, facts)],
         "x_Artifacts": [{"File": facts.data_file, "SchemaId": schema_id}],
     }
+
+
+def with_history(document: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The document with the schemas that the same dataset had before, oldest first, and the one in use last.
+
+    A change of structure, of the FOCUS version or of this program's version so adds a Schema object beside the others;
+    an export without such a change keeps the Schema object that there is.
+
+    Args:
+        document: as `metadata_document` answers.
+        earlier: a document that stood in its place; one of another dataset, or of no dataset, adds nothing.
+    """
+    (instance,) = document["DatasetInstance"]
+    identity = instance["DatasetInstanceId"]
+    known = [
+        schema
+        for schema in earlier.get("Schema", [])
+        if isinstance(schema, dict) and schema.get("DatasetInstanceId") == identity and "SchemaId" in schema
+    ]
+    mine = document["Schema"][-1]
+    by_id: dict[str, dict[str, Any]] = {}
+    for schema in sorted([*known, *document["Schema"]], key=lambda schema: str(schema.get("CreationDate"))):
+        by_id.setdefault(schema["SchemaId"], schema)
+    current = by_id.pop(mine["SchemaId"])
+    return document | {"Schema": [*by_id.values(), current]}
 
 
 def _recency(instance_id: str, now: str, facts: DataSetFacts) -> dict[str, Any]:

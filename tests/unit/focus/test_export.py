@@ -103,3 +103,30 @@ def test_the_commands(store, tmp_path):
     result = runner.invoke(focus, ["verify", out])
     assert result.exit_code == 1
     assert "O-014-M row 1: the ratios of charge" in result.output
+
+
+def test_a_change_of_structure_adds_a_schema_and_keeps_the_others(store, tmp_path):
+    out, metadata = tmp_path / "f.parquet", tmp_path / "f.metadata.json"
+
+    def written(version="1.3", generator="0.1.0", day=5):
+        made = {"now": NOW.replace(day=day), "generator_version": generator}
+        export(ledger_days(store, DAY, DAY), ExportOptions(version=version), out, **made)
+        document = json.loads(metadata.read_text())
+        assert document["x_Artifacts"][0]["SchemaId"] == document["Schema"][-1]["SchemaId"]
+        return [(schema["FocusVersion"], schema["CreationDate"][:10]) for schema in document["Schema"]]
+
+    assert written() == [("1.3", "2026-11-05")]
+    assert written(day=6) == [("1.3", "2026-11-05")]
+    assert written("1.4", day=7) == [("1.3", "2026-11-05"), ("1.4", "2026-11-07")]
+    assert len(written("1.4", generator="0.2.0", day=8)) == 3
+    assert written(day=9)[-1] == ("1.3", "2026-11-05")
+    metadata.write_text("no JSON")
+    assert written() == [("1.3", "2026-11-05")]
+
+
+def test_the_schemas_of_a_folder_are_told_beside_each_file(store, tmp_path):
+    for version in ("1.3", "1.4"):
+        made = {"now": NOW, "generator_version": "0.1.0"}
+        export(ledger_days(store, DAY, DAY), ExportOptions(version=version), tmp_path / "out", **made)
+    document = json.loads((tmp_path / "out" / "cost-and-usage-1.4-2026-11.metadata.json").read_text())
+    assert [schema["FocusVersion"] for schema in document["Schema"]] == ["1.3", "1.4"]
