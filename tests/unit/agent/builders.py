@@ -58,7 +58,14 @@ class NodeBuilder:
         return self
 
     def pod(
-        self, name: str, *processes: ScenarioProcess, devices=("GPU-0",), from_s=0.0, until_s=FOREVER, container="c"
+        self,
+        name: str,
+        *processes: ScenarioProcess,
+        devices=("GPU-0",),
+        from_s=0.0,
+        until_s=FOREVER,
+        container="c",
+        claim="",
     ):
         self.containers.append(
             ScenarioContainer(
@@ -67,7 +74,8 @@ class NodeBuilder:
                 pod_uid=name_uid(name),
                 container=container,
                 container_id=name_uid(name + container).replace("-", "") * 2,
-                resource="nvidia.com/gpu",
+                resource="" if claim else "nvidia.com/gpu",
+                claim=claim,
                 devices=tuple(devices),
                 from_s=from_s,
                 until_s=until_s,
