@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -32,6 +33,8 @@ def _price(value: Any) -> Decimal:
 
 Price = Annotated[Decimal, BeforeValidator(_price)]
 Ascii = Annotated[str, Field(pattern=r"^[ -~]*$")]
+Day = Annotated[Ascii, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
+"""A day as text; YAML reads a bare 2026-11-01 as a date."""
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
 
@@ -92,7 +95,7 @@ class Provider(_Part):
     service: Ascii = ""
     account_id: Ascii = ""
     currency: Currency | None = None
-    date: Ascii = ""
+    date: Day = ""
     prepaid: Prepaid | None = None
     billed: bool = False
     in_cluster: bool = False

@@ -1,7 +1,9 @@
 """Tokens as FOCUS rows: exact, in one file with the GPUs, charged once, and nothing personal."""
 
 import json
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -389,6 +391,15 @@ def test_a_wrong_price_file_is_refused_in_one_line(tmp_path, changed, message):
         load_token_prices(tmp_path / "prices.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path):
+    page = (Path(__file__).parents[3] / "docs/tokens.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "prices.yaml").write_text(example)
+    known = load_token_prices(tmp_path / "prices.yaml")
+    assert known.providers["openai"].date == "2026-11-01"
+    assert known.runs_in_cluster("hosted_vllm", "")
 
 
 def test_the_command(tmp_path):

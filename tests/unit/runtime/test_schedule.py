@@ -1,8 +1,11 @@
 """When a report is due: by its schedule and time zone, once a time, also after a pause."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 from tests.unit.api.samples import all_kinds
 
 from gpuwaste.api import ChargebackReport
@@ -56,6 +59,13 @@ def report(last=None, generation=1, seen=1, **spec):
     if last is not None:
         body["status"] = {"lastRunTime": last.isoformat(), "observedGeneration": seen}
     return ChargebackReport.parse(body)
+
+
+def test_the_example_of_the_documentation_is_valid():
+    page = (Path(__file__).parents[3] / "docs/chargeback.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    asked = ChargebackReport.parse(yaml.safe_load(example))
+    assert parse_schedule(asked.spec.schedule, asked.spec.time_zone).following(CREATED) == at("2026-11-03T05:00")
 
 
 FIRST = datetime(2026, 11, 3, tzinfo=UTC)
