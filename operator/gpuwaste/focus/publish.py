@@ -185,6 +185,10 @@ class Publisher:
             return Result(period=period, outcome=Outcome.UNCHANGED, manifest=before)
         with tempfile.TemporaryDirectory(prefix="gpuwaste-") as folder:
             made = self.make(period, inputs, adjustments, folder=Path(folder), now=now, closing=closing)
+            if closing and self.source.inputs(period) != inputs:
+                # The ledger was written to meanwhile: nobody knows which rows were read, so nothing is final yet.
+                closing = False
+                made = self.make(period, inputs, adjustments, folder=Path(folder), now=now, closing=closing)
             self.archive.replace(period, made.manifest, made.files)
         if before is None:
             bisect.insort(self._known, period)
