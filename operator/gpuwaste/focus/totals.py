@@ -114,7 +114,7 @@ def _order(key: _Key) -> tuple[str, ...]:
 
 def _plain(amount: Decimal) -> Decimal:
     """Without trailing zeros, so that the same amount has one text."""
-    return amount.normalize(EXACT) + 0
+    return EXACT.add(amount.normalize(EXACT), Decimal(0))  # no minus zero
 
 
 def _texts(rows: pa.Table, column: str) -> pa.ChunkedArray:
