@@ -26,6 +26,7 @@ from gpuwaste.focus.periods import span_period
 from gpuwaste.ledger.store import open_store
 from gpuwaste.model.units import format_time, hour_start
 from gpuwaste.runtime.chargeback import Chargeback
+from gpuwaste.runtime.metrics import OperatorMetrics
 
 ROOT = Path(__file__).parents[2]
 HOUR = timedelta(hours=1)
@@ -69,6 +70,7 @@ class Desk:
             cluster="c1",
             generator_version="test",
             look_period_seconds=1,
+            metrics=OperatorMetrics(),
             now=lambda: self.time,
         )
         return self
@@ -166,6 +168,10 @@ def test_what_is_wrong_is_said_and_mended_by_itself(cluster, tmp_path):
             assert condition(still, "Ready") == ("False", "WriteFailed")
             mended = await desk.look(run + timedelta(seconds=90))
             assert condition(mended, "Ready") == ("True", "Written")
+            counted = desk.loop.metrics.registry.get_sample_value
+            assert counted("gpuwaste_report_runs_total", {"result": "failed"}) == 1
+            assert counted("gpuwaste_report_runs_total", {"result": "written"}) == 1
+            assert counted("gpuwaste_report_periods_total", {"outcome": "written"}) == 1
 
     asyncio.run(story())
 

@@ -68,6 +68,7 @@ async def assemble(
         pool_label=settings.pool_label,
     )
     state = ClusterState(api=api, now=now, random=random, rules=_record_rules(settings))
+    metrics = OperatorMetrics()
     async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
         yield Operator(
             settings=settings,
@@ -106,9 +107,10 @@ async def assemble(
                 cluster=name,
                 generator_version=__version__,
                 look_period_seconds=settings.chargeback.look_period_seconds,
+                metrics=metrics,
                 now=now,
             ),
-            metrics=OperatorMetrics(),
+            metrics=metrics,
             now=now,
         )
 

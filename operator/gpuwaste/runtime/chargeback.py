@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gpuwaste.focus.periods import Period
     from gpuwaste.focus.publish import Publisher, Result
     from gpuwaste.ledger.store import Store
+    from gpuwaste.runtime.metrics import OperatorMetrics
 
 __all__ = ["Chargeback", "due_time"]
 
@@ -49,6 +50,7 @@ _MAX_RETRY = timedelta(hours=1)
 _SETTLED = timedelta(days=2)
 """So long after its grace a period is surely closed, unless the operator was away; then it is said a run later."""
 _CHANGED = frozenset({Outcome.WRITTEN, Outcome.CLOSED})
+_COUNTED = _CHANGED | {Outcome.RESTATED}
 _SPAN_PERIOD = timedelta(hours=1)
 """How often a single report is looked at for late data, until it is closed."""
 
@@ -100,6 +102,7 @@ class Chargeback:
         cluster: name in the ledger.
         generator_version: version of this program.
         look_period_seconds: from one look at the objects to the next.
+        metrics: counts runs and periods.
         now: the clock.
         sleep: waits.
     """
@@ -109,6 +112,7 @@ class Chargeback:
     cluster: str
     generator_version: str
     look_period_seconds: float
+    metrics: OperatorMetrics
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
@@ -171,11 +175,13 @@ class Chargeback:
         except GpuwasteError as error:
             wait = min(self._retry[name][1] * 2, _MAX_RETRY) if name in self._retry else _RETRY
             self._retry[name] = (now + wait, wait)
+            self.metrics.report_runs.labels("failed").inc()
             _log.warning("report %s not written: %s", name, error)
             await self._say(body, report, failed_status(report, Reason.WRITE_FAILED, f"{error}.", now=now))
             await self._tell(body, "Warning", "ReportFailed", f"{error}.")
             return
         self._retry.pop(name, None)
+        self.metrics.report_runs.labels("written").inc()
         await self._say(body, report, run_status(report, run, now=now))
         for result in results:
             await self._tell_result(body, result)
@@ -220,6 +226,8 @@ class Chargeback:
         manifest, period = result.manifest, result.period.name
         if manifest is None:
             return
+        if result.outcome in _COUNTED:
+            self.metrics.report_periods.labels(result.outcome.lower()).inc()
         if result.outcome == Outcome.CLOSED:
             message = f"{period} is closed: {manifest.rows} rows, totals {manifest.totals_sha256}."
             await self._tell(body, "Normal", "PeriodClosed", message)

@@ -37,6 +37,17 @@ class OperatorMetrics:
         self.writes = Counter(
             "gpuwaste_object_writes", "Objects written, left alone or removed.", ["result"], registry=own
         )
+        self.report_runs = Counter("gpuwaste_report_runs", "Runs of ChargebackReports.", ["result"], registry=own)
+        self.report_periods = Counter(
+            "gpuwaste_report_periods",
+            "Periods of bills written, closed or restated.",
+            ["outcome"],
+            registry=own,
+        )
+        for result in ("written", "failed"):
+            self.report_runs.labels(result)
+        for outcome in ("written", "closed", "restated"):
+            self.report_periods.labels(outcome)
         for part in ("pull", "ledger", "objects", "plan"):
             self.pass_seconds.labels(part)
         for result in ("written", "unchanged", "removed", "failed"):
