@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gpuwaste.focus.adjustments import adjustment_rows
 from gpuwaste.focus.archive import NewFile, file_sha256, period_folder
 from gpuwaste.focus.columns import coded_schema
-from gpuwaste.focus.files import open_sink
+from gpuwaste.focus.files import RowSink, open_sink
 from gpuwaste.focus.manifest import Adjustment, FileEntry, Manifest, Series, totals_hash
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
 from gpuwaste.focus.methods import parse_method
@@ -75,6 +75,17 @@ class Published:
 
     manifest: Manifest
     files: tuple[NewFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """What was written into the files of rows; `totals` are without adjustments, and `count` is with them."""
+
+    schema: pa.Schema
+    totals: Totals
+    count: int
+    charges: int
+    findings: tuple[str, ...]
 
 
 def series_of(options: ExportOptions, *, length: str, formats: Sequence[str], source: str) -> Series:
@@ -256,32 +267,14 @@ class Publisher:
         Raises:
             InputError: the ledger cannot be exported as asked.
         """
-        totals, charges, findings = Totals(), 0, dict[str, None]()
-        schema: pa.Schema | None = None
-        with ExitStack() as stack:
-            sinks = []
-            for split in [] if inputs is None else self.source.splits(period, self.options):
-                if schema is None:
-                    schema = split.rows.schema
-                    sinks = [stack.enter_context(open_sink(path, schema)) for path in self._row_files(folder)]
-                for sink in sinks:
-                    sink.write(split.rows)
-                totals.add(split.rows)
-                charges += split.charges
-                findings |= dict.fromkeys(map(str, split.findings))
-            if schema is None:
-                schema = coded_schema(self.options.version)
-                sinks = [stack.enter_context(open_sink(path, schema)) for path in self._row_files(folder)]
-            added = adjustment_rows(adjustments, period, self.options, schema)
-            for sink in sinks:
-                sink.write(added)
-        manifest = self._manifest(period, inputs, totals, adjustments, now=now, closing=closing)
+        rows = self._write_rows(period, inputs, adjustments, folder)
+        manifest = self._manifest(period, inputs, rows.totals, adjustments, now=now, closing=closing)
         manifest = manifest.model_copy(
             update={
-                "rows": totals.rows + len(added),
-                "charges": charges,
-                "findings": tuple(findings),
-                "metadata": self._metadata(period, schema, inputs, now=now, closed=closing),
+                "rows": rows.count,
+                "charges": rows.charges,
+                "findings": rows.findings,
+                "metadata": self._metadata(period, rows.schema, inputs, now=now, closed=closing),
             }
         )
         if "json" in self.series.formats:
@@ -292,6 +285,35 @@ class Publisher:
         files = tuple(_new_file(folder, name, period_folder(period, revision, name)) for name in self.series.formats)
         manifest = manifest.model_copy(update={"files": tuple(file.entry for file in files)})
         return Published(manifest=manifest, files=files)
+
+    def _write_rows(
+        self, period: Period, inputs: Inputs | None, adjustments: Sequence[Adjustment], folder: Path
+    ) -> _Rows:
+        totals, charges, findings = Totals(), 0, dict[str, None]()
+        schema: pa.Schema | None = None
+        sinks: list[RowSink] = []
+        with ExitStack() as stack:
+
+            def open_all(schema: pa.Schema) -> list[RowSink]:
+                return [stack.enter_context(open_sink(path, schema)) for path in self._row_files(folder)]
+
+            for split in [] if inputs is None else self.source.splits(period, self.options):
+                if schema is None:
+                    schema = split.rows.schema
+                    sinks = open_all(schema)
+                for sink in sinks:
+                    sink.write(split.rows)
+                totals.add(split.rows)
+                charges += split.charges
+                findings |= dict.fromkeys(map(str, split.findings))
+            if schema is None:
+                schema = coded_schema(self.options.version)
+                sinks = open_all(schema)
+            added = adjustment_rows(adjustments, period, self.options, schema)
+            for sink in sinks:
+                sink.write(added)
+        count = totals.rows + len(added)
+        return _Rows(schema=schema, totals=totals, count=count, charges=charges, findings=tuple(findings))
 
     def _row_files(self, folder: Path) -> list[Path]:
         return [folder / FORMATS[name] for name in self.series.formats if name in ROWS]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import date
-from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import yaml
@@ -13,9 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gpuwaste.focus.token_table import KINDS
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.money import PRICE_DECIMALS, parse_price
+from gpuwaste.model.money import PRICE_DECIMALS
+from gpuwaste.pricing.pricelist import Price
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from pathlib import Path
 
 __all__ = ["ModelPrices", "Provider", "TokenPrices", "load_token_prices"]
@@ -23,15 +24,6 @@ __all__ = ["ModelPrices", "Provider", "TokenPrices", "load_token_prices"]
 _IN_CLUSTER: Final = ("*.svc", "*.svc.cluster.local")
 
 
-def _price(value: Any) -> Decimal:
-    if isinstance(value, float):  # YAML reads 2.50 as a float; its shortest text is what was written
-        value = repr(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ValueError(f"must be a number such as 2.50, not {value!r}")  # noqa: TRY004 (pydantic wants ValueError)
-    return parse_price(value, what="price")
-
-
-Price = Annotated[Decimal, BeforeValidator(_price)]
 Ascii = Annotated[str, Field(pattern=r"^[ -~]*$")]
 Day = Annotated[Ascii, BeforeValidator(lambda day: day.isoformat() if isinstance(day, date) else day)]
 """A day as text; YAML reads a bare 2026-11-01 as a date."""

@@ -20,7 +20,7 @@ from gpuwaste.pricing.capacity import Capacity
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Owned", "PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
+__all__ = ["Owned", "Price", "PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
 
 
 def _price(value: Any) -> Decimal:
@@ -32,6 +32,7 @@ def _price(value: Any) -> Decimal:
 
 
 Price = Annotated[Decimal, BeforeValidator(_price)]
+"""A price in a file: never negative, at most 12 decimals, and never rounded by way of a binary number."""
 
 
 class UnitCosts(BaseModel):
