@@ -13,7 +13,7 @@ from ortools.math_opt.python import mathopt
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
 
-__all__ = ["IncrementalLp", "LpResult", "MipResult", "Program", "solve_mip"]
+__all__ = ["IncrementalLp", "LpResult", "MipResult", "Program", "solve_mip", "warm_up"]
 
 _SHORTEST_SECONDS = 0.01
 
@@ -187,3 +187,21 @@ class IncrementalLp:
             values=np.array(result.variable_values(self._columns), dtype=np.float64),
             duals=np.array(result.dual_values(self._rows), dtype=np.float64),
         )
+
+
+def warm_up() -> None:
+    """Let every solver build what it builds once, so that what is timed afterwards is the search alone."""
+    one = np.ones(1)
+    program = Program(
+        cost=one,
+        lower=0 * one,
+        upper=9 * one,
+        row=np.zeros(1, dtype=np.int64),
+        column=np.zeros(1, dtype=np.int64),
+        value=2 * one,
+        row_lower=3 * one,
+        row_upper=np.full(1, np.inf),
+    )
+    IncrementalLp(program).solve(seconds=1.0)
+    for small in (True, False):
+        solve_mip(program, integer=np.ones(1, dtype=np.bool_), seconds=1.0, small=small)

@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gpuwaste.model.gpu_products import GpuProduct, MigProfile
-    from gpuwaste.packing.instance import Ints
+    from gpuwaste.packing.instance import Floats, Ints
+    from gpuwaste.packing.linear import Program
 
-__all__ = ["Instances", "Layout", "MigAnswer", "fewest_gpus", "legal_geometries", "maximal"]
+__all__ = [
+    "Instances",
+    "Layout",
+    "MigAnswer",
+    "fewest_gpus",
+    "layouts_of",
+    "legal_geometries",
+    "maximal",
+    "needed",
+]
 
 Instances = tuple[tuple[str, int], ...]
 """(profile, start in memory units) of every instance of one GPU, by start."""
 
 _MOST_INSTANCES = 10_000_000
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +123,9 @@ def fewest_gpus(
         InputError: the product has no MIG or no such profile, or a count is out of range.
     """
     started = clock()
-    need = _need(product, demand)
+    need = needed(product, demand)
     geometries = legal_geometries(product)
-    rows = np.array(list(maximal(geometries)), dtype=np.int64)
+    rows = _useful(np.array(list(maximal(geometries)), dtype=np.int64), need)
     copies, bound = _greedy(rows, need), _volume_bound(product, need)
     if time_limit_seconds > 0 and int(copies.sum()) > bound:
         left = time_limit_seconds - (clock() - started)
@@ -122,10 +133,15 @@ def fewest_gpus(
         bound = max(bound, proven)
         if better is not None and better.sum() < copies.sum():
             copies = better
-    return MigAnswer(gpus=int(copies.sum()), bound=bound, layouts=_layouts(rows, copies, need, geometries))
+    return MigAnswer(gpus=int(copies.sum()), bound=bound, layouts=layouts_of(rows, copies, need, geometries))
 
 
-def _need(product: GpuProduct, demand: Mapping[str, int]) -> Ints:
+def needed(product: GpuProduct, demand: Mapping[str, int]) -> Ints:
+    """int64[profiles]: how many of each profile of the product are asked for.
+
+    Raises:
+        InputError: the product has no MIG or no such profile, or a count is out of range.
+    """
     if not product.mig_capable:
         raise InputError(f"{product.name} has no MIG", where="--gpu", fix="see `gpuwaste mig --list`")
     names = [profile.name for profile in product.profiles]
@@ -137,6 +153,14 @@ def _need(product: GpuProduct, demand: Mapping[str, int]) -> Ints:
         if not 0 < count <= _MOST_INSTANCES:
             raise InputError(f"{count} instances of {name}", where="--demand", fix="ask for 1 or more")
     return np.array([demand.get(name, 0) for name in names], dtype=np.int64)
+
+
+def _useful(rows: Ints, need: Ints) -> Ints:
+    """int64[rows, profiles]: geometries with what is not asked for left out, none a part of another."""
+    asked = np.unique(np.where(need > 0, rows, 0), axis=0)
+    covered = (asked[:, None, :] <= asked[None, :, :]).all(axis=2)
+    result: Ints = asked[covered.sum(axis=1) == 1]
+    return result
 
 
 def _volume_bound(product: GpuProduct, need: Ints) -> int:
@@ -165,12 +189,47 @@ def _greedy(rows: Ints, need: Ints) -> Ints:
 
 
 def _optimum(rows: Ints, need: Ints, *, seconds: float) -> tuple[Ints | None, int]:
-    """Fewest geometries that cover the need, and a proven bound; OR-Tools is loaded here."""
-    from gpuwaste.packing.linear import Program, solve_mip  # noqa: PLC0415 - half a second
+    """Fewest geometries that cover the need, and a proven bound; OR-Tools is loaded here.
+
+    The linear optimum, rounded down, leaves a handful of instances, which are served exactly. Nearly always that
+    is the linear bound rounded up, so the optimum; else the whole programme is solved.
+    """
+    from gpuwaste.packing.linear import IncrementalLp, solve_mip  # noqa: PLC0415 - half a second
+
+    linear = IncrementalLp(_cover(rows, need)).solve(seconds=seconds)
+    copies: Ints | None = None
+    bound = 0
+    if linear is not None:
+        bound = _rounded_up(linear.objective)
+        base: Ints = np.floor(linear.values + _ROUNDING).astype(np.int64)
+        left = np.maximum(need - base @ rows, 0)
+        rest: Ints | None = np.zeros(len(rows), dtype=np.int64)
+        if left.any():
+            small = solve_mip(
+                _cover(rows, left), integer=np.ones(len(rows), dtype=np.bool_), seconds=seconds, small=True
+            )
+            rest = _whole(small.values, rows, left)
+        copies = None if rest is None else base + rest
+        if copies is not None and copies.sum() == bound:
+            return copies, bound
+    # Every solution is a whole number of GPUs: closer than one GPU is the optimum.
+    gap = 0.5 / max(float(need.sum()), 1.0)
+    result = solve_mip(
+        _cover(rows, need), integer=np.ones(len(rows), dtype=np.bool_), seconds=seconds, relative_gap=gap
+    )
+    better = _whole(result.values, rows, need)
+    if better is not None and (copies is None or better.sum() < copies.sum()):
+        copies = better
+    return copies, max(bound, 0 if result.bound is None else _rounded_up(result.bound))
+
+
+def _cover(rows: Ints, need: Ints) -> Program:
+    """Fewest rows, each any number of times, that add up to the need."""
+    from gpuwaste.packing.linear import Program  # noqa: PLC0415 - half a second
 
     asked = np.flatnonzero(need)
     position, profile = np.nonzero(rows[:, asked])
-    program = Program(
+    return Program(
         cost=np.ones(len(rows)),
         lower=np.zeros(len(rows)),
         upper=np.full(len(rows), float(need.sum())),
@@ -180,17 +239,21 @@ def _optimum(rows: Ints, need: Ints, *, seconds: float) -> tuple[Ints | None, in
         row_lower=need[asked].astype(np.float64),
         row_upper=np.full(len(asked), np.inf),
     )
-    # Every solution is a whole number of GPUs: closer than one GPU is the optimum.
-    gap = 0.5 / max(float(need.sum()), 1.0)
-    result = solve_mip(program, integer=np.ones(len(rows), dtype=np.bool_), seconds=seconds, relative_gap=gap)
-    proven = 0 if result.bound is None else math.ceil(result.bound - 1e-6 * max(1.0, abs(result.bound)))
-    if result.values is None:
-        return None, proven
-    copies = np.rint(result.values).astype(np.int64)
-    return (copies if (copies @ rows >= need).all() else None), proven
 
 
-def _layouts(
+def _rounded_up(bound: float) -> int:
+    return math.ceil(bound - _ROUNDING * max(1.0, abs(bound) * _ROUNDING))
+
+
+def _whole(values: Floats | None, rows: Ints, need: Ints) -> Ints | None:
+    """A solver's solution in whole numbers; None if there is none or rounding broke it."""
+    if values is None:
+        return None
+    copies = np.rint(values).astype(np.int64)
+    return copies if (copies @ rows >= need).all() else None
+
+
+def layouts_of(
     rows: Ints, copies: Ints, need: Ints, geometries: Mapping[tuple[int, ...], Instances]
 ) -> tuple[Layout, ...]:
     """Cut the GPUs so that exactly the need is served; what is left of a geometry is legal too."""

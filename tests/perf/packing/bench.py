@@ -1,6 +1,6 @@
 """Benchmark of the packing: gap to the proven bound, and schedulers' rules on the same pods as ratios.
 
-    python tests/perf/packing/bench.py [--quick] [--json FILE] [--traces DIR]
+    python -m tests.perf.packing.bench [--quick] [--json FILE] [--traces DIR]
 
 Prints `name value unit target ok|missed`, one line a figure; exits 1 when an accepted range is missed.
 """
@@ -11,40 +11,22 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+from tests.perf.packing.cases import Figure, drain_figures, mig_figures, miso_figures, parva_figures
 
 from gpuwaste.model.gpu_products import PRODUCTS
 from gpuwaste.packing.baselines import decreasing_order, place_in_order
 from gpuwaste.packing.csv_files import read_instance
 from gpuwaste.packing.engine import solve
-from gpuwaste.packing.mig import fewest_gpus
 from gpuwaste.packing.shapes import group
 
+MIG_PRODUCTS = tuple(name for name, product in PRODUCTS.items() if product.mig_capable)
 PRICES = {"T4": "0.35", "A10": "0.75", "P100": "0.80", "G2": "1.1", "V100M16": "1.5", "V100M32": "1.9", "G3": "2.6"}
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "traces"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the result; `most` is the accepted range, None for what is only shown."""
-
-    name: str
-    value: float
-    unit: str
-    most: float | None = None
-    least: float | None = None
-
-    @property
-    def ok(self):
-        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
-
-    def __str__(self):
-        target = f"<={self.most:g}" if self.most is not None else f">={self.least:g}" if self.least is not None else "-"
-        return f"{self.name} {self.value:.4g} {self.unit} {target} {'ok' if self.ok else 'missed'}"
 
 
 def sampled(instance, part, seed):
@@ -147,19 +129,6 @@ def fleet(instance, *, limit):
     yield Figure("all-pods.allocated", 100 * total / (1000 * int(instance.node_gpus.sum())), "%", least=96.5)
 
 
-def mig_figures(*, most=None):
-    product = PRODUCTS["H100-80GB"]
-    names = [profile.name for profile in product.profiles]
-    fewest_gpus(product, dict.fromkeys(names, 5), time_limit_seconds=5, clock=time.monotonic)  # loads OR-Tools
-    for count in (100, 1_000, 10_000, 100_000):
-        parts = np.random.default_rng(count).dirichlet(np.ones(len(names)))
-        demand = {name: int(part * count) + 1 for name, part in zip(names, parts, strict=True)}
-        started = time.perf_counter()
-        answer = fewest_gpus(product, demand, time_limit_seconds=5, clock=time.monotonic)
-        yield Figure(f"mig-{count}.milliseconds", 1000 * (time.perf_counter() - started), "ms", most=most)
-        yield Figure(f"mig-{count}.gap", answer.gpus - answer.bound, "GPUs", most=0)
-
-
 def figures(traces, *, quick):
     everything, _ = read_instance(
         nodes=traces / "openb_node_list_gpu_node.csv", pods=traces / "openb_pod_list_default.csv", prices=None
@@ -167,9 +136,15 @@ def figures(traces, *, quick):
     everything = replace(everything, prices=tuple(Decimal(PRICES[model]) for model in everything.models))
     if quick:
         yield from mig_figures()
+        yield from parva_figures(traces / "parvagpu")
+        yield from miso_figures(traces / "miso")
+        yield from drain_figures(everything, sampled, seeds=(7,), budgets=(200,), limit=6)
         yield from packed("openb-25", sampled(everything, 0.25, 7), limit=12, gap=0.5)
         return
-    yield from mig_figures(most=50.0)
+    yield from mig_figures(most=50.0, products=MIG_PRODUCTS, seeds=6)
+    yield from parva_figures(traces / "parvagpu")
+    yield from miso_figures(traces / "miso")
+    yield from drain_figures(everything, sampled, seeds=(7, 8), budgets=(50, 100, 200, 400, 800), limit=20)
     for part in (10, 25, 60, 80, 95):
         for seed in (7, 8):
             yield from packed(f"openb-{part}-seed-{seed}", sampled(everything, part / 100, seed), limit=15, gap=0.25)

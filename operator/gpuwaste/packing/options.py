@@ -1,0 +1,420 @@
+"""Which MIG profile, how many instances and how many processes each workload gets, on as few GPUs as possible.
+
+The layouts of the GPUs and the options of the workloads are variables of one integer programme: x[g] GPUs cut by
+maximal geometry g, n[w, o] instances of workload w in option o,
+
+    min sum x   with   sum_o throughput[w, o] n[w, o] >= rate[w]   for every workload w,
+                       sum_(w, o) in p n[w, o] <= sum_g count[g, p] x[g]   for every profile p.
+
+Only options whose measured latency keeps the objective and whose peak memory, with the context of every process,
+fits into the instance are in it. What was not measured is not guessed: such an option is left out and named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpuwaste.model.errors import InvariantError
+from gpuwaste.packing.mig import Layout, layouts_of, legal_geometries, maximal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gpuwaste.model.gpu_products import GpuProduct, MigProfile
+    from gpuwaste.packing.instance import Floats, Ints
+
+__all__ = [
+    "CONTEXT_MEMORY_GIB",
+    "Chosen",
+    "Option",
+    "OptionsAnswer",
+    "Unusable",
+    "Workload",
+    "best_profile",
+    "choose_options",
+    "options_violations",
+]
+
+CONTEXT_MEMORY_GIB = 0.5
+"""What a CUDA context takes beside what its process allocates."""
+_EXACT = 1e-9
+_SHARE_FOR_SECOND = 0.5
+_PROCESS = 1e-3
+_REASON_NO_THROUGHPUT = "throughput was not measured"
+_REASON_NO_LATENCY = "latency was not measured, and there is an objective for it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What has to be served.
+
+    Attributes:
+        name: distinct.
+        rate: requests (or steps) a second, > 0.
+        latency_seconds: no option may be slower; None = no objective.
+    """
+
+    name: str
+    rate: float
+    latency_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to run a workload, as it was profiled.
+
+    Attributes:
+        workload: its name.
+        profile: MIG profile as NVIDIA prints it.
+        processes: that share the instance by MPS, >= 1.
+        batch: requests a step; told, not read.
+        throughput: requests a second of one process beside the others; None = not measured.
+        latency_seconds: of one request; None = not measured.
+        memory_gib: peak of one process; None = not measured, where running at all is taken as proof that it fits.
+    """
+
+    workload: str
+    profile: str
+    processes: int = 1
+    batch: int | None = None
+    throughput: float | None = None
+    latency_seconds: float | None = None
+    memory_gib: float | None = None
+
+    @property
+    def total_throughput(self) -> float:
+        """Of all processes of one instance; 0 where it was not measured."""
+        return (self.throughput or 0.0) * self.processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """An option that is not in the programme, and why."""
+
+    option: Option
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """So many instances of an option."""
+
+    option: Option
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionsAnswer:
+    """Layouts and what runs on them.
+
+    Attributes:
+        gpus: how many GPUs.
+        bound: no choice of the usable options takes fewer.
+        layouts: every instance that is used, and none more.
+        chosen: what runs on them.
+        refused: workloads without a usable option, which are not served, and why.
+        unusable: options left out.
+    """
+
+    gpus: int
+    bound: int
+    layouts: tuple[Layout, ...]
+    chosen: tuple[Chosen, ...]
+    refused: tuple[tuple[str, str], ...]
+    unusable: tuple[Unusable, ...]
+
+
+def usable_memory_gib(product: GpuProduct, profile: MigProfile) -> float:
+    """Memory of one instance: its part of the GPU's."""
+    return product.memory_mib / 1024 * profile.memory_units / profile.axis_units
+
+
+def why_unusable(product: GpuProduct, workload: Workload, option: Option, *, context_memory_gib: float) -> str:
+    """Why an option cannot serve a workload; empty if it can."""
+    profile = next((one for one in product.profiles if one.name == option.profile), None)
+    if profile is None:
+        return f"{product.name} has no profile {option.profile}"
+    if not option.throughput:
+        return _REASON_NO_THROUGHPUT
+    if workload.latency_seconds is not None:
+        if option.latency_seconds is None:
+            return _REASON_NO_LATENCY
+        if option.latency_seconds > workload.latency_seconds:
+            return f"latency of {option.latency_seconds:g} s is above {workload.latency_seconds:g} s"
+    if option.memory_gib is not None:
+        need = (option.memory_gib + context_memory_gib) * option.processes
+        have = usable_memory_gib(product, profile)
+        if need > have + _EXACT:
+            return f"peak memory of {need:.2f} GiB with contexts is more than the {have:.2f} GiB of {profile.name}"
+    return ""
+
+
+def choose_options(
+    product: GpuProduct,
+    workloads: Sequence[Workload],
+    options: Sequence[Option],
+    *,
+    time_limit_seconds: float,
+    context_memory_gib: float = CONTEXT_MEMORY_GIB,
+    uniform: bool = False,
+) -> OptionsAnswer:
+    """Serve every workload on as few GPUs as possible, and among equals in as small instances.
+
+    Args:
+        product: a GPU with MIG.
+        workloads: what to serve.
+        options: how each can be run.
+        time_limit_seconds: for the search, > 0.
+        context_memory_gib: added to the peak of every process.
+        uniform: every GPU is cut into instances of one profile only, as `migStrategy: single` needs.
+    """
+    by_name = {workload.name: workload for workload in workloads}
+    usable: list[Option] = []
+    unusable: list[Unusable] = []
+    for option in options:
+        if option.workload in by_name:
+            why = why_unusable(product, by_name[option.workload], option, context_memory_gib=context_memory_gib)
+            if why:
+                unusable.append(Unusable(option=option, why=why))
+            else:
+                usable.append(option)
+    usable = _undominated(product, usable)
+    served = [workload for workload in workloads if any(option.workload == workload.name for option in usable)]
+    refused = tuple(
+        (workload.name, _why_refused(workload, unusable)) for workload in workloads if workload not in served
+    )
+    if not served:
+        return OptionsAnswer(gpus=0, bound=0, layouts=(), chosen=(), refused=refused, unusable=tuple(unusable))
+    gpus, bound, layouts, counts = _solve(product, served, usable, seconds=time_limit_seconds, uniform=uniform)
+    answer = OptionsAnswer(
+        gpus=gpus,
+        bound=bound,
+        layouts=layouts,
+        chosen=tuple(Chosen(option=usable[i], count=int(counts[i])) for i in np.flatnonzero(counts).tolist()),
+        refused=refused,
+        unusable=tuple(unusable),
+    )
+    found = options_violations(product, workloads, answer, context_memory_gib=context_memory_gib)
+    if found:
+        raise InvariantError("the choice of options is wrong and was not written: " + "; ".join(found[:3]))
+    return answer
+
+
+def _why_refused(workload: Workload, unusable: Sequence[Unusable]) -> str:
+    reasons = [one.why for one in unusable if one.option.workload == workload.name]
+    if not reasons:
+        return "no option of it is given: it needs a trial"
+    return f"none of its {len(reasons)} options can be used, for example: {reasons[0]}"
+
+
+def _undominated(product: GpuProduct, options: Sequence[Option]) -> list[Option]:
+    """Of one workload and profile only the option with the highest throughput: the others never help."""
+    best: dict[tuple[str, str], Option] = {}
+    for option in options:
+        key = (option.workload, option.profile)
+        known = best.get(key)
+        if known is None or (option.total_throughput, -option.processes) > (known.total_throughput, -known.processes):
+            best[key] = option
+    order = {profile.name: index for index, profile in enumerate(product.profiles)}
+    return sorted(best.values(), key=lambda option: (option.workload, order[option.profile]))
+
+
+def _geometries(product: GpuProduct, *, uniform: bool) -> Ints:
+    geometries = legal_geometries(product)
+    if uniform:
+        same = {counts: placed for counts, placed in geometries.items() if len({name for name, _ in placed}) == 1}
+        geometries = {counts: placed for counts, placed in same.items() if _is_most(counts, same)}
+        return np.array(list(geometries), dtype=np.int64)
+    return np.array(list(maximal(geometries)), dtype=np.int64)
+
+
+def _is_most(counts: tuple[int, ...], among: Iterable[tuple[int, ...]]) -> bool:
+    return not any(
+        other != counts and all(more >= have for more, have in zip(other, counts, strict=True)) for other in among
+    )
+
+
+def _solve(
+    product: GpuProduct, workloads: Sequence[Workload], options: Sequence[Option], *, seconds: float, uniform: bool
+) -> tuple[int, int, tuple[Layout, ...], Ints]:
+    """(GPUs, bound, layouts, instances of each option)."""
+    from gpuwaste.packing.linear import Program, solve_mip  # noqa: PLC0415 - half a second
+
+    rows = _geometries(product, uniform=uniform)
+    profiles = {profile.name: index for index, profile in enumerate(product.profiles)}
+    names = {workload.name: index for index, workload in enumerate(workloads)}
+    profile = np.array([profiles[option.profile] for option in options], dtype=np.int64)
+    owner = np.array([names[option.workload] for option in options], dtype=np.int64)
+    rate = np.array([workload.rate for workload in workloads], dtype=np.float64)
+    # Each row in units of its own rate: rates differ by orders of magnitude.
+    part = np.array([option.total_throughput for option in options], dtype=np.float64) / rate[owner]
+    most = np.ceil(1.0 / part - _EXACT)
+    cut, width = len(rows), len(rows) + len(options)
+    at, of = np.nonzero(rows)
+    limit = float(most.sum())
+
+    def program(cost: Floats, gpus: float) -> Program:
+        columns = np.arange(len(options)) + cut
+        return Program(
+            cost=cost,
+            lower=np.zeros(width),
+            upper=np.concatenate([np.full(cut, gpus), most]),
+            row=np.concatenate([owner, len(rate) + of, len(rate) + profile, np.full(cut, len(rate) + len(profiles))]),
+            column=np.concatenate([columns, at, columns, np.arange(cut)]),
+            value=np.concatenate([part, rows[at, of].astype(np.float64), -np.ones(len(options)), np.ones(cut)]),
+            row_lower=np.concatenate([np.ones(len(rate)), np.zeros(len(profiles)), [0.0]]),
+            row_upper=np.concatenate([np.full(len(rate) + len(profiles), np.inf), [gpus]]),
+        )
+
+    integer = np.ones(width, dtype=np.bool_)
+    on_gpus = np.concatenate([np.ones(cut), np.zeros(len(options))])
+    result = solve_mip(program(on_gpus, limit), integer=integer, seconds=seconds)
+    first = _whole(result.values, rows, profile, part, owner)
+    if first is None:
+        first = _one_option_each(rows, profile, part, owner)
+    bound = 1 if result.bound is None else max(1, math.ceil(result.bound - 1e-6))
+    gpus = int(first[:cut].sum())
+    # Of the ways to use as few GPUs the one that leaves most of them free, then the one with fewest processes.
+    units = np.array([product.profiles[index].memory_units for index in profile.tolist()], dtype=np.float64)
+    fewer = np.concatenate([np.zeros(cut), units + _PROCESS * np.array([option.processes for option in options])])
+    again = solve_mip(program(fewer, float(gpus)), integer=integer, seconds=_SHARE_FOR_SECOND * seconds)
+    second = _whole(again.values, rows, profile, part, owner)
+    best = first if second is None or second[:cut].sum() > gpus else second
+    need = np.bincount(profile, weights=best[cut:], minlength=len(profiles)).astype(np.int64)
+    layouts = layouts_of(rows, best[:cut], need, legal_geometries(product))
+    gpus = sum(layout.count for layout in layouts)
+    return gpus, min(bound, gpus), layouts, best[cut:]
+
+
+def _whole(values: Floats | None, rows: Ints, profile: Ints, part: Floats, owner: Ints) -> Ints | None:
+    """A solver's solution in whole numbers; None if there is none or rounding broke it."""
+    if values is None:
+        return None
+    found = np.rint(values).astype(np.int64)
+    cut = len(rows)
+    served = np.bincount(owner, weights=part * found[cut:])
+    slots = np.bincount(profile, weights=found[cut:], minlength=rows.shape[1])
+    good = (served >= 1 - _EXACT).all() and (slots <= found[:cut] @ rows).all()
+    return found if good else None
+
+
+def _one_option_each(rows: Ints, profile: Ints, part: Floats, owner: Ints) -> Ints:
+    """Without a solver's answer: every workload in its option that needs the least of a GPU, cut one by one."""
+    most = rows.max(axis=0)
+    need = np.ceil(1.0 / part - _EXACT)
+    counts = np.zeros(len(part), dtype=np.int64)
+    for workload in np.unique(owner).tolist():
+        own = np.flatnonzero(owner == workload)
+        best = own[(need[own] / most[profile[own]]).argmin()]
+        counts[best] = int(need[best])
+    copies = np.zeros(len(rows), dtype=np.int64)
+    for index in np.unique(profile).tolist():
+        wanted = int(counts[profile == index].sum())
+        row = int(rows[:, index].argmax())
+        copies[row] += -(-wanted // int(rows[row, index]))
+    return np.concatenate([copies, counts])
+
+
+def options_violations(
+    product: GpuProduct,
+    workloads: Sequence[Workload],
+    answer: OptionsAnswer,
+    *,
+    context_memory_gib: float = CONTEXT_MEMORY_GIB,
+) -> list[str]:
+    """Every rule an answer breaks, from the question alone; empty if it is right."""
+    return [
+        *_service_violations(product, workloads, answer, context_memory_gib=context_memory_gib),
+        *_layout_violations(product, answer),
+    ]
+
+
+def _service_violations(
+    product: GpuProduct, workloads: Sequence[Workload], answer: OptionsAnswer, *, context_memory_gib: float
+) -> list[str]:
+    found: list[str] = []
+    served: dict[str, float] = {}
+    by_name = {workload.name: workload for workload in workloads}
+    for chosen in answer.chosen:
+        option = chosen.option
+        workload = by_name.get(option.workload)
+        if workload is None:
+            found.append(f"workload {option.workload} was not asked for")
+            continue
+        why = why_unusable(product, workload, option, context_memory_gib=context_memory_gib)
+        if why:
+            found.append(f"an option of {option.workload} cannot be used: {why}")
+        served[option.workload] = served.get(option.workload, 0.0) + chosen.count * option.total_throughput
+    refused = {name for name, _ in answer.refused}
+    short = [
+        workload
+        for workload in workloads
+        if workload.name not in refused and served.get(workload.name, 0.0) < workload.rate * (1 - _EXACT)
+    ]
+    return found + [f"{one.name} is served {served.get(one.name, 0.0):g} of {one.rate:g} a second" for one in short]
+
+
+def _layout_violations(product: GpuProduct, answer: OptionsAnswer) -> list[str]:
+    used: Counter[str] = Counter()
+    for chosen in answer.chosen:
+        used[chosen.option.profile] += chosen.count
+    have: Counter[str] = Counter()
+    found: list[str] = []
+    for layout in answer.layouts:
+        for name, _ in layout.instances:
+            have[name] += layout.count
+        found += _illegal(product, layout)
+    if have != used:
+        found.append(f"the layouts hold {dict(have)}, the options use {dict(used)}")
+    if answer.gpus != sum(layout.count for layout in answer.layouts):
+        found.append(f"{answer.gpus} GPUs are told of, the layouts are of another number")
+    if answer.bound > answer.gpus:
+        found.append(f"the bound {answer.bound} is above the {answer.gpus} GPUs")
+    return found
+
+
+def _illegal(product: GpuProduct, layout: Layout) -> list[str]:
+    profiles = {profile.name: profile for profile in product.profiles}
+    taken: list[int] = []
+    for name, start in layout.instances:
+        if name not in profiles or start not in profiles[name].starts:
+            return [f"{name} cannot start at {start}"]
+        taken += range(start, start + profiles[name].memory_units)
+    compute = sum(profiles[name].compute_slices for name, _ in layout.instances)
+    media = sum(profiles[name].media for name, _ in layout.instances)
+    if len(taken) != len(set(taken)) or compute > product.compute_slices or media > 1:
+        return ["a layout is no legal one"]
+    return []
+
+
+def best_profile(
+    product: GpuProduct,
+    workload: Workload,
+    options: Sequence[Option],
+    *,
+    context_memory_gib: float = CONTEXT_MEMORY_GIB,
+) -> Option | None:
+    """The option with the highest throughput of a whole GPU cut into its profile; None if none can be used.
+
+    Of equals the larger instance: fewer processes and more memory for each.
+    """
+    profiles = {profile.name: profile for profile in product.profiles}
+    able = [
+        option
+        for option in options
+        if option.workload == workload.name
+        and not why_unusable(product, workload, option, context_memory_gib=context_memory_gib)
+    ]
+    return max(
+        able,
+        key=lambda option: (
+            option.total_throughput * profiles[option.profile].max_count,
+            profiles[option.profile].memory_units,
+        ),
+        default=None,
+    )
