@@ -183,9 +183,8 @@ def all_mutants():
         ids = [None if text is None else f"{number}/{text}" for text in table["x_OriginChargeId"].to_pylist()]
         at = table.column_names.index("x_OriginChargeId")
         tables.append(table.set_column(at, "x_OriginChargeId", pa.array(ids)))
-    return pa.concat_tables(
-        [table.cast(pa.schema([field.with_type(_plain(field.type)) for field in table.schema])) for table in tables]
-    )
+    plain = [table.cast(pa.schema([field.with_type(_plain(field.type)) for field in table.schema])) for table in tables]
+    return pa.concat_tables(plain, promote_options="default")
 
 
 def _plain(kind):

@@ -24,6 +24,8 @@ __all__ = ["BillFile", "exact_amounts", "open_bill", "read_bill"]
 _KINDS = {column.name: column.kind for column in COLUMNS}
 _MAX_DIGITS = 76
 _BATCH_ROWS = 65_536
+_BLOCK_BYTES = 1 << 25
+_PLAIN = r"^-?[0-9]+(\.[0-9]+)?$"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def _as_texts(path: Path) -> pa_csv.ConvertOptions:
 
 
 def _open_csv(path: Path) -> pa_csv.CSVStreamingReader:
-    return pa_csv.open_csv(path, convert_options=_as_texts(path))
+    return pa_csv.open_csv(path, pa_csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=_as_texts(path))
 
 
 def _read_csv(path: Path) -> pa.Table:
@@ -143,6 +145,9 @@ def exact_amounts(column: pa.Array, *, where: str) -> pa.Array:
         return column
     if pa.types.is_null(column.type) or pa.types.is_integer(column.type):
         return column.cast(pa.decimal128(38, 0))
+    plain = _plain_amounts(column) if pa.types.is_string(column.type) else None
+    if plain is not None:
+        return plain
     coded = pc.dictionary_encode(column)
     values = [_number(value, where) for value in coded.dictionary.to_pylist()]
     scale = max((max(-int(value.as_tuple().exponent), 0) for value in values), default=0)
@@ -151,6 +156,19 @@ def exact_amounts(column: pa.Array, *, where: str) -> pa.Array:
         raise InputError(f"needs {scale + whole} digits and may have {_MAX_DIGITS}", where=where)
     kind = pa.decimal128(38, scale) if scale + whole <= _MAX_DIGITS // 2 else pa.decimal256(76, scale)
     return pa.array(values, kind).take(coded.indices)
+
+
+def _plain_amounts(texts: pa.Array) -> pa.Array | None:
+    """Numbers without an exponent, all at once; None where some text is another, or 38 digits are too few."""
+    if not pc.all(pc.match_substring_regex(texts, _PLAIN), min_count=0).as_py():
+        return None
+    length, point = pc.utf8_length(texts), pc.find_substring(texts, ".")
+    has_point = pc.greater_equal(point, 0)
+    decimals = pc.max(pc.if_else(has_point, pc.subtract(pc.subtract(length, point), 1), 0)).as_py() or 0
+    whole = pc.max(pc.if_else(has_point, point, length)).as_py() or 1
+    if whole + decimals > _MAX_DIGITS // 2:
+        return None
+    return texts.cast(pa.decimal128(_MAX_DIGITS // 2, decimals))
 
 
 def _number(value: Any, where: str) -> Decimal:

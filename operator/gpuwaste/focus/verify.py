@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Violation", "verify"]
 
 _MISSING_COLUMN: Final = "CAU-CostAndUsage-D-001-M"
+_CUSTOM_COLUMN: Final = "ColumnHandling-A-010-M"
 _RATIO_RANGE: Final = "CAU-AllocatedMethodDetailsObject-O-013-M"
 _MAX_EXAMPLES: Final = 20
 _MAX_SAMPLE_ROWS: Final = 16_384
@@ -64,6 +65,11 @@ def verify(path: Path, *, version: Version = "1.3", origin: Path | None = None) 
         InputError: a file cannot be read, or holds values that are not of their column's type.
     """
     file = open_file(path)
+    known = {column.name for column in columns_of(version)}
+    for name in file.names:
+        if name not in known and not name.startswith("x_"):
+            why = f"column {name} is none of FOCUS {version} and must begin with x_"
+            yield Violation(rule=_CUSTOM_COLUMN, where="file", why=why)
     missing = [column.name for column in columns_of(version) if column.name not in file.names]
     for name in missing:
         yield Violation(rule=_MISSING_COLUMN, where="file", why=f"column {name} is missing")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "FocusFile", "open_file"]
 
 _BATCH_ROWS: Final = 65_536
+_BLOCK_BYTES: Final = 1 << 25
+"""Of a CSV: some ten thousand rows."""
 _KINDS: Final = {column.name: column.kind for column in COLUMNS}
 _LONG: Final = ("AllocatedMethodDetails",)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -80,7 +82,9 @@ class FocusFile:
                 null_values=[""],
                 include_columns=columns,
             )
-            source: Any = pa_csv.open_csv(self.path, convert_options=options)
+            source: Any = pa_csv.open_csv(
+                self.path, pa_csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=options
+            )
         else:
             texts = [name for name in columns if _KINDS.get(name) in {"string", "json", None} and name not in _LONG]
             source = pq.ParquetFile(self.path, read_dictionary=texts, pre_buffer=False).iter_batches(
@@ -186,6 +190,8 @@ def open_file(path: Path) -> FocusFile:
     Raises:
         InputError: it is not there, or is neither.
     """
+    if path.is_dir():
+        raise InputError("is a folder", where=str(path), fix="name one of its .parquet or .csv files")
     if not path.is_file():
         raise InputError("there is no such file", where=str(path))
     try:

@@ -181,6 +181,10 @@ UNSEEN = {
         "CAU-AllocatedTags-C-006-M",
     ),
     "a method lost on the remainder": (cell("AllocatedMethodId", None, row=2), "CAU-AllocatedMethodId-C-005-C"),
+    "a column of its own without prefix": (
+        lambda table: table.append_column("Shard", pa.array(["a"] * len(table))),
+        "ColumnHandling-A-010-M",
+    ),
     "a placeholder": (cell("AvailabilityZone", "N/A", row=3), "NullHandling-A-002-M"),
 }
 """Name -> (change, rule), which the official validator lets through: `test_focus_official` proves it."""

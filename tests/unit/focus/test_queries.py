@@ -14,7 +14,7 @@ from gpuwaste.focus.split import split_ledger
 
 ROWS = [
     holder("vision", 0.5),
-    holder("speech", 0.25),
+    holder("speech", 0.25, duty=0.2, effective=0.125),
     free(0.25),
     holder("vision", 1, hour=1),
     holder("search", 1, node="node-2", gpu="GPU-2", price="8"),
@@ -56,6 +56,50 @@ QUESTIONS = {
     "which methods were used": (
         "SELECT DISTINCT AllocatedMethodId FROM focus WHERE AllocatedMethodId IS NOT NULL",
         [("gpuwaste-held-v1",)],
+    ),
+    "what a resource costs that is shared, and with how many": (
+        """SELECT ResourceId, ResourceName, ServiceName, count(DISTINCT AllocatedResourceId), sum(EffectiveCost)
+           FROM focus WHERE ChargeCategory = 'Usage' AND AllocatedMethodId IS NOT NULL
+           GROUP BY ALL HAVING count(DISTINCT AllocatedResourceId) > 1""",
+        [("uid-node-1", "node-1", "GPU Nodes", 2, Decimal(4))],
+    ),
+    "what each receiver costs in a billing period, allocated and billed": (
+        """SELECT strftime(BillingPeriodStart, '%Y-%m'), AllocatedResourceId, sum(EffectiveCost), sum(BilledCost) FROM focus
+           WHERE ChargeCategory = 'Usage' AND AllocatedResourceId IS NOT NULL
+             AND ChargePeriodStart >= '2026-11-01' AND ChargePeriodEnd <= '2026-12-01'
+           GROUP BY ALL ORDER BY 2""",
+        [
+            ("2026-11", f"k8s://c1/namespaces/{name}", cost, cost)
+            for name, cost in (("search", Decimal(8)), ("speech", Decimal("0.5")), ("vision", Decimal(3)))
+        ],
+    ),
+    "what share of each resource is allocated": (
+        """SELECT ResourceId, round(100 * sum(EffectiveCost) FILTER (AllocatedResourceId IS NOT NULL)
+               / sum(EffectiveCost), 2)
+           FROM focus WHERE AllocatedMethodId IS NOT NULL GROUP BY ResourceId ORDER BY ResourceId""",
+        [("uid-node-1", 87.5), ("uid-node-2", 100)],
+    ),
+    "what a receiver paid for, resource by resource, with the method": (
+        """SELECT ResourceId, AllocatedMethodId, sum(EffectiveCost),
+               sum(CAST(json_extract_string(AllocatedMethodDetails, '$.Elements[0].UsageQuantity') AS DECIMAL(18, 6)))
+           FROM focus WHERE AllocatedResourceName = 'vision' GROUP BY ALL""",
+        [("uid-node-1", "gpuwaste-held-v1", Decimal(3), Decimal("1.5"))],
+    ),
+    "what is used of what is held": (
+        """SELECT AllocatedResourceName,
+               sum(CAST(json_extract_string(element, '$.x_EffectiveGpuHours') AS DECIMAL(18, 6))),
+               sum(CAST(json_extract_string(element, '$.x_HeldGpuHours') AS DECIMAL(18, 6)))
+           FROM (SELECT *, json_extract(AllocatedMethodDetails, '$.Elements[0]') AS element FROM focus) WHERE AllocatedResourceId IS NOT NULL GROUP BY ALL ORDER BY 1""",
+        [
+            ("search", None, Decimal(1)),
+            ("speech", Decimal("0.125"), Decimal("0.25")),
+            ("vision", None, Decimal("1.5")),
+        ],
+    ),
+    "what each tag costs": (
+        """SELECT json_extract_string(AllocatedTags, '$."gpuwaste.dev/team"'), sum(EffectiveCost)
+           FROM focus WHERE AllocatedTags IS NOT NULL GROUP BY ALL ORDER BY 1""",
+        [("search", Decimal(8)), ("speech", Decimal("0.5")), ("vision", Decimal(3))],
     ),
     "whether every charge is whole": (
         """SELECT count(*) FROM (
