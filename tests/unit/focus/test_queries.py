@@ -64,8 +64,9 @@ QUESTIONS = {
         [("uid-node-1", "node-1", "GPU Nodes", 2, Decimal(4))],
     ),
     "what each receiver costs in a billing period, allocated and billed": (
-        """SELECT strftime(BillingPeriodStart, '%Y-%m'), AllocatedResourceId, sum(EffectiveCost), sum(BilledCost) FROM focus
-           WHERE ChargeCategory = 'Usage' AND AllocatedResourceId IS NOT NULL
+        """SELECT strftime(BillingPeriodStart, '%Y-%m'), AllocatedResourceId,
+               sum(EffectiveCost), sum(BilledCost)
+           FROM focus WHERE ChargeCategory = 'Usage' AND AllocatedResourceId IS NOT NULL
              AND ChargePeriodStart >= '2026-11-01' AND ChargePeriodEnd <= '2026-12-01'
            GROUP BY ALL ORDER BY 2""",
         [
@@ -89,7 +90,8 @@ QUESTIONS = {
         """SELECT AllocatedResourceName,
                sum(CAST(json_extract_string(element, '$.x_EffectiveGpuHours') AS DECIMAL(18, 6))),
                sum(CAST(json_extract_string(element, '$.x_HeldGpuHours') AS DECIMAL(18, 6)))
-           FROM (SELECT *, json_extract(AllocatedMethodDetails, '$.Elements[0]') AS element FROM focus) WHERE AllocatedResourceId IS NOT NULL GROUP BY ALL ORDER BY 1""",
+           FROM (SELECT *, json_extract(AllocatedMethodDetails, '$.Elements[0]') AS element FROM focus)
+           WHERE AllocatedResourceId IS NOT NULL GROUP BY ALL ORDER BY 1""",
         [
             ("search", None, Decimal(1)),
             ("speech", Decimal("0.125"), Decimal("0.25")),
