@@ -46,6 +46,7 @@ COMMANDS: tuple[CommandSource, ...] = (
     CommandSource("top", "Look", "Workloads whose waste is dearest, first."),
     CommandSource("report", "Look", "What was paid, used and wasted, as a table or one HTML page."),
     CommandSource("pack", "Plan", "Place the pods of a CSV file on nodes, with a proven bound."),
+    CommandSource("drain", "Plan", "Which nodes to empty within a number of moves, in order."),
     CommandSource("plan", "Plan", "The plan of a cluster: actions, saving, bound and gap."),
     CommandSource("mig", "Plan", "Fewest GPUs whose MIG layouts meet a demand."),
     CommandSource("share", "Plan", "Groups of pods that can share a GPU within a promise."),

@@ -17,6 +17,10 @@ COMMANDS = {
     "replay inputs": ("replay", "--inputs", "{bad}", "--ledger", "{out}"),
     "replay files": ("replay", "--windows", "{bad}", "--facts", "{bad}", "--ledger", "{out}"),
     "pack": ("pack", "--nodes", "{bad}", "--pods", "{bad}", "--out", "{out}"),
+    "drain": (
+        *("drain", "--nodes", "{bad}", "--pods", "{bad}", "--current", "{bad}"),
+        *("--max-moves", "5", "--out", "{out}"),
+    ),
     "share": ("share", "--series", "{bad}", "--out", "{out}"),
     "slowdown": ("slowdown", "--pairs", "{bad}", "--out", "{out}"),
     "focus export": ("focus", "export", "--ledger", "{bad}", *DAY, "--out", "{out}"),
