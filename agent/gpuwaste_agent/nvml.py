@@ -107,6 +107,7 @@ class RealNvml:
         self._gpus: dict[str, DriverGpu] = {}
         self._unreadable: dict[int, str] = {}
         self._xids: dict[str, list[int]] = {}
+        self._listed: tuple[GpuInfo, ...] = ()
         self._events: Any = None
         # Held while the driver is asked, so that nobody closes it under a call.
         self._asking = threading.Lock()
@@ -206,8 +207,8 @@ class RealNvml:
             return True
 
     def listed(self) -> Sequence[GpuInfo]:
-        """Return the GPUs as they were listed last."""
-        return tuple(gpu.info for gpu in self._gpus.values())
+        """Return the GPUs as they were listed last, also while the driver is away: who holds them holds them still."""
+        return self._listed
 
     def _list(self) -> None:
         """List everything anew; a driver that was reloaded meanwhile is initialised again.
@@ -245,6 +246,7 @@ class RealNvml:
         self._release({uuid: gpu for uuid, gpu in before.items() if self._gpus.get(uuid) is not gpu})
         if self._unreadable and not self._gpus:
             raise NvmlUnavailableError(f"NVML lets us read none of {count} GPUs ({self._unreadable[0]}): {_PRIVILEGE}")
+        self._listed = tuple(gpu.info for gpu in self._gpus.values())
         self._watch_xids()
         self._name_denied()
 

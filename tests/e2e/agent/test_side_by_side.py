@@ -302,7 +302,12 @@ def records_of(directory: Path) -> list[Record]:
 
 
 def judge_stepped(records: list[Record], side: Side) -> Row:
-    """The agent whose wall clock was stepped: no window is filled twice, and every second counts once."""
+    """The agent whose wall clock was stepped: no window is filled twice, and every second counts once.
+
+    Args:
+        records: its records from when the load ran.
+        side: the scenario.
+    """
     row = Row(name=side.name, containers=1)
     covered: dict[int, float] = {}
     duty = length = 0.0
@@ -337,7 +342,7 @@ def judged(folder: Path) -> list[Row]:
         told = records_of(folder / f"n{number}")
         records.append([r for r in told if start_ns <= r.window_start_unix_ns < end_ns])
     return [
-        judge_stepped(records_of(folder / "stepped"), side)
+        judge_stepped([r for r in records_of(folder / "stepped") if r.window_start_unix_ns >= start_ns], side)
         if side.stepped
         else judge(side, records[side.node], truths[side.node], run["uids"], run["lived"])
         for side in SIDES

@@ -163,6 +163,29 @@ def test_a_lost_gpu_stays_in_the_windows_and_costs_the_others_no_reading(running
     assert process_.poll() is None
 
 
+def test_while_the_driver_is_reloaded_slices_are_held_on_and_nothing_is_measured(running, node):
+    """Longer than the time between two questions to the kubelet."""
+    _, url = running
+    since = {r.usage.pod: r.usage.held_since_unix_ns for r in full_windows(url, 2) if r.usage.pod}
+    state = node[2]
+    with state.writing():
+        began = state.now_ns()
+        state.add_fault("driver-reload", from_ns=began, until_ns=began + 7 * SECOND)
+    time.sleep(9)
+    back = full_windows(url, 1)
+    assert {r.usage.pod for r in back if r.usage.pod} == set(since)
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+        records = Batch.FromString(answer.read()).records
+    first = state.state.start_utc_ns + began + SECOND
+    away = [r for r in records if first <= r.window_start_unix_ns < first + 4 * SECOND]
+    held = [r.usage for r in away if r.usage.pod]
+    assert len(held) >= 3 * len(since)
+    assert all(usage.held_ns == SECOND for usage in held)
+    assert all(usage.held_since_unix_ns == since[usage.pod] for usage in held)
+    devices = [r.device for r in away if r.WhichOneof("body") == "device"]
+    assert not any(d.figures.HasField("sm_ns") or d.unhealthy_ns for d in devices)
+
+
 def test_a_call_that_never_returns_does_not_keep_the_agent_from_leaving(running, node, tmp_path):
     process_, url = running
     full_windows(url, 1)
