@@ -145,18 +145,21 @@ def records(cluster: NodeCluster, node: str, *, after: int = 0) -> list[dict[str
 
 
 def usage(
-    cluster: NodeCluster, node: str, pod: str, *, windows: int, deadline_seconds: float = 60.0
+    cluster: NodeCluster, node: str, pod: str, *, since_ns: int, windows: int = 2, deadline_seconds: float = 60.0
 ) -> list[dict[str, Any]]:
-    """A pod's last windows that were measured from end to end, the oldest first, once there are so many."""
+    """A pod's first windows that were measured from end to end, the oldest first, once there are so many.
+
+    They begin at `since_ns` at the earliest, when its load runs: the start of it is no part of any truth.
+    """
     deadline = time.monotonic() + deadline_seconds
     while True:
-        whole = [each for each in records(cluster, node) if _is_whole(each, pod)]
-        # The first whole one may still hold the load's start.
-        starts = sorted({int(each["window_start_unix_ns"]) for each in whole})[1:][-windows:]
+        found = records(cluster, node)
+        whole = [each for each in found if int(each["window_start_unix_ns"]) >= since_ns and _is_whole(each, pod)]
+        starts = sorted({int(each["window_start_unix_ns"]) for each in whole})[:windows]
         if len(starts) == windows:
             return [each["usage"] for each in whole if int(each["window_start_unix_ns"]) in starts]
         if time.monotonic() > deadline:
-            seen = [each["usage"] for each in records(cluster, node) if "usage" in each]
+            seen = [each["usage"] for each in found if "usage" in each]
             raise AssertionError(f"only {len(starts)} whole windows of {pod}; the last: {seen[-1:]}")
         time.sleep(1)
 

@@ -10,8 +10,9 @@ from tests.cluster.errors import MissingToolsError
 from tests.cluster.nodes.gpus import LOAD_IMAGE, GpuNodes
 from tests.cluster.nodes.pods import claim_template, pod, wait_for_pod
 from tests.cluster.pytest_support import reporter, skip_or_fail
-from tests.e2e.product import NAMESPACE, WINDOW_SECONDS, install, product_scenario, usage
+from tests.e2e.product import NAMESPACE, WINDOW_SECONDS, agent_pod, install, product_scenario, usage
 from tests.sim.dra.slices import DRIVER
+from tests.sim.migmanager.manager import CONFIG_LABEL, STATE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +27,21 @@ flags: {migStrategy: mixed}
 sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 2}]}}
 """
 
+_LAYOUTS = """
+version: v1
+mig-configs:
+  as-before:
+  - {devices: [0], mig-enabled: false}
+  - {devices: [1], mig-enabled: true, mig-devices: {3g.40gb: 1, 2g.20gb: 1, 1g.10gb: 1}}
+  sevenths:
+  - {devices: all, mig-enabled: true, mig-devices: {1g.10gb: 7}}
+"""
+
 
 @pytest.fixture(scope="module")
 def product(node_cluster: NodeCluster, pytestconfig: pytest.Config) -> GpuNodes:
     """Two nodes with GPUs, operator and agents."""
-    gpus = GpuNodes(node_cluster, product_scenario(), {"shared": _SHARED})
+    gpus = GpuNodes(node_cluster, product_scenario(), {"shared": _SHARED}, mig_config=_LAYOUTS)
     gpus.start()
     try:
         install(node_cluster, gpus, report=reporter(pytestconfig))
@@ -62,7 +73,7 @@ def seconds(windows: list[dict[str, Any]], figure: str) -> float:
 def test_a_pod_with_a_whole_gpu(node_cluster: NodeCluster, product: GpuNodes) -> None:
     access = node_cluster.access
     running = started(node_cluster, "trainer", "0.7:0.5:2000", resource="nvidia.com/gpu", node="gpu-node-0")
-    windows = usage(node_cluster, "gpu-node-0", "trainer", windows=2)
+    windows = usage(node_cluster, "gpu-node-0", "trainer", since_ns=time.time_ns())
     assert {each["pod_uid"] for each in windows} == {running["metadata"]["uid"]}
     assert seconds(windows, "duty") == pytest.approx(0.7, rel=0.02)
     assert seconds(windows, "sm") == pytest.approx(0.35, rel=0.02)
@@ -81,8 +92,9 @@ def test_pods_with_mig_instances(node_cluster: NodeCluster, product: GpuNodes) -
         name = f"p-{profile.replace('.', '-')}"
         load = f"{duty}:{width}:500"
         started(node_cluster, name, load, resource=f"nvidia.com/mig-{profile}", node="gpu-node-0")
+    since_ns = time.time_ns()
     for profile, (duty, width) in loads.items():
-        windows = usage(node_cluster, "gpu-node-0", f"p-{profile.replace('.', '-')}", windows=2)
+        windows = usage(node_cluster, "gpu-node-0", f"p-{profile.replace('.', '-')}", since_ns=since_ns)
         assert seconds(windows, "sm") == pytest.approx(duty * width, rel=0.02), profile
         # Its own activity tells the instance's duty.
         assert seconds(windows, "duty") == pytest.approx(duty, rel=0.02), profile
@@ -99,9 +111,11 @@ def test_pods_with_resource_claims(node_cluster: NodeCluster, product: GpuNodes)
             access.apply(claim_template(kind, device_class=f"{kind}.nvidia.com", expression=chosen))
             load = [f"{duty}:{width}:500"]
             access.apply(pod(name, claims={"device": kind}, image=LOAD_IMAGE, args=load, node=node))
+        pods = {name: wait_for_pod(access, name) for name in loads}
+        since_ns = time.time_ns()
         for name, (_, duty, width) in loads.items():
-            running = wait_for_pod(access, name)
-            windows = usage(node_cluster, node, name, windows=2)
+            running = pods[name]
+            windows = usage(node_cluster, node, name, since_ns=since_ns)
             assert {each["pod_uid"] for each in windows} == {running["metadata"]["uid"]}
             claim = running["status"]["resourceClaimStatuses"][0]["resourceClaimName"]
             assert {each["claim"] for each in windows} == {f"default/{claim}"}
@@ -121,12 +135,52 @@ def test_two_pods_on_one_shared_gpu(node_cluster: NodeCluster, product: GpuNodes
     while product.allocatable(_SHARED_NODE) != {"nvidia.com/gpu": 2} and time.monotonic() < deadline:
         time.sleep(0.2)
     loads = {"busy": (0.7, 0.5), "light": (0.2, 0.25)}
+    total_duty = sum(duty for duty, _ in loads.values())
+    together = sum(duty * width for duty, width in loads.values())  # of the SMs, as GPM counts them on the whole GPU
     for name, (duty, width) in loads.items():
         started(node_cluster, name, f"{duty}:{width}:1000", resource="nvidia.com/gpu", node=_SHARED_NODE)
+    since_ns = time.time_ns()
     for name, (duty, width) in loads.items():
-        windows = usage(node_cluster, _SHARED_NODE, name, windows=2)
+        windows = usage(node_cluster, _SHARED_NODE, name, since_ns=since_ns)
         assert seconds(windows, "duty") == pytest.approx(duty, rel=0.02), name
         for each in windows:
             quality = each["figures"]["sm_quality"]
-            truth = duty * width * WINDOW_SECONDS * _NS
-            assert quality["low"] * 0.98 <= truth <= quality["high"] * 1.02, name
+            low, high = (quality[end] / (WINDOW_SECONDS * _NS) for end in ("low", "high"))
+            assert low <= duty * width <= high, name
+            # What one cannot have done while the other was not resident, and what its own duty allows.
+            assert low == pytest.approx(max(0.0, together - (total_duty - duty)), rel=0.02, abs=0.01), name
+            assert high == pytest.approx(min(together, duty), rel=0.02), name
+
+
+def lay_out(cluster: NodeCluster, gpus: GpuNodes, name: str, offered: dict[str, int]) -> None:
+    """Have mig-manager cut up the GPUs of the first node, and wait until they are offered and the agent is back."""
+    access = cluster.access
+    access.kubectl("label", "node", "gpu-node-0", "--overwrite", f"{CONFIG_LABEL}={name}", f"{STATE_LABEL}=none")
+    deadline = time.monotonic() + 90
+    while True:
+        labels = access.get("node", "gpu-node-0")["metadata"]["labels"]
+        if labels[STATE_LABEL] == "success" and gpus.allocatable("gpu-node-0") == offered:
+            break
+        assert labels[STATE_LABEL] != "failed", labels
+        assert time.monotonic() < deadline, (labels, gpus.allocatable("gpu-node-0"))
+        time.sleep(0.3)
+    access.kubectl(
+        "rollout", "status", "daemonset/gpuwaste-agent", "-n", NAMESPACE, "--timeout=60s", timeout_seconds=70
+    )
+
+
+@pytest.mark.timeout(300, func_only=True)
+def test_the_agent_makes_way_for_a_new_layout_and_measures_it(node_cluster: NodeCluster, product: GpuNodes) -> None:
+    before = agent_pod(node_cluster, "gpu-node-0")["metadata"]["uid"]
+    try:
+        # MIG mode of the first GPU changes too, which no client of the driver survives: it would fail with the agent.
+        lay_out(node_cluster, product, "sevenths", {"nvidia.com/mig-1g.10gb": 14})
+        assert agent_pod(node_cluster, "gpu-node-0")["metadata"]["uid"] != before
+        started(node_cluster, "small", "0.5:0.6:300", resource="nvidia.com/mig-1g.10gb", node="gpu-node-0")
+        windows = usage(node_cluster, "gpu-node-0", "small", since_ns=time.time_ns())
+        assert seconds(windows, "duty") == pytest.approx(0.5, rel=0.02)
+        assert seconds(windows, "sm") == pytest.approx(0.3, rel=0.02)
+    finally:
+        node_cluster.access.kubectl("delete", "pods", "--all", "--now", "--wait", timeout_seconds=60)
+        whole = {"nvidia.com/gpu": 1, **{f"nvidia.com/mig-{each}": 1 for each in ("3g.40gb", "2g.20gb", "1g.10gb")}}
+        lay_out(node_cluster, product, "as-before", whole)

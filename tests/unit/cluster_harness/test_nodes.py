@@ -12,6 +12,8 @@ import pytest
 from tests.cluster.nodes.example import example_scenario
 from tests.cluster.nodes.images import archive
 from tests.cluster.nodes.network import HOST_ADDRESS, MOST_NODES, node_network
+from tests.sim.deviceplugin.service import Mount
+from tests.sim.dra.cdi import cdi_spec
 from tests.sim.dra.slices import devices
 
 if TYPE_CHECKING:
@@ -58,3 +60,16 @@ def test_devices_of_a_resource_slice(node: str, names: list[str]) -> None:
     instances = [device for device in found if device["attributes"]["type"] == {"string": "mig"}]
     assert all(device["attributes"]["parentUUID"] == {"string": gpus[1].uuid} for device in instances)
     assert devices(gpus, {gpus[0].uuid}) == found[1:]
+
+
+def test_the_specification_of_a_claim_names_each_device_and_what_all_of_them_need() -> None:
+    spec = cdi_spec("u1", {"gpu-0": "GPU-a", "gpu-1": "GPU-b"}, [Mount("/host/x", "/x"), Mount("/host/y", "/y", "rw")])
+    assert spec["kind"] == "k8s.gpu.nvidia.com/claim"
+    assert [device["name"] for device in spec["devices"]] == ["u1-gpu-0", "u1-gpu-1"]
+    # containerd refuses a device that changes nothing.
+    assert all(device["containerEdits"] for device in spec["devices"])
+    assert spec["containerEdits"]["env"] == ["NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b"]
+    assert [(m["hostPath"], m["options"]) for m in spec["containerEdits"]["mounts"]] == [
+        ("/host/x", ["bind", "ro"]),
+        ("/host/y", ["bind", "rw"]),
+    ]
