@@ -115,9 +115,10 @@ def read_hours(
     total = -(-(end - start) // HOUR)
     inputs = InputStore.open(store, source.cluster) if keep_inputs else None
     seen: list[PodActivity] = []
+    around = _Facts(facts, prices)
     for number, hour in enumerate(source.read(start, end, facts=facts, looked=looked), start=1):
         if hour.windows.num_rows:
-            known = _facts_of(hour, facts, prices)
+            known = around.of(hour)
             if inputs is not None:
                 findings = _stored(inputs, store, hour, known, rules)
             else:
@@ -131,12 +132,30 @@ def read_hours(
     return found
 
 
-def _facts_of(hour: SourceHour, facts: Sequence[Fact], prices: PriceSources) -> list[Fact]:
-    end = hour.hour + HOUR
-    mine = [fact for fact in facts if fact.overlaps(hour.hour, end) or fact.kind in ("owner", "namespace")]
-    known = merge_facts(list(hour.facts), mine)
-    priced = price_facts([*known, *gpu_facts(hour.windows)], sources=prices, hour=hour.hour)
-    return merge_facts(known, [fact for fact in priced if fact.overlaps(hour.hour, end)])
+class _Facts:
+    """Facts of one hour after the other; prices are worked out again only when nodes or GPUs change.
+
+    Args:
+        facts: what the API server tells, sorted by key.
+        prices: where prices come from.
+    """
+
+    def __init__(self, facts: Sequence[Fact], prices: PriceSources) -> None:
+        self._facts, self._prices = facts, prices
+        self._priced: tuple[object, list[Fact]] = (None, [])
+
+    def of(self, hour: SourceHour) -> list[Fact]:
+        """All facts of an hour, prices among them, sorted by key."""
+        end = hour.hour + HOUR
+        mine = [fact for fact in self._facts if fact.overlaps(hour.hour, end) or fact.kind in ("owner", "namespace")]
+        known = merge_facts(list(hour.facts), mine) if hour.facts else mine
+        described = gpu_facts(hour.windows)
+        nodes = [fact for fact in known if fact.kind in ("node", "reservation")]
+        bills = hour.hour if self._prices.bills is not None else None
+        key = (bills, [fact.key for fact in nodes], [(fact.uid, fact.data) for fact in described])
+        if self._priced[0] != key:
+            self._priced = (key, price_facts([*nodes, *described], sources=self._prices, hour=hour.hour))
+        return merge_facts(known, [fact for fact in self._priced[1] if fact.overlaps(hour.hour, end)])
 
 
 def _stored(inputs: InputStore, store: Store, hour: SourceHour, facts: list[Fact], rules: HourRules) -> tuple[str, ...]:

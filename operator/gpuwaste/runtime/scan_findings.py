@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow.dataset as ds
 
-from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES
+from gpuwaste.ledger.schema import AMOUNT_COLUMNS, FREE_CATEGORIES, HOLDER_CATEGORIES
 from gpuwaste.model.units import HOURS_PER_MONTH, NS_PER_HOUR
 from gpuwaste.runtime.advice import advise_workload
 from gpuwaste.waste.figures import Figures, gpu_hours, money_of, summarise
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Findings", "Saving", "find"]
 
-_BATCH_ROWS = 40_000
+_BATCH_ROWS = 30_000
 _STEP = Decimal("0.000001")
 _FREE_ADVICE = {
     "unallocated": "Nobody asked for these GPUs: release nodes (`gpuwaste plan`), or let other work have them.",
@@ -108,7 +108,8 @@ def find(ledger: ScanLedger) -> Findings:
             advice[key.namespace, key.kind, key.name] = found.headline
             findings.append(_of_workload(workload, found, saving))
     free = (ds.field("resource") == "gpu") & (ds.field("row_kind") == "free")
-    pools = summarise(ledger.rows().to_table(filter=free), ("pool",))
+    columns = ["pool", "origin", "coverage_ppm", "effective_unit_cost", "currency", "price_source", "price_date"]
+    pools = summarise(ledger.rows().to_table(columns=[*columns, *AMOUNT_COLUMNS], filter=free), ("pool",))
     findings += [_of_pool(name, figures) for (name,), figures in pools.items() if figures.waste]
     return Findings(findings=tuple(_dearest_first(findings)), saving=saving, advice=advice)
 

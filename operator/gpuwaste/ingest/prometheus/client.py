@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
+import sys
 import time
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -104,7 +105,7 @@ class PrometheusStore:
 
         def ask(text: str) -> list[Sample]:
             found = self._asked(lambda: self._client.custom_query(text, params=parameters))
-            return [Sample(labels=one["metric"], value=float(one["value"][1])) for one in found]
+            return [Sample(labels=_labels(one["metric"]), value=float(one["value"][1])) for one in found]
 
         try:
             return self._divided(query, ask)
@@ -315,10 +316,15 @@ def _reason(error: BaseException) -> str:
     return " ".join(text.split())[:_TEXT] or type(error).__name__
 
 
+def _labels(raw: dict[str, str]) -> dict[str, str]:
+    """Each text once in memory: thousands of series of many metrics carry the same labels."""
+    return {sys.intern(name): sys.intern(value) for name, value in raw.items()}
+
+
 def _series(raw: dict[str, Any]) -> Series:
     values = raw["values"]
     return Series(
-        labels=raw["metric"],
+        labels=_labels(raw["metric"]),
         times_s=np.array([round(float(point[0])) for point in values], np.int64),
         values=np.array([point[1] for point in values], np.float64),
     )

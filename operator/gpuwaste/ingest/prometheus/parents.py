@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -86,7 +87,8 @@ def find_parents(readings: Readings, nodes: Mapping[str, NodeData]) -> list[Pare
     for figure in readings.figures.values():
         anything |= figure.known
     bare = [_parent(readings, key, found, anything) for key, found in sorted(rows.items())]
-    return [_with_replicas(parent, bare, nodes, readings) for parent in _not_overlapping(bare)]
+    alike = Counter((parent.node, parent.profile) for parent in bare)
+    return [_with_replicas(parent, alike, nodes, readings) for parent in _not_overlapping(bare)]
 
 
 def _parent(readings: Readings, key: tuple[str, str, str], rows: list[int], anything: NDArray[np.bool_]) -> Parent:
@@ -161,17 +163,18 @@ def _not_overlapping(parents: list[Parent]) -> list[Parent]:
     return [replace(parent, present=present[number]) for number, parent in enumerate(parents)]
 
 
-def _with_replicas(parent: Parent, every: list[Parent], nodes: Mapping[str, NodeData], readings: Readings) -> Parent:
+def _with_replicas(
+    parent: Parent, alike: Counter[tuple[str, str]], nodes: Mapping[str, NodeData], readings: Readings
+) -> Parent:
     """How many slices it makes: what the node offers over the parents of that kind, else as many as series number."""
     node = nodes.get(parent.node)
-    alike = [one for one in every if one.node == parent.node and one.profile == parent.profile]
-    whole = any(one.node == parent.node and not one.profile for one in every)
+    whole = alike[parent.node, ""] > 0
     offered = 0
     if node is not None:
         offered = sum(count for name, count in node.gpus.items() if parent.fits(name, whole_on_node=whole))
     holders = [readings.rows[row].holder for row in parent.rows]
     numbered = [int(holder.vgpu) for holder in holders if holder and holder.vgpu.isdecimal()]
-    replicas = max(offered // len(alike), max(numbered, default=0) + 1)
+    replicas = max(offered // alike[parent.node, parent.profile], max(numbered, default=0) + 1)
     if replicas == 1:
         return parent
     labelled = node.labels.get("nvidia.com/gpu.sharing-strategy", "") if node else ""
