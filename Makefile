@@ -159,10 +159,15 @@ bench-ledger: $(STAMP) ## An hour of a million slice-minutes, and a month by tea
 bench-focus: $(STAMP) ## A million FOCUS rows written and verified
 	$(BIN)/python -m tests.perf.focus.bench
 
+.PHONY: bench-scan
+bench-scan: $(STAMP) ## A scan of 1,000 nodes and 10,000 pods on a real API server and a real Prometheus (minutes)
+	$(BIN)/python -m tests.perf.scan.bench
+
 .PHONY: bench-quick
 bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
 	$(BIN)/python -m tests.perf.ledger.bench --quick
+	$(BIN)/python -m tests.perf.scan.bench --quick
 	$(BIN)/python -m tests.perf.agent.bench --quick
 
 .PHONY: bench-full

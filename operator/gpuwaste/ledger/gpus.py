@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
@@ -27,15 +28,22 @@ def gpu_facts(windows: pa.Table) -> list[Fact]:
     found = [
         Fact(
             kind="gpu",
-            uid=str(gpu.get("uuid", "")),
+            uid=uid,
             valid_from=from_unix_ns(row["window_start_ns"]),
             valid_to=None,
-            data=_gpu(gpu, node=row["node"], node_uid=row["node_uid"]),
+            data=data,
         )
         for row in rows.select(["node", "node_uid", "window_start_ns", "body_json"]).to_pylist()
-        for gpu in json.loads(row["body_json"]).get("gpus", [])
+        for uid, data in _described(row["body_json"], row["node"], row["node_uid"])
     ]
     return sorted(found, key=lambda fact: fact.key)
+
+
+@lru_cache(maxsize=4096)
+def _described(body_json: str, node: str, node_uid: str) -> tuple[tuple[str, GpuData], ...]:
+    """UUID and description of each GPU. A node says the same every hour, so it is read once."""
+    found = json.loads(body_json).get("gpus", [])
+    return tuple((str(gpu.get("uuid", "")), _gpu(gpu, node=node, node_uid=node_uid)) for gpu in found)
 
 
 def _gpu(gpu: dict[str, Any], *, node: str, node_uid: str) -> GpuData:

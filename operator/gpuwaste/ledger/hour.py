@@ -61,13 +61,16 @@ class LedgerHour:
     findings: tuple[str, ...]
 
 
-def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None = None) -> LedgerHour:
+def build_hour(
+    inputs: HourInputs, rules: HourRules, *, through: datetime | None = None, gpus_only: bool = False
+) -> LedgerHour:
     """Compute the rows of one hour.
 
     Args:
         inputs: windows and facts of the hour.
         rules: team rules and limits.
         through: for the running hour, the time up to which data has come in; None for a whole hour.
+        gpus_only: leave out the rows of CPU and memory: for whoever only looks at GPUs and stores nothing.
 
     Raises:
         InvariantError: the parts of a GPU do not add up to its time.
@@ -78,10 +81,13 @@ def build_hour(inputs: HourInputs, rules: HourRules, *, through: datetime | None
     index = FactIndex.build(facts, start=inputs.hour, end=inputs.hour + HOUR)
     gpus, findings = _gpu_rows(inputs.windows, index, rules, (start, end), whole=through is None)
     _check_gpus(gpus, findings)
-    nodes, crowded = node_rows(index, (start, end))
-    findings += crowded
+    rows = [gpus]
+    if not gpus_only:
+        nodes, crowded = node_rows(index, (start, end))
+        findings += crowded
+        rows.append(nodes.select(gpus.schema.names))
     labelled = with_labels(
-        pa.concat_tables([gpus, nodes.select(gpus.schema.names)]),
+        pa.concat_tables(rows),
         inputs,
         index,
         rules.teams,

@@ -128,6 +128,8 @@ def read_hours(
             found.hours.append(hour.hour)
             found.nodes.update(pc.unique(hour.windows["node"]).to_pylist())
         progress(number, total)
+    if found.hours:
+        found.through = min(end, found.hours[-1] + HOUR)
     found.activity = merge_activity(seen)
     return found
 
@@ -171,6 +173,6 @@ def _computed(
 ) -> tuple[str, ...]:
     windows = hour.windows.select(list(COMPUTED_FROM))
     inputs = HourInputs(cluster=cluster, hour=hour.hour, windows=windows, facts=tuple(facts))
-    built = build_hour(inputs, rules, through=end if end < hour.hour + HOUR else None)
+    built = build_hour(inputs, rules, through=end if end < hour.hour + HOUR else None, gpus_only=True)
     store.write_table(hour_file(cluster, hour.hour), built.table)
     return built.findings

@@ -19,6 +19,7 @@ import numpy as np
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from gpuwaste.ingest.prometheus.store import Query, Sample, Series
@@ -176,16 +177,22 @@ class PrometheusStore:
         except requests.exceptions.RetryError as error:
             raise UnreachableError(f"{self.address}: cannot answer now: {_reason(error)}; try again later") from error
         except requests.exceptions.Timeout:
-            raise UnreachableError(
-                f"{self.address}: did not answer within {self._settings.timeout_seconds:g} s; it is slow or behind "
-                "something that drops packets"
-            ) from None
+            raise self._slow() from None
         except requests.exceptions.SSLError as error:
             raise UnreachableError(f"{self.address}: TLS failed: {_reason(error)}; give its CA with `ca`") from error
         except (requests.exceptions.RequestException, OSError) as error:
+            # A refused connection is an error of a subclass.
+            if type(_innermost(error)) in (ReadTimeoutError, ConnectTimeoutError):
+                raise self._slow() from None
             raise UnreachableError(f"{self.address}: cannot be reached: {_reason(error)}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise self._no_store(f"its answer is not that of a query ({type(error).__name__})") from None
+
+    def _slow(self) -> UnreachableError:
+        limit = f"{self._settings.timeout_seconds:g} s"
+        return UnreachableError(
+            f"{self.address}: did not answer within {limit}; it is slow, or something on the way drops packets"
+        )
 
     def _status_error(self, message: str) -> Exception:
         found = _STATUS.search(message)
@@ -303,17 +310,22 @@ def _retry(times: int) -> Retry:
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words; those of urllib3 are nested and name objects."""
+def _innermost(error: BaseException) -> BaseException:
+    """What really happened: urllib3 nests its errors."""
     while True:
         inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
         if not isinstance(inner, BaseException):
-            break
+            return error
         error = inner
-    if isinstance(error, ssl.SSLError):
-        return error.reason or str(error)
-    text = re.sub(r"^<[^>]*>:?\s*|^HTTPS?Connection\([^)]*\):\s*", "", str(error))
-    return " ".join(text.split())[:_TEXT] or type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words, without the names of objects."""
+    inner = _innermost(error)
+    if isinstance(inner, ssl.SSLError):
+        return inner.reason or str(inner)
+    text = re.sub(r"^<[^>]*>:?\s*|^HTTPS?Connection\([^)]*\):\s*", "", str(inner))
+    return " ".join(text.split())[:_TEXT] or type(inner).__name__
 
 
 def _labels(raw: dict[str, str]) -> dict[str, str]:

@@ -47,6 +47,7 @@ _API = {
 _SEEN_STEP = timedelta(minutes=1)
 _SEEN_SLACK = timedelta(minutes=3)
 _MANY_NAMESPACES = 40
+_PIECE = timedelta(hours=6)
 _HOLDER = "namespace, exported_namespace, pod, exported_pod, container, exported_container, node, resource, uid"
 _POD = "namespace, exported_namespace, pod, exported_pod"
 
@@ -81,29 +82,40 @@ def _pod(labels: Mapping[str, str]) -> _PodName:
 
 
 class _Asker:
-    """Asks for the last value of metrics within a stretch of time."""
+    """Asks for the last value of metrics within a stretch of time, in pieces that a store with low limits answers."""
 
     def __init__(self, store: MetricStore, start: datetime, end: datetime, metrics: frozenset[str]) -> None:
-        self._store, self._end, self._metrics = store, end, metrics
-        self._window = f"{max(int((end - start).total_seconds()), 1)}s"
+        self._store, self._metrics = store, metrics
+        self._pieces: list[tuple[datetime, str]] = []
+        at = end
+        while at > start:
+            length = min(_PIECE, at - start)
+            self._pieces.insert(0, (at, f"{max(int(length.total_seconds()), 1)}s"))
+            at -= length
 
     def last(self, name: str, by: str, *matchers: str) -> list[Sample]:
-        return self._ask(name, f"max by ({by}) (last_over_time({name}{{$selector}}[{self._window}]))", matchers)
+        return self._ask(name, f"max by ({by}) (last_over_time({name}{{$selector}}[$window]))", matchers)
 
     def whole(self, name: str, *matchers: str) -> list[Sample]:
         """With all labels: for metrics whose labels are what they tell."""
-        return self._ask(name, f"last_over_time({name}{{$selector}}[{self._window}])", matchers)
+        return self._ask(name, f"last_over_time({name}{{$selector}}[$window])", matchers)
 
     def last_seen(self, name: str, by: str, *matchers: str) -> list[Sample]:
         """The time of the last sample, in Unix seconds."""
         step = f"{int(_SEEN_STEP.total_seconds())}s"
-        inner = f"timestamp({name}{{$selector}})[{self._window}:{step}]"
+        inner = f"timestamp({name}{{$selector}})[$window:{step}]"
         return self._ask(name, f"max by ({by}) (max_over_time({inner}))", matchers)
 
     def _ask(self, name: str, template: str, matchers: tuple[str, ...]) -> list[Sample]:
+        """One sample a set of labels: what a later piece says replaces what an earlier one did."""
         if name not in self._metrics:
             return []
-        return self._store.instant(Query(template=template, matchers=matchers), at=self._end)
+        found: dict[tuple[tuple[str, str], ...], Sample] = {}
+        for at, window in self._pieces:
+            query = Query(template=template.replace("$window", window), matchers=matchers)
+            for sample in self._store.instant(query, at=at):
+                found[tuple(sorted(sample.labels.items()))] = sample
+        return list(found.values())
 
 
 def kube_state_facts(

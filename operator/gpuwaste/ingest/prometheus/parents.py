@@ -38,7 +38,7 @@ class Parent:
         parent_id: the GPU's UUID, or the MIG instance's; where no series names that, NVIDIA's old form of it.
         profile: MIG profile, empty on a whole GPU.
         weight: part of the GPU.
-        start: first memory unit of a MIG instance, as far as its id tells.
+        start: first memory unit of a MIG instance; None where its id does not tell.
         replicas: slices that the device plugin makes of it.
         sharing: as in the usage message.
         model: product name of the driver.
@@ -54,7 +54,7 @@ class Parent:
     parent_id: str
     profile: str
     weight: Fraction
-    start: int
+    start: int | None
     replicas: int
     sharing: str
     model: str
@@ -126,15 +126,15 @@ def _weight(product: GpuProduct | None, profile: str) -> Fraction:
     return Fraction(_UNITS_OF_SLICES.get(int(slices[1]), 1) if slices else 1, _AXIS)
 
 
-def _start(product: GpuProduct | None, profile: str, instance: str) -> int:
+def _start(product: GpuProduct | None, profile: str, instance: str) -> int | None:
     """First memory unit. NVIDIA numbers instances through a binary tree of the axis: 0; 1, 2; 3 to 6; 7 to 14."""
     found = next((one for one in product.profiles if one.name == profile), None) if product else None
     if found is None or not instance.isdecimal():
-        return 0
+        return None
     level = (int(instance) + 1).bit_length() - 1
     width = found.axis_units >> level
     place = (int(instance) + 1 - (1 << level)) * width
-    return place if place in found.starts else found.starts[0]
+    return place if place in found.starts else None
 
 
 def _not_overlapping(parents: list[Parent]) -> list[Parent]:

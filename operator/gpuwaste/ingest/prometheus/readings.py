@@ -261,10 +261,25 @@ def _scales(
     return scales
 
 
-def _windows_of(plan: ReadPlan, series: Series) -> NDArray[np.int64]:
-    """The window that ends at each evaluation."""
-    windows: NDArray[np.int64] = (series.times_s - plan.start_ns // _SECOND) // plan.step_seconds - 1
-    return windows
+class _Cells(NamedTuple):
+    """Points of many series, one after the other."""
+
+    row: NDArray[np.int64]
+    window: NDArray[np.int64]
+    values: Floats
+    factor: Floats
+
+
+def _cells(plan: ReadPlan, used: Sequence[tuple[int, float, Series]]) -> _Cells:
+    lengths = [len(series.values) for _, _, series in used]
+    nothing = [np.zeros(0)]
+    times = np.concatenate([series.times_s for _, _, series in used] or nothing).astype(np.int64)
+    return _Cells(
+        row=np.repeat(np.array([row for row, _, _ in used], np.int64), lengths),
+        window=(times - plan.start_ns // _SECOND) // plan.step_seconds - 1,
+        values=np.concatenate([series.values for _, _, series in used] or nothing),
+        factor=np.repeat(np.array([factor for _, factor, _ in used], np.float64), lengths),
+    )
 
 
 def _fill(
@@ -277,29 +292,33 @@ def _fill(
     reach = _reach(readings)
     for read, found in placed:
         total, count = np.zeros((len(readings.rows), wide)), np.zeros((len(readings.rows), wide))
-        unscaled = set()
+        activity = read.metric.scale is not None
+        unscaled: set[str] = set()
+        used: list[tuple[int, float, Series]] = []
         for row, series in found:
             if row is None:
                 continue
-            factor = 1.0
+            factor: float | None = 1.0
             if read.metric.scale is not None:
                 node = readings.rows[row].node
                 scale = scales[read.name].get(node, read.metric.scale)
-                if scale is None:
-                    unscaled.add(node)
-                factor = (scale or Scale.PERCENT).value
-                if scale is None and series.values.any():
+                factor = None if scale is None else scale.value
+            if factor is None:
+                unscaled.add(readings.rows[row].node)
+                if series.values.any():
                     continue
-            bad = blank(series.values, activity=read.metric.scale is not None)
-            if bad.any():
-                readings.blanks[read.name] = readings.blanks.get(read.name, 0) + int(bad.sum())
-            windows = _windows_of(readings.plan, series)
-            good = ~bad & (windows >= 0) & (windows < wide)
-            values = series.values[good] / factor
-            if read.metric.scale is not None:
-                values = np.minimum(values, 1.0)  # on MIG instances DCGM shows more than all now and then
-            np.add.at(total[row], windows[good], values)
-            np.add.at(count[row], windows[good], 1)
+            used.append((row, factor or 1.0, series))
+        cells = _cells(readings.plan, used)
+        bad = blank(cells.values, activity=activity)
+        if bad.any():
+            readings.blanks[read.name] = readings.blanks.get(read.name, 0) + int(bad.sum())
+        good = ~bad & (cells.window >= 0) & (cells.window < wide)
+        values = cells.values[good] / cells.factor[good]
+        if activity:
+            values = np.minimum(values, 1.0)  # on MIG instances DCGM shows more than all now and then
+        place = (cells.row[good], cells.window[good])
+        np.add.at(total, place, values)
+        np.add.at(count, place, 1)
         if unscaled:
             readings.unscaled[read.name] = tuple(sorted(unscaled))
         grid = _reached(Grid(total / np.maximum(count, 1), count > 0), reach)
@@ -341,11 +360,9 @@ def _coverage(readings: Readings, counted: Sequence[tuple[int | None, Series]]) 
     """The part of each window that readings stand for."""
     wide = _width(readings.plan)
     counts = np.zeros((len(readings.rows), wide))
-    for row, series in counted:
-        if row is not None:
-            windows = _windows_of(readings.plan, series)
-            inside = (windows >= 0) & (windows < wide)
-            np.maximum.at(counts[row], windows[inside], series.values[inside])
+    cells = _cells(readings.plan, [(row, 1.0, series) for row, series in counted if row is not None])
+    inside = (cells.window >= 0) & (cells.window < wide)
+    np.maximum.at(counts, (cells.row[inside], cells.window[inside]), cells.values[inside])
     grid = _reached(Grid(counts, counts > 0), _reach(readings))
     covered = grid.values * (readings.interval_seconds / readings.plan.step_seconds)[:, None]
     # Scrapes are not quite regular: a reading more or less in a window is no gap.

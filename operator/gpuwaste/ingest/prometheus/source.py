@@ -223,11 +223,16 @@ class PrometheusSource:
         name = _main(metrics)
         if not name:
             return
-        query = Query(template=f"max(max_over_time(timestamp({name}{{$selector}})[1d:1m]))")
-        newest = [sample.value for sample in self.store.instant(query, at=now)]
-        if newest and now.timestamp() - max(newest) > _STALE.total_seconds():
-            minutes = (now.timestamp() - max(newest)) / 60
-            yield f"its newest reading of a GPU is {minutes:.0f} minutes old: is dcgm-exporter still scraped?"
+        query = Query(template=f"count({name}{{$selector}})")
+        if self.store.instant(query, at=now):
+            return  # a store looks back five minutes
+        step = timedelta(minutes=5)
+        start = now.replace(second=0, microsecond=0) - timedelta(days=1)
+        series = self.store.range(query, start=start, end=now, step_seconds=int(step.total_seconds()))
+        seen = [int(one.times_s.max()) for one in series if one.times_s.size]
+        if seen and now.timestamp() - max(seen) > _STALE.total_seconds():
+            minutes = (now.timestamp() - max(seen)) / 60
+            yield f"its newest reading of a GPU is about {minutes:.0f} minutes old: is dcgm-exporter still scraped?"
 
 
 _MORE = (

@@ -287,7 +287,7 @@ def _instance(parent: Parent) -> dict[str, Any]:
     return {
         "uuid": parent.parent_id,
         "profile": parent.profile,
-        "start": parent.start,
+        **({"place_unknown": True} if parent.start is None else {"start": parent.start}),
         "weight_num": parent.weight.numerator,
         "weight_den": parent.weight.denominator,
     }

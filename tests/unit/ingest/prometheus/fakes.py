@@ -40,6 +40,8 @@ class FakeStore:
 
     def range(self, query, *, start, end, step_seconds):
         found = _OVER.search(query.text())
+        if found is None:
+            return []
         over, name, length = found[1], found[2], int(found[3]) * _UNITS[found[4]]
         reduce = {"avg": np.mean, "max": np.max, "count": len}[over]
         times = np.arange(int(start.timestamp()), int(end.timestamp()) + 1, step_seconds)
