@@ -91,7 +91,7 @@ def test_owners_of_sharing_and_mig_are_named():
         node("c", labels={"nvidia.com/mig.config.state": "failed"}),
     ]
     daemons = [
-        daemon_set("nvidia-device-plugin-daemonset", "nvcr.io/nvidia/k8s-device-plugin:v0.20"),
+        daemon_set("nvidia-device-plugin-daemonset", "images.invalid/nvidia/k8s-device-plugin:v0.20"),
         daemon_set("hami-device-plugin", "hami:2"),
     ]
     owners = {"NVIDIA's gpu-operator": [policy], "KAI Scheduler": []}
