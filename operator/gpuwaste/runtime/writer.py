@@ -35,6 +35,7 @@ _WRITTEN_BY_PEOPLE = frozenset({"GPUReservation"})
 """Of these only the status is ours."""
 _REFRESH = timedelta(hours=1)
 _RELATIVE_CHANGE = 0.02
+_POINTS = 2
 _Key = tuple[str, str, str]
 _Model = TypeVar("_Model", bound=Resource)
 
@@ -53,8 +54,9 @@ class WriteResult:
 def worth_writing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether the status changed by more than a write is worth.
 
-    A condition, an advice or any other word that changed counts; a number counts from 2 % on; everything is
-    refreshed once an hour. The window of the running hour grows with every minute and counts only where it is alone.
+    A condition, an advice or any other word that changed counts; a number counts from 2 % on, a percentage from more
+    than two points; everything is refreshed once an hour. The window of the running hour grows with every minute and
+    counts only where it is alone.
     """
     if not old:
         return True
@@ -73,7 +75,10 @@ def _differs(old: Any, new: Any, *, words_only: bool = False) -> bool:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = (old.keys() | new.keys()) - set(_QUIET)
         return any(
-            _differs(_settled(key, old.get(key)), _settled(key, new.get(key)), words_only=words_only) for key in keys
+            _points_differ(old.get(key), new.get(key), words_only=words_only)
+            if key.lower().endswith("percent")
+            else _differs(_settled(key, old.get(key)), _settled(key, new.get(key)), words_only=words_only)
+            for key in keys
         )
     if isinstance(old, list) and isinstance(new, list):
         return len(old) != len(new) or any(_differs(a, b, words_only=words_only) for a, b in zip(old, new, strict=True))
@@ -82,6 +87,14 @@ def _differs(old: Any, new: Any, *, words_only: bool = False) -> bool:
         a, b = float(numbers[0] or 0), float(numbers[1] or 0)
         return not words_only and abs(a - b) > _RELATIVE_CHANGE * max(abs(a), abs(b))
     return bool(old != new)
+
+
+def _points_differ(old: Any, new: Any, *, words_only: bool) -> bool:
+    """Whether a percentage moved by more than two points: of a small one a single point is a large part."""
+    numbers = (_number(old), _number(new))
+    if None in numbers:
+        return bool(old != new)
+    return not words_only and abs((numbers[0] or 0) - (numbers[1] or 0)) > _POINTS
 
 
 def _settled(key: str, value: Any) -> Any:

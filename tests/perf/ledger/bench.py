@@ -1,4 +1,5 @@
-"""How long a large ledger hour takes to join, price and write, and a month of a smaller one to sum by team.
+"""How long a large ledger hour takes to join, price and write, and a month of a smaller one to sum by team; and how
+many writes ten thousand workloads cost the API server.
 
 Prints one line a figure (`name value unit target ok|missed`), writes the same as JSON with `--out`, and exits 1 when a
 target is missed. The baselines are of the same run: reading the same stored windows without computing anything, and
@@ -22,6 +23,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from tests.perf.ledger.world import HOUR, MINUTES, make_facts, make_slices, store_windows
+from tests.perf.ledger.writes import measure_writes
 
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
@@ -36,6 +38,7 @@ _LARGE, _SMALL = 1_000_000, 100_000
 _LARGE_SECONDS, _SMALL_SECONDS, _MONTH_SECONDS = 10.0, 2.0, 2.0
 _GIBIBYTES = 1.5
 _MONTH_HOURS = 720
+_WORKLOADS = 10_000
 _CLUSTER = "bench"
 _RULES = HourRules(teams=TeamRules(rules=(TeamRule(source="namespaceLabel", key="team"),)))
 
@@ -155,6 +158,15 @@ def measure_month(folder: Path, hours: int) -> list[Figure]:
     ]
 
 
+def count_writes() -> list[Figure]:
+    """Writes to the API server while ten thousand workloads are shown, once they are all there."""
+    writes = measure_writes(_WORKLOADS, passes=3)
+    return [
+        Figure(name="object_writes_most", value=writes.most_in_a_second, unit="writes_in_a_second", target=20),
+        Figure(name="object_writes_mean", value=writes.mean_a_second, unit="writes_a_second", target=20),
+    ]
+
+
 def main() -> int:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,6 +183,7 @@ def main() -> int:
         figures += measure_month(Path(folder) / "small", _MONTH_HOURS // (10 if chosen.quick else 1))
         if not chosen.quick:
             figures += measure_hour("ledger_hour", Path(folder) / "large", _LARGE, _LARGE_SECONDS)
+            figures += count_writes()
     for figure in figures:
         print(figure)
     if chosen.out:

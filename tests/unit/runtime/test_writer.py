@@ -4,11 +4,13 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from tests.perf.ledger.writes import measure_writes
 
-from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, GPUWaste, ObjectMeta, PoolSummary
-from gpuwaste.cluster.kinds import GPU_POOLS
+from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, GPUReservation, GPUWaste, ObjectMeta, PoolSummary
+from gpuwaste.cluster.kinds import GPU_POOLS, GPU_RESERVATIONS
 from gpuwaste.cluster.memory import MemoryCluster
 from gpuwaste.runtime.writer import ObjectWriter, worth_writing
+from gpuwaste.waste.reservations import ReservationUse, reservation_object
 
 NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
@@ -97,3 +99,40 @@ def test_the_previous_object_is_of_the_kind_that_was_asked_for():
     assert (found.metadata.name, found.spec, found.status) == ("a", pool("a").spec, pool("a").status)
     assert to.previous(GPUPool, "b") is None
     assert to.previous(GPUWaste, "a", "team") is None
+
+
+def test_many_workloads_at_rest_cost_few_writes():
+    writes = measure_writes(100, passes=6)
+    assert writes.most_in_a_second <= 20
+    assert writes.mean_a_second < 0.5
+    assert writes.a_pass < 60
+
+
+def test_what_is_left_over_comes_first_next_time():
+    api = MemoryCluster(now=lambda: NOW)
+    to = ObjectWriter(api=api, writes_per_second=4, limit_seconds=1, sleep=no_wait)
+    pools = [pool(f"p{number}") for number in range(5)]
+    first = asyncio.run(to.write(pools))
+    assert (first.written, first.left) == (2, 3)
+    results = [asyncio.run(to.write(pools)) for _ in range(3)]
+    assert [result.written for result in results] == [2, 1, 0]
+    assert len(api.objects(GPU_POOLS)) == 5
+
+
+def test_the_spec_of_what_people_write_is_left_alone():
+    api, to = writer()
+    spec = {
+        "count": 4,
+        "gpuModel": "H100-80GB",
+        "term": {"startTime": "2026-01-01T00:00:00Z"},
+        "price": {"perGPUHour": "2", "currency": "USD"},
+    }
+    body = {"apiVersion": "gpuwaste.dev/v1alpha1", "kind": "GPUReservation", "metadata": {"name": "r"}, "spec": spec}
+    raw = asyncio.run(api.apply(GPU_RESERVATIONS, body, field_manager="me"))
+    to.remember([raw])
+    shown = reservation_object(GPUReservation.parse(raw), ReservationUse(present=4), price=None, through=NOW, now=NOW)
+    assert asyncio.run(to.write([shown], owns=("GPUPool",))).written == 1
+    (stored,) = api.objects(GPU_RESERVATIONS)
+    assert stored["spec"]["count"] == 4
+    assert stored["status"]["unprovisionedGPUs"] == 0
+    assert asyncio.run(to.write([shown])).written == 0
