@@ -17,7 +17,7 @@ from gpuwaste.focus.archive import NewFile, file_sha256, period_folder
 from gpuwaste.focus.columns import coded_schema
 from gpuwaste.focus.files import RowSink, open_sink
 from gpuwaste.focus.manifest import Adjustment, FileEntry, Manifest, Series, totals_hash
-from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document
+from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document, with_history
 from gpuwaste.focus.methods import parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.periods import parse_period, period_at
@@ -374,7 +374,15 @@ class Publisher:
             sectors=[TimeSector(start=period.start, end=period.end, complete=closed)],
             data_file=FORMATS["parquet"],
         )
-        return metadata_document(schema, facts)
+        return with_history(metadata_document(schema, facts), self._metadata_before(period))
+
+    def _metadata_before(self, period: Period) -> dict[str, object]:
+        """Of the period itself, else of the one before it: the schemas that the series had so far."""
+        for known in (period, *reversed([one for one in self._known if one < period])):
+            manifest = self.archive.manifest(known)
+            if manifest is not None:
+                return manifest.metadata
+        return {}
 
 
 def _new_file(made_in: Path, format_: str, folder: str) -> NewFile:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.ahead import ahead
-from gpuwaste.focus.bill import split_bill
-from gpuwaste.focus.bill_files import read_bill
+from gpuwaste.focus.archive import file_sha256
+from gpuwaste.focus.bill_files import BillFile, open_bill
+from gpuwaste.focus.bill_windows import BillSplitter
+from gpuwaste.focus.columns import TIME_TYPE
 from gpuwaste.focus.export import LedgerDay
-from gpuwaste.focus.node_hours import collect_hours
 from gpuwaste.focus.periods import parse_period
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.store import parse_hour_folder
@@ -25,7 +27,7 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import hours_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from gpuwaste.focus.options import ExportOptions
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BillSource", "Inputs", "LedgerSource", "Source"]
 
-_TIME: Final = pa.timestamp("us", tz="UTC")
+_PERIODS: Final = ("BillingPeriodStart", "ChargeCategory", "ChargePeriodStart", "ChargePeriodEnd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,73 +146,88 @@ class BillSource:
     """A provider's own bill, by billing period; its nodes' rows are divided by the ledger of the time they charge.
 
     A Correction of an earlier period is in the bill of the period that made it, and is divided by the ratios of the
-    period that it corrects: those hours of the ledger are read, however old they are.
+    period that it corrects: those hours of the ledger are read, however old they are. The bill is read in pieces.
     """
 
     ledger: LedgerSource
     bill: Path
-    _table: pa.Table | None = field(default=None)
+    _charged: dict[datetime, list[date]] | None = field(default=None)
 
-    def _rows(self, period: Period) -> pa.Table:
-        table = self._all()
-        starts = table["BillingPeriodStart"].cast(_TIME)
-        mine = pc.and_(
-            pc.greater_equal(starts, pa.scalar(period.start, _TIME)), pc.less(starts, pa.scalar(period.end, _TIME))
-        )
-        return table.filter(mine)
+    def _days_by_start(self) -> dict[datetime, list[date]]:
+        """The days that usage was charged in, by the start of the billing period that charges it."""
+        if self._charged is None:
+            found: dict[datetime, set[date]] = defaultdict(set)
+            for _, rows in open_bill(self.bill).batches():
+                missing = [name for name in _PERIODS if name not in rows.column_names]
+                if missing:
+                    raise InputError(f"column {missing[0]} is missing", where=str(self.bill))
+                distinct = rows.select(list(_PERIODS)).group_by(list(_PERIODS)).aggregate([])
+                for row in distinct.to_pylist():
+                    if row["BillingPeriodStart"] is not None:
+                        found[row["BillingPeriodStart"]] |= _days_of(row)
+            self._charged = {start: sorted(days) for start, days in sorted(found.items())}
+        return self._charged
 
     def hours(self) -> list[datetime]:
         """See `Source.hours`: the starts of the bill's billing periods."""
-        return sorted(pc.unique(self._all()["BillingPeriodStart"].cast(_TIME)).drop_null().to_pylist())
+        return list(self._days_by_start())
 
-    def _all(self) -> pa.Table:
-        if self._table is None:
-            table = read_bill(self.bill)
-            for name in ("BillingPeriodStart", "ChargePeriodStart", "ChargePeriodEnd"):
-                if name not in table.column_names:
-                    raise InputError(f"column {name} is missing", where=str(self.bill))
-            self._table = table
-        return self._table
-
-    def _charged_days(self, rows: pa.Table) -> list[date]:
-        """The days that the bill's usage was charged in."""
-        usage = rows.filter(pc.equal(rows["ChargeCategory"], "Usage"))
-        pairs = usage.select(["ChargePeriodStart", "ChargePeriodEnd"]).group_by(
-            ["ChargePeriodStart", "ChargePeriodEnd"]
-        )
-        days: set[date] = set()
-        for row in pairs.aggregate([]).to_pylist():
-            start, end = row["ChargePeriodStart"], row["ChargePeriodEnd"]
-            if start is not None and end is not None:
-                last = (end - timedelta(microseconds=1)).date()
-                days.update(start.date() + timedelta(days=n) for n in range((last - start.date()).days + 1))
-        return sorted(days)
+    def _days(self, period: Period) -> list[Period] | None:
+        """The days whose ledger divides the bill of a period, None where the bill has no row of it."""
+        found = [days for start, days in self._days_by_start().items() if period.holds(start)]
+        if not found:
+            return None
+        return [parse_period(day.isoformat(), "day") for day in sorted({day for days in found for day in days})]
 
     def inputs(self, period: Period) -> Inputs | None:
         """See `Source.inputs`."""
-        rows = self._rows(period)
-        if not len(rows):
+        days = self._days(period)
+        if days is None:
             return None
-        found = [self.ledger.inputs(day) for day in self._days(rows)]
-        known = [one for one in found if one is not None]
+        known = [one for one in map(self.ledger.inputs, days) if one is not None]
         return Inputs(
-            sha256=_digest([hashlib.sha256(self.bill.read_bytes()).hexdigest(), *(one.sha256 for one in known)]),
+            sha256=_digest([file_sha256(self.bill), *(one.sha256 for one in known)]),
             rules_sha256=_digest(sorted({one.rules_sha256 for one in known})),
             missing_hours=sum(one.missing_hours for one in known),
             clusters=tuple(sorted({name for one in known for name in one.clusters})),
         )
 
-    def _days(self, rows: pa.Table) -> list[Period]:
-        return [parse_period(day.isoformat(), "day") for day in self._charged_days(rows)]
-
     def splits(self, period: Period, options: ExportOptions) -> Iterator[Split]:
-        """See `Source.splits`: one piece, for the rows of a bill stand in the order they came in."""
-        rows = self._rows(period)
-        days = (day for one in self._days(rows) for day in self.ledger.days(one.start, one.end))
-        hours = collect_hours((day.read() for day in days), options)
-        if hours is None:
+        """See `Source.splits`; what is said of the whole comes with the last piece."""
+        days = [day for one in self._days(period) or () for day in self.ledger.days(one.start, one.end)]
+        if not days:
             raise InputError(f"the ledger has no hour that the bill of {period.name} charges", where=str(self.bill))
-        yield split_bill(rows, hours, options)
+        open_bill(self.bill)
+        splitter = BillSplitter(bill=_IssuedIn(path=self.bill, period=period), days=days, options=options)
+        schema = None
+        for rows in splitter.splits():
+            schema = rows.schema
+            yield Split(rows=rows, charges=0, findings=())
+        if schema is not None:
+            yield Split(rows=schema.empty_table(), charges=splitter.charges, findings=splitter.findings())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _IssuedIn(BillFile):
+    """The rows of a bill that belong to one billing period."""
+
+    period: Period
+
+    def batches(self, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[tuple[int, pa.Table]]:
+        first, end = pa.scalar(self.period.start, TIME_TYPE), pa.scalar(self.period.end, TIME_TYPE)
+        for number, rows in BillFile.batches(self, wanted):
+            starts = rows["BillingPeriodStart"]
+            mine = rows.filter(pc.and_(pc.greater_equal(starts, first), pc.less(starts, end)))
+            if len(mine):
+                yield number, mine
+
+
+def _days_of(row: dict[str, Any]) -> set[date]:
+    start, end = row["ChargePeriodStart"], row["ChargePeriodEnd"]
+    if row["ChargeCategory"] != "Usage" or start is None or end is None:
+        return set()
+    last = (end - timedelta(microseconds=1)).date()
+    return {start.date() + timedelta(days=n) for n in range((last - start.date()).days + 1)}
 
 
 def _digest(value: object) -> str:

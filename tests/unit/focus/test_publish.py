@@ -14,6 +14,7 @@ from tests.unit.focus.archives import at, publisher, store_ledger, sums, tree
 from tests.unit.focus.bills import bill, correction, usage
 from tests.unit.focus.ledgers import free, holder
 
+from gpuwaste.focus.files import open_sink
 from gpuwaste.focus.manifest import parse_manifest
 from gpuwaste.focus.periods import parse_period, period_at
 from gpuwaste.focus.publish import Outcome
@@ -71,6 +72,19 @@ def test_an_open_period_says_that_it_is_incomplete_and_is_replaced_whole(stored)
         "cost-and-usage/period=2026-11-01/cost-and-usage.parquet",
     ]
     assert sums(data(stored / "out")) == {"a": Decimal(3), "b": Decimal("1.5"), None: Decimal("1.5")}
+
+
+def test_a_new_version_of_the_program_adds_a_schema_to_those_before(stored):
+    store_ledger(stored / "ledger", *halves(24))
+    publisher(stored / "ledger", stored / "out").publish([DAY], now=at(hours=97))
+    made = publisher(stored / "ledger", stored / "out")
+    made.publish([NEXT], now=at(hours=98))
+    (same,) = manifest(stored / "out", NEXT).metadata["Schema"]
+    assert same == manifest(stored / "out").metadata["Schema"][0]
+    made.generator_version = "newer"
+    made.publish([NEXT], now=at(hours=99))
+    versions = [schema["DataGeneratorVersion"] for schema in manifest(stored / "out", NEXT).metadata["Schema"]]
+    assert versions == ["test", "newer"]
 
 
 def test_running_twice_writes_nothing_twice(stored):
@@ -237,12 +251,44 @@ def test_a_correction_is_divided_by_the_ratios_of_the_period_that_it_corrects(tm
     month = period_at(at(), "month")
     assert outcomes(made.publish([month], now=at(days=40))) == [Outcome.CLOSED]
     rows = data(tmp_path / "out", month).to_pylist()
-    assert [(row["ChargeClass"], row["x_Team"], row["BilledCost"]) for row in rows] == [
-        (None, "a", Decimal(2)),
-        (None, "b", Decimal(6)),
-        ("Correction", "a", Decimal(-3)),
-        ("Correction", "b", Decimal(-1)),
+    assert {(row["ChargeClass"], row["x_Team"]): row["BilledCost"] for row in rows} == {
+        (None, "a"): Decimal(2),
+        (None, "b"): Decimal(6),
+        ("Correction", "a"): Decimal(-3),
+        ("Correction", "b"): Decimal(-1),
+    }
+    assert list(verify(tmp_path / f"out/cost-and-usage/period={month.name}/cost-and-usage.parquet", origin=path)) == []
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_bill_of_several_months_is_published_month_by_month(tmp_path, suffix):
+    where = {"provider_id": "aws:///use1-az1/i-0"}
+    store_ledger(tmp_path / "ledger", *halves(-24, **where)[:2], *halves(0, a=0.25, **where)[:2])
+    october = {
+        "BillingPeriodStart": datetime(2026, 10, 1, tzinfo=UTC),
+        "BillingPeriodEnd": datetime(2026, 11, 1, tzinfo=UTC),
+        "ChargePeriodStart": datetime(2026, 10, 31, tzinfo=UTC),
+        "ChargePeriodEnd": datetime(2026, 10, 31, 1, tzinfo=UTC),
+    }
+    path = tmp_path / f"bill{suffix}"
+    table = bill(usage(price="3"), usage(price="6", **october))
+    if suffix == ".csv":
+        with open_sink(path, table.schema) as sink:
+            sink.write(table)
+    else:
+        pq.write_table(table, path)
+    made = publisher(tmp_path / "ledger", tmp_path / "out", length="month", bill=path)
+    months = made.due(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+    assert [month.name for month in months] == ["2026-10", "2026-11"]
+    assert outcomes(made.publish(months, now=at(days=90))) == [Outcome.CLOSED, Outcome.CLOSED]
+    found = [sums(data(tmp_path / "out", month)) for month in months]
+    assert [sum(costs.values()) for costs in found] == [6, 3]
+    assert [{team: round(cost, 9) for team, cost in costs.items()} for costs in found] == [
+        {"a": Decimal(4), "b": Decimal(2)},
+        {"a": Decimal(1), "b": Decimal(2)},
     ]
+    assert [manifest(tmp_path / "out", month).charges for month in months] == [1, 1]
+    assert outcomes(made.publish(months, now=at(days=91))) == [Outcome.FINAL, Outcome.FINAL]
 
 
 def test_a_new_split_makes_no_correction(stored):
