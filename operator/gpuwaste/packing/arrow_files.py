@@ -32,6 +32,10 @@ def write_instance(path: Path, instance: Instance) -> None:
     }
     for name in (*_POD_ARRAYS, *_NODE_ARRAYS):
         columns[name] = _row(getattr(instance, name))
+    if instance.resources:
+        columns["resources"] = pa.array([list(instance.resources)], pa.list_(pa.string()))
+        columns["pod_resources"] = _row(instance.needs.reshape(-1))
+        columns["node_resources"] = _row(instance.rooms.reshape(-1))
     if instance.current_node is not None:
         columns["current_node"] = _row(instance.current_node)
     _write(path, pa.record_batch(columns))
@@ -43,12 +47,20 @@ def read_instance_file(path: Path) -> Instance:
     names = set(batch.schema.names)
     models = tuple(batch["models"][0].as_py())
     arrays = {name: _values(batch, name) for name in (*_POD_ARRAYS, *_NODE_ARRAYS)}
+    resources = tuple(batch["resources"][0].as_py()) if "resources" in names else ()
+    amounts: dict[str, np.ndarray | None] = {
+        name: _values(batch, name).reshape(-1, len(resources)) if resources else None
+        for name in ("pod_resources", "node_resources")
+    }
     return Instance(
         pod_names=batch["pod_names"][0].as_py(),
         node_names=batch["node_names"][0].as_py(),
         models=models,
         prices=tuple(Decimal(price) for price in batch["prices"][0].as_py()),
         model_sets=_values(batch, "model_sets").reshape(-1, len(models)).astype(np.bool_),
+        resources=resources,
+        pod_resources=amounts["pod_resources"],
+        node_resources=amounts["node_resources"],
         current_node=_values(batch, "current_node") if "current_node" in names else None,
         **arrays,
     )

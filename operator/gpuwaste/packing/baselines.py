@@ -39,6 +39,7 @@ class Shelf:
         gpus = problem.type_gpus[kinds]
         self._cpu = problem.type_cpu[kinds].copy()
         self._memory = problem.type_memory[kinds].copy()
+        self._extra = problem.type_extra[kinds].copy()
         widest = max(int(gpus.max(initial=0)), 1)
         self._gpu = np.where(np.arange(widest) < gpus[:, None], WHOLE_GPU_MILLI, 0)
         self._most = self._gpu.max(axis=1)
@@ -55,6 +56,7 @@ class Shelf:
         self.filling = filling.copy()
         self._cpu -= filling @ problem.cpu
         self._memory -= filling @ problem.memory
+        self._extra -= filling @ problem.extra
         rows: dict[tuple[int, bytes], Ints] = {}
         for node, kind in enumerate(self.kind.tolist()):
             if not filling[node].any():
@@ -63,8 +65,8 @@ class Shelf:
             if key not in rows:
                 rows[key] = self._free_after(kind, filling[node])
             self._gpu[node] = rows[key]
-        if (self._cpu < 0).any() or (self._memory < 0).any():
-            raise InvariantError("a filling does not fit on the CPU or memory of its node")
+        if (self._cpu < 0).any() or (self._memory < 0).any() or (self._extra < 0).any():
+            raise InvariantError("a filling does not fit on the CPU, memory or other resources of its node")
         self._most = self._gpu.max(axis=1)
         self._empty = (self._gpu == WHOLE_GPU_MILLI).sum(axis=1)
 
@@ -87,6 +89,8 @@ class Shelf:
         able: Bools = problem.fits[shape][self.kind]
         able &= self._cpu >= problem.cpu[shape]
         able &= self._memory >= problem.memory[shape]
+        if problem.extra.shape[1]:
+            able &= (self._extra >= problem.extra[shape]).all(axis=1)
         if problem.whole[shape]:
             able &= self._empty >= problem.whole[shape]
         elif problem.share[shape]:
@@ -99,6 +103,7 @@ class Shelf:
         self.filling[node, shape] += 1
         self._cpu[node] -= problem.cpu[shape]
         self._memory[node] -= problem.memory[shape]
+        self._extra[node] -= problem.extra[shape]
         whole, share = int(problem.whole[shape]), int(problem.share[shape])
         row = self._gpu[node]
         if whole:

@@ -23,7 +23,8 @@ _MOST_SHARES = 24
 def classes_of(problem: Problem, *, most: int) -> Ints:
     """int64[S]: the class of each shape.
 
-    Shapes of one class may run on the same types and ask for the same number of whole GPUs. A class is split where
+    Shapes of one class may run on the same types and ask for as many whole GPUs and as much of every further
+    resource. A class is split where
     that takes most off what rounding up adds, each resource as a part of what the fleet has of it.
 
     Args:
@@ -32,7 +33,7 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
     """
     shares = _share_bucket(problem)
     _, row = np.unique(problem.fits, axis=0, return_inverse=True)
-    keys = np.stack([problem.whole, shares, row.reshape(-1), problem.demand > 0], axis=1)
+    keys = np.column_stack([problem.whole, shares, row.reshape(-1), problem.demand > 0, problem.extra])
     _, key = np.unique(keys, axis=0, return_inverse=True)
     fleet = problem.supply
     sizes = np.stack(
@@ -114,6 +115,7 @@ def rounded(problem: Problem, class_of_shape: Ints, *, up: bool) -> Problem:
         whole=whole,
         share=share,
         total_milli=whole * WHOLE_GPU_MILLI + share,
+        extra=problem.extra[member],
         demand=demand,
         fits=problem.fits[member],
         shape_of_pod=class_of_shape[problem.shape_of_pod],

@@ -49,11 +49,12 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
     shape, kind = np.nonzero(problem.fits & (problem.demand > 0)[:, None])
     pairs = len(shape)
     gpu_weights = np.stack(share_weights(problem.share, problem.whole))
-    resources = 2 + len(gpu_weights)
+    resources = 2 + problem.extra.shape[1] + len(gpu_weights)
     need = np.concatenate(
         [
             problem.cpu[shape][None] / np.maximum(problem.type_cpu[kind], 1),
             problem.memory[shape][None] / np.maximum(problem.type_memory[kind], 1),
+            (problem.extra[shape] / np.maximum(problem.type_extra[kind], 1)).T,
             gpu_weights[:, shape] / np.maximum(problem.type_gpus[kind], 1),
         ]
     )

@@ -45,6 +45,11 @@ class Instance:
         node_model: int64[N]; index into `models`.
         models: M names of GPU models.
         prices: M prices in money per GPU-hour.
+        resources: R names of further resources that a node has whole numbers of (pods, RDMA or EFA devices,
+            hugepages, one host port, one place for pods that may not share a node). What a node carries already is
+            taken off by whoever makes the instance.
+        pod_resources: int64[P, R], >= 0, what each pod takes; None is the same as no resources.
+        node_resources: int64[N, R], >= 0.
         current_node: int64[P] or None; the node a pod is on now, -1 = on none. An answer is never worse
             than a valid current placement.
     """
@@ -63,6 +68,9 @@ class Instance:
     node_model: Ints
     models: tuple[str, ...]
     prices: tuple[Decimal, ...]
+    resources: tuple[str, ...] = ()
+    pod_resources: Ints | None = None
+    node_resources: Ints | None = None
     current_node: Ints | None = None
 
     def __post_init__(self) -> None:
@@ -80,13 +88,31 @@ class Instance:
         wrong = shares & ((self.pod_gpu_milli < 1) | (self.pod_gpu_milli > WHOLE_GPU_MILLI))
         if wrong.any():
             raise InputError(f"element {int(wrong.argmax())} is not 1 to 1000", where="pod_gpu_milli")
+        self._check_resources()
+        self._check_current()
+        if any(not price.is_finite() or price < 0 for price in self.prices):
+            raise InputError("a price is negative or not a number", where="prices")
+
+    def _check_resources(self) -> None:
+        for name, amounts, rows in (
+            ("pod_resources", self.pod_resources, len(self.pod_names)),
+            ("node_resources", self.node_resources, len(self.node_names)),
+        ):
+            if amounts is None and not self.resources:
+                continue
+            wanted = (rows, len(self.resources))
+            if amounts is None or amounts.shape != wanted:
+                raise InputError(f"has not the shape {wanted}: a row each, and a column a resource", where=name)
+            if amounts.size and int(amounts.min()) < 0:
+                raise InputError(f"row {int(amounts.min(axis=1).argmin())} has a negative amount", where=name)
+
+    def _check_current(self) -> None:
+        pods, nodes = len(self.pod_names), len(self.node_names)
         current = self.current_node
         if current is not None and current.shape != (pods,):
             raise InputError(f"has shape {current.shape}, not ({pods},)", where="current_node")
         if current is not None and ((current < -1) | (current >= nodes)).any():
             raise InputError("names a node that does not exist", where="current_node")
-        if any(not price.is_finite() or price < 0 for price in self.prices):
-            raise InputError("a price is negative or not a number", where="prices")
 
     def part(self, pods: Ints, nodes: Ints) -> Instance:
         """The instance with some of its pods and nodes only, and no word of where the pods are now."""
@@ -96,9 +122,23 @@ class Instance:
             self,
             pod_names=[self.pod_names[pod] for pod in pods.tolist()],
             node_names=[self.node_names[node] for node in nodes.tolist()],
+            pod_resources=self.needs[pods],
+            node_resources=self.rooms[nodes],
             current_node=None,
             **arrays,
         )
+
+    @property
+    def needs(self) -> Ints:
+        """int64[P, R]: what each pod takes of the further resources."""
+        none = np.zeros((len(self.pod_names), 0), dtype=np.int64)
+        return none if self.pod_resources is None else self.pod_resources
+
+    @property
+    def rooms(self) -> Ints:
+        """int64[N, R]: what each node has of the further resources."""
+        none = np.zeros((len(self.node_names), 0), dtype=np.int64)
+        return none if self.node_resources is None else self.node_resources
 
     @property
     def pod_total_milli(self) -> Ints:

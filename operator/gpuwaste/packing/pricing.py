@@ -156,7 +156,10 @@ def _restricted(program: Program, keep: Ints) -> Program:
 
 
 def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program:
-    """Pods of each shape (whole) and GPUs by pattern: rows CPU, memory, GPUs, then one for each share size."""
+    """Pods of each shape (whole) and GPUs by pattern.
+
+    Rows: CPU, memory, each further resource, GPUs, then one for each share size.
+    """
     share, whole = problem.share[items], problem.whole[items]
     gpus = float(problem.type_gpus[kind])
     sizes = np.unique(share[share > 0])
@@ -164,23 +167,25 @@ def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program
     needs = [
         problem.cpu[items] / max(float(problem.type_cpu[kind]), 1.0),
         problem.memory[items] / max(float(problem.type_memory[kind]), 1.0),
+        *(problem.extra[items] / np.maximum(problem.type_extra[kind], 1)).T,
     ]
+    plain = len(needs)
     if patterns is None:
         needs += [weight / max(gpus, 1.0) for weight in share_weights(share, whole)]
         matrix = np.stack(needs)
         limits = np.ones(len(needs))
         if gpus == 0:
-            limits[2:] = 0.0
+            limits[plain:] = 0.0
     else:
         of_size = np.where(share == sizes[:, None], 1.0, 0.0)
         matrix = np.block(
             [
-                [np.stack(needs), np.zeros((2, len(patterns)))],
+                [np.stack(needs), np.zeros((plain, len(patterns)))],
                 [whole[None, :].astype(np.float64), np.ones((1, len(patterns)))],
                 [of_size, -patterns.T.astype(np.float64)],
             ]
         )
-        limits = np.concatenate([np.ones(2), [gpus], np.zeros(len(sizes))])
+        limits = np.concatenate([np.ones(plain), [gpus], np.zeros(len(sizes))])
     row, column = np.nonzero(matrix)
     extra = matrix.shape[1] - len(items)
     most = _most_per_node(problem, kind, items, wanted).astype(np.float64)
@@ -203,6 +208,7 @@ def _most_per_node(problem: Problem, kind: int, items: Ints, wanted: Ints) -> In
         (problem.cpu[items], problem.type_cpu[kind]),
         (problem.memory[items], problem.type_memory[kind]),
         (problem.whole[items], problem.type_gpus[kind]),
+        *zip(problem.extra[items].T, problem.type_extra[kind], strict=True),
     ):
         needed = need > 0
         most[needed] = np.minimum(most[needed], have // need[needed])

@@ -85,6 +85,7 @@ def _holds(problem: Problem, pattern: Ints, kind: int) -> bool:
         bins < 0
         or pattern @ problem.cpu > problem.type_cpu[kind]
         or pattern @ problem.memory > problem.type_memory[kind]
+        or (pattern @ problem.extra > problem.type_extra[kind]).any()
         or not problem.fits[pattern > 0, kind].all()
     ):
         return False

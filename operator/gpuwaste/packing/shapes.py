@@ -28,11 +28,13 @@ class Problem:
         whole: int64[S]; whole GPUs of one pod (a share of 1000 milli is one).
         share: int64[S]; milli on one GPU, 0 for pods without GPU or with whole ones.
         total_milli: int64[S]; GPU-milli of one pod.
+        extra: int64[S, R]; what one pod takes of each further resource.
         demand: int64[S]; how many pods have the shape.
         fits: bool[S, K]; the model is allowed and one pod fits on an empty node.
         type_cpu: int64[K] of one node.
         type_memory: int64[K].
         type_gpus: int64[K].
+        type_extra: int64[K, R].
         supply: int64[K]; how many nodes have the type.
         unit_cost: Python integers [K]; objective of one used node in units of `cost_unit`, exact.
         cost_unit: what one unit is worth in the objective.
@@ -45,11 +47,13 @@ class Problem:
     whole: Ints
     share: Ints
     total_milli: Ints
+    extra: Ints
     demand: Ints
     fits: Bools
     type_cpu: Ints
     type_memory: Ints
     type_gpus: Ints
+    type_extra: Ints
     supply: Ints
     unit_cost: tuple[int, ...]
     cost_unit: Decimal
@@ -72,17 +76,23 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
     """
     whole = np.where((instance.pod_gpus > 1) | (instance.pod_gpu_milli == WHOLE_GPU_MILLI), instance.pod_gpus, 0)
     share = np.where((instance.pod_gpus == 1) & (whole == 0), instance.pod_gpu_milli, 0)
-    pods = np.stack([instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set], axis=1)
+    pods = np.column_stack(
+        [instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set, instance.needs]
+    )
     shapes, shape_of_pod, demand = _distinct(pods)
-    nodes = np.stack([instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory], axis=1)
+    nodes = np.column_stack(
+        [instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory, instance.rooms]
+    )
     types, type_of_node, supply = _distinct(nodes)
-    cpu, memory, whole, share, model_set = shapes.T
-    model, type_gpus, type_cpu, type_memory = types.T
+    cpu, memory, whole, share, model_set = shapes.T[:5]
+    model, type_gpus, type_cpu, type_memory = types.T[:4]
+    extra, type_extra = shapes[:, 5:], types[:, 4:]
     fits = (
         instance.model_sets[model_set][:, model]
         & (cpu[:, None] <= type_cpu)
         & (memory[:, None] <= type_memory)
         & (np.maximum(whole, share > 0)[:, None] <= type_gpus)
+        & (extra[:, None, :] <= type_extra[None, :, :]).all(axis=2)
     )
     unit_cost, cost_unit = _exact_costs(instance.prices, model, type_gpus, objective)
     return Problem(
@@ -91,11 +101,13 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
         whole=whole,
         share=share,
         total_milli=whole * WHOLE_GPU_MILLI + share,
+        extra=extra,
         demand=demand,
         fits=fits,
         type_cpu=type_cpu,
         type_memory=type_memory,
         type_gpus=type_gpus,
+        type_extra=type_extra,
         supply=supply,
         unit_cost=unit_cost,
         cost_unit=cost_unit,

@@ -48,7 +48,7 @@ class Slots:
         shapes = len(problem.demand)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for shape, key in enumerate(
-            np.stack([problem.cpu, problem.memory, problem.whole, problem.share], axis=1).tolist()
+            np.column_stack([problem.cpu, problem.memory, problem.whole, problem.share, problem.extra]).tolist()
         ):
             if problem.demand[shape]:
                 sizes.setdefault(tuple(key), []).append(shape)
@@ -96,6 +96,7 @@ class Slots:
                 whole=problem.whole[like],
                 share=problem.share[like],
                 total_milli=problem.total_milli[like],
+                extra=problem.extra[like],
                 demand=np.concatenate([problem.demand, np.zeros(len(model), dtype=np.int64)]),
                 fits=np.concatenate([problem.fits, types]),
             ),

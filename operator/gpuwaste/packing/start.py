@@ -55,10 +55,14 @@ def _allowed(instance: Instance) -> Bools:
 
 
 def _within(instance: Instance, node: Ints) -> Bools:
-    """bool[P]: the pod is on a node whose CPU and memory hold all that is on it."""
+    """bool[P]: the pod is on a node whose CPU, memory and further resources hold all that is on it."""
     placed = node >= 0
     fits = placed.copy()
-    for need, have in ((instance.pod_cpu, instance.node_cpu), (instance.pod_memory, instance.node_memory)):
+    for need, have in (
+        (instance.pod_cpu, instance.node_cpu),
+        (instance.pod_memory, instance.node_memory),
+        *zip(instance.needs.T, instance.rooms.T, strict=True),
+    ):
         used = np.zeros(len(have), dtype=np.int64)
         np.add.at(used, node[placed], need[placed])
         fits[placed] &= (used <= have)[node[placed]]

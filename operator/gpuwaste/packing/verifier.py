@@ -60,6 +60,7 @@ def _node_violations(instance: Instance, node: Ints, placed: Bools) -> list[str]
     for field, need, have in (
         ("CPU", instance.pod_cpu, instance.node_cpu),
         ("memory", instance.pod_memory, instance.node_memory),
+        *zip(instance.resources, instance.needs.T, instance.rooms.T, strict=True),
     ):
         used = np.zeros(len(have), dtype=np.int64)
         np.add.at(used, where, need[placed])
