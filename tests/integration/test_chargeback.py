@@ -176,6 +176,20 @@ def test_what_is_wrong_is_said_and_mended_by_itself(cluster, tmp_path):
     asyncio.run(story())
 
 
+def test_a_volume_that_cannot_be_written_is_said(cluster, tmp_path):
+    span = {"fromTime": "2026-11-01T00:00:00Z", "toTime": "2026-11-02T00:00:00Z"}
+
+    async def story():
+        store_ledger(tmp_path / "ledger", *rows([START]))
+        async with Desk(cluster, tmp_path / "ledger", "no-volume", "/proc/no/volume", range=span) as desk:
+            body = await desk.look(desk.created)
+            (ready,) = body["status"]["conditions"]
+            assert (ready["status"], ready["reason"]) == ("False", "WriteFailed")
+            assert ready["message"].startswith("/proc/no")
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

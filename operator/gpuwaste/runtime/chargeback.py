@@ -21,7 +21,7 @@ from gpuwaste.focus.layouts import write_layout
 from gpuwaste.focus.periods import months_of, period_at, span_period
 from gpuwaste.focus.publish import Outcome
 from gpuwaste.focus.restate import Restater
-from gpuwaste.model.errors import GpuwasteError, InputError
+from gpuwaste.model.errors import GpuwasteError, InputError, UnreachableError
 from gpuwaste.runtime.events import event_about, post_event
 from gpuwaste.runtime.report_status import MAX_FILES, Run, failed_status, run_status, waiting_status
 from gpuwaste.runtime.reports import publisher_for
@@ -199,6 +199,10 @@ class Chargeback:
         except pa.ArrowException as error:
             what = " ".join(str(error).split())
             raise InputError(f"cannot be reported: {what}", where="ledger") from error
+        except OSError as error:  # a full disk, a folder that may not be written: another look may find it mended
+            raise UnreachableError(
+                f"{error.filename or 'files'}: cannot be written: {error.strerror or error}"
+            ) from error
         archive = publisher.archive
         manifests, restated = _newest(archive, since=now - publisher.grace - _SETTLED)
         run = Run(manifests=manifests, restatements=restated, at=due, following=following, url=archive.url)
