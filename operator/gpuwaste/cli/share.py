@@ -69,12 +69,16 @@ def share(*, series: Path, memory_gib: float, promise: float, min_hours: float, 
         "gpus": answer.gpus,
         "promise": promise,
         "hours": round(answer.hours, 3),
+        "windows": answer.windows,
+        "margin_pct": answer.margin_pct,
         "confidence": answer.confidence,
         "groups": [
             {
                 "pods": list(group.pods),
                 "predicted_overload": round(group.predicted_overload, 6),
                 "observed_overload": round(group.observed_overload, 6),
+                "windows_over": group.windows_over,
+                "lost_work": round(group.lost_work, 6),
                 "peak_memory_gib": round(group.peak_memory_gib, 3),
             }
             for group in answer.groups
@@ -84,7 +88,10 @@ def share(*, series: Path, memory_gib: float, promise: float, min_hours: float, 
     with atomic_text(out) as stream:
         stream.write(json.dumps(body, indent=1, ensure_ascii=False) + "\n")
     pods = sum(len(group.pods) for group in answer.groups)
+    worst = max((group.windows_over for group in answer.groups if len(group.pods) > 1), default=0)
+    seen = "" if answer.confidence != "Low" else "; less than a day was seen: the busiest hours may be missing"
     click.echo(
         f"{pods} pods on {len(answer.groups)} GPUs, {len(answer.refused)} keep their own; series cover "
-        f"{answer.hours:.1f} h, confidence {answer.confidence}; groups in {out}"
+        f"{answer.hours:.1f} h, confidence {answer.confidence}{seen}; of {answer.windows} samples at most {worst} "
+        f"were over a GPU in a group; groups in {out}"
     )

@@ -18,11 +18,14 @@ _FULL_PCT = 100.0
 _MEMORY_TOLERANCE_GIB = 1e-9
 FIT_PART = 0.2
 """A promise of 1 % is fitted at 0.2 %: the groups were chosen on the same data, which flatters them."""
+_MARGIN_PCT = 10.0
+"""Kept free until a whole week was seen: hours that were not measured may be busier than those that were."""
 _P99_SUM_LIMIT_PCT = 130.0
 _BLOCK_SECONDS = 3600.0
 _RESAMPLES = 1_000
 _CONFIDENCE = 0.95
 _MOST_GAPS = 0.2
+_FULL_DAY_HOURS = 24.0
 _FULL_WEEK_HOURS = 168.0
 _ORDERS = 4
 
@@ -50,14 +53,19 @@ class Group:
 
     Attributes:
         pods: their names.
-        predicted_overload: upper 95 % limit of the part of time their duty adds up to more than one GPU.
-        observed_overload: that part in the series given.
+        predicted_overload: upper 95 % limit of the part of time their duty adds up to more than one GPU less the
+            margin.
+        observed_overload: the part of the series given in which it adds up to more than one GPU.
+        windows_over: samples in which it does.
+        lost_work: expected part of their work that is delayed, from the same samples.
         peak_memory_gib: sum of their peaks.
     """
 
     pods: tuple[str, ...]
     predicted_overload: float
     observed_overload: float
+    windows_over: int
+    lost_work: float
     peak_memory_gib: float
 
 
@@ -77,12 +85,16 @@ class Sharing:
         groups: pods that share a GPU; a pod alone is a group too.
         refused: pods that keep a GPU of their own.
         hours: what the series cover.
-        confidence: `High` from 7 days on, else `Medium`.
+        windows: samples that the series cover.
+        margin_pct: part of a GPU that groups leave free, because less than a week was seen.
+        confidence: `High` from 7 days on, `Medium` from a day on, else `Low`: the busiest hours may be missing.
     """
 
     groups: tuple[Group, ...]
     refused: tuple[Refused, ...]
     hours: float
+    windows: int
+    margin_pct: float
     confidence: str
 
     @property
@@ -98,8 +110,8 @@ def share(
 
     A group is formed if its peak memories fit; if the upper 95 % limit of the part of time its duty is over one
     GPU (bootstrap of 1 h blocks, which keeps what follows on one another together; Kunsch 1989) is at most a
-    fifth of the promise; and if the 99th percentiles of its pods add up to at most 1.3 GPUs. Where a pod has
-    no sample it counts at its maximum.
+    fifth of the promise, one GPU being 90 % of one until a week was seen; and if the 99th percentiles of its pods
+    add up to at most 1.3 GPUs. Where a pod has no sample it counts at its maximum.
 
     Args:
         series: simultaneous samples.
@@ -113,7 +125,10 @@ def share(
     duty = series.duty_pct[kept]
     highest = np.fmax.reduce(duty, axis=1, initial=0.0)
     load = np.where(np.isnan(duty), highest[:, None], duty)
+    hours = series.duty_pct.shape[1] * series.step_seconds / 3600
+    margin = 0.0 if hours >= _FULL_WEEK_HOURS else _MARGIN_PCT
     judge = _Judge(
+        cap=_FULL_PCT - margin,
         load=load,
         memory=series.peak_memory_gib[kept],
         memory_gib=memory_gib,
@@ -121,21 +136,34 @@ def share(
         block=max(round(_BLOCK_SECONDS / series.step_seconds), 1),
         random=random,
     )
-    groups = [
-        Group(
-            pods=tuple(series.pods[pod] for pod in kept[members].tolist()),
-            predicted_overload=judge.overload(load[members].sum(axis=0)),
-            observed_overload=float((load[members].sum(axis=0) > _FULL_PCT).mean()),
-            peak_memory_gib=float(series.peak_memory_gib[kept[members]].sum()),
-        )
-        for members in _fewest(judge, random)
-    ]
-    hours = series.duty_pct.shape[1] * series.step_seconds / 3600
+    groups = [_group(series, judge, kept[members], load[members].sum(axis=0)) for members in _fewest(judge, random)]
     return Sharing(
         groups=tuple(groups),
         refused=tuple(Refused(pod=series.pods[pod], why=why) for pod, why in refused.items()),
         hours=hours,
-        confidence="High" if hours >= _FULL_WEEK_HOURS else "Medium",
+        windows=series.duty_pct.shape[1],
+        margin_pct=margin,
+        confidence=_confidence(hours),
+    )
+
+
+def _confidence(hours: float) -> str:
+    if hours >= _FULL_WEEK_HOURS:
+        return "High"
+    return "Medium" if hours >= _FULL_DAY_HOURS else "Low"
+
+
+def _group(series: Series, judge: _Judge, members: Ints, total: np.ndarray) -> Group:
+    """A group with its risk; int64[n] pods, float[T] their load together."""
+    over = np.maximum(total - _FULL_PCT, 0.0)
+    work = float(total.sum())
+    return Group(
+        pods=tuple(series.pods[pod] for pod in members.tolist()),
+        predicted_overload=judge.overload(total),
+        observed_overload=float((total > _FULL_PCT).mean()) if len(total) else 0.0,
+        windows_over=int((total > _FULL_PCT).sum()),
+        lost_work=float(over.sum()) / work if work else 0.0,
+        peak_memory_gib=float(series.peak_memory_gib[members].sum()),
     )
 
 
@@ -162,6 +190,7 @@ class _Judge:
     def __init__(
         self,
         *,
+        cap: float,
         load: np.ndarray,
         memory: Floats,
         memory_gib: float,
@@ -170,6 +199,7 @@ class _Judge:
         random: np.random.Generator,
     ) -> None:
         self.load, self.memory = load, memory
+        self._cap = cap
         self._memory_gib, self._limit = memory_gib, limit
         times = load.shape[1]
         self.p99 = np.percentile(load, 99, axis=1) if load.size else np.zeros(len(load))
@@ -182,8 +212,8 @@ class _Judge:
         self._weights = counts / (counts @ lengths)[:, None]
 
     def overload(self, total: np.ndarray) -> float:
-        """Upper limit of the part of time a group's load, float[T], is over one GPU."""
-        over = total > _FULL_PCT
+        """Upper limit of the part of time a group's load, float[T], is over one GPU less the margin."""
+        over = total > self._cap
         if not over.any():
             return 0.0
         in_block = np.add.reduceat(over.astype(np.float64), self._starts)

@@ -1,4 +1,7 @@
+import gzip
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from gpuwaste.cli.share import share as command
 from gpuwaste.model.errors import InputError
 from gpuwaste.packing.headroom import Series, share
+from gpuwaste.packing.series_file import read_series
 
 HOUR = 60
 
@@ -101,7 +105,61 @@ def test_every_pod_is_somewhere_once_and_no_group_breaks_its_rules(seed, pods):
             assert np.percentile(rows[members], 99, axis=1).sum() <= 130 + 1e-3
 
 
+def test_a_margin_is_left_until_a_week_was_seen():
+    pair = [[47.0] * 168, [48.0] * 168]
+    assert grouped(make_series(pair, step=3600.0)).gpus == 1
+    short = grouped(make_series([row[:100] for row in pair], step=3600.0))
+    assert (short.gpus, short.margin_pct) == (2, 10.0)
+
+
+def test_the_risk_is_counted():
+    base = np.full(12 * HOUR, 20.0)
+    spiky = base.copy()
+    spiky[5] = 95.0
+    group = grouped(make_series([base, spiky]), promise=0.05).groups[0]
+    assert group.windows_over == 1
+    assert group.lost_work == pytest.approx(15 / (base.sum() + spiky.sum()))
+
+
+GENTD = Path(__file__).resolve().parents[4] / "shared" / "traces" / "genai2026" / "gentd26_gpu_series_part.csv.gz"
+SPLITS = {
+    "first half": lambda hour, busy: hour < 8,
+    "second half": lambda hour, busy: hour >= 8,
+    "even hours": lambda hour, busy: hour % 2 == 0,
+    "odd hours": lambda hour, busy: hour % 2 == 1,
+    "quiet hours": lambda hour, busy: np.isin(hour, busy[:8]),
+    "busy hours": lambda hour, busy: np.isin(hour, busy[8:]),
+}
+
+
+@pytest.fixture(scope="module")
+def gentd(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gentd") / "series.csv"
+    path.write_bytes(gzip.decompress(GENTD.read_bytes()))
+    return read_series(path)
+
+
+@pytest.mark.skipif(not GENTD.is_file(), reason=f"no trace {GENTD}")
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_promise_holds_on_hours_that_were_not_seen(gentd, split):
+    hour = (np.arange(gentd.duty_pct.shape[1]) * gentd.step_seconds // 3600).astype(int)
+    load = np.nansum(gentd.duty_pct, axis=0)
+    busy = np.argsort([load[hour == one].mean() for one in range(16)])
+    fit = SPLITS[split](hour, busy)
+    answer = grouped(replace(gentd, duty_pct=gentd.duty_pct[:, fit]), min_hours=4.0)
+    row = {pod: index for index, pod in enumerate(gentd.pods)}
+    judged = [
+        float((np.nansum(gentd.duty_pct[[row[pod] for pod in group.pods]][:, ~fit], axis=0) > 100).mean())
+        for group in answer.groups
+        if len(group.pods) > 1
+    ]
+    assert len(judged) >= 15
+    assert answer.gpus <= 45 < len(gentd.pods)
+    assert max(judged) <= 0.01
+
+
 def test_seven_days_make_high_confidence():
+    assert grouped(make_series([flat(1)])).confidence == "Low"
     assert grouped(make_series([flat(1, 24)])).confidence == "Medium"
     assert grouped(make_series([[1.0] * 168], step=3600.0)).confidence == "High"
 
