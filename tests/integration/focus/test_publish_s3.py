@@ -83,7 +83,7 @@ def test_a_kill_at_any_moment_leaves_whole_objects_and_the_next_run_finishes(tmp
     wanted = tree(tmp_path / "whole")
     choose = random.Random(20261125)
     killed = 0
-    for number in range(12):
+    for number in range(8):
         url = object_store.url(f"killed/{number}")
         child = SPAWNED.Process(target=run, args=(tmp_path / "ledger", url))
         child.start()
