@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
 UTIL = "DCGM_FI_DEV_GPU_UTIL"
 NOW = datetime.now(UTC)
+SHORT, WHOLE = NOW.hour + 3, NOW.hour + 25
+"""Hours back from now that reach three hours, or all, into the day that ended at midnight."""
 
 
-def scan(url: str, *more: str, hours: int = 48):
+def scan(url: str, *more: str, hours: int = SHORT):
     arguments = ["scan", "--prometheus", url, "--without-cluster", "--hours", str(hours), "-o", "json", *more]
     return CliRunner().invoke(cli, arguments)
 
@@ -133,7 +135,7 @@ def test_missing_kube_state_metrics_and_profiling_fields_are_said(tmp_path: Path
     lines = ["".join(f"{UTIL}{{{labels}}} 50 {at}\n" for at in stamps), "# EOF\n"]
     blocks_from(lines, tmp_path / "blocks")
     with running_prometheus(data=tmp_path / "blocks") as running:
-        result = scan(running.url)
+        result = scan(running.url, hours=12)
     text = unseen(result)
     assert "no metric of kube-state-metrics" in text
     assert "DCGM_FI_PROF_SM_ACTIVE is not exported" in text
@@ -164,14 +166,14 @@ def test_partial_answers_are_said(prometheus, flavour, change, words):
 
 def test_queries_that_are_too_large_are_divided_and_say_the_same(day: Day, prometheus, tmp_path: Path):
     """The same store with a limit below what one query reads."""
-    whole = json.loads(scan(prometheus.url).stdout)
+    whole = json.loads(scan(prometheus.url, hours=WHOLE).stdout)
     left_out = shutil.ignore_patterns("lock", "queries.active")
     shutil.copytree(prometheus.folder / "data", tmp_path / "data", ignore=left_out)
     with running_prometheus(data=tmp_path / "data", flags=["--query.max-samples=40000"]) as limited:
         window = f"start={day.start.timestamp():.0f}&end={day.end.timestamp():.0f}&step=60"
         with pytest.raises(urllib.error.HTTPError, match="422"):
             urllib.request.urlopen(f"{limited.url}/api/v1/query_range?query={UTIL}&{window}", timeout=30)  # noqa: S310
-        result = scan(limited.url)
+        result = scan(limited.url, hours=WHOLE)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["teams"] == whole["teams"]
 

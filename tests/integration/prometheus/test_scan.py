@@ -157,7 +157,7 @@ def test_without_a_cluster_kube_state_metrics_tells(url, whole):
     assert held_hours(found) == pytest.approx(held_hours(whole), rel=0.01)
 
 
-def test_what_is_kept_is_a_ledger_like_any_other(plane, url, scanned, tmp_path):
+def test_what_is_kept_is_a_ledger_like_any_other_beside_those_of_other_clusters(plane, url, scanned, tmp_path):
     kept, again = tmp_path / "kept", tmp_path / "again"
     arguments = ("--cluster", "kept", "--ledger", str(kept))
     first = scan(plane, url, *arguments)
@@ -171,8 +171,12 @@ def test_what_is_kept_is_a_ledger_like_any_other(plane, url, scanned, tmp_path):
             assert (again / name.relative_to("ledger")).read_bytes() == data
     rows = json.loads(run("report", "--ledger", str(kept), "--by", "team", "-o", "json"))
     assert {row["team"] for row in rows} == {row["team"] for row in first["teams"]}
-    for name in ("top",):
-        run(name, "--ledger", str(kept))
+    scan(plane, url, "--cluster", "other", "--ledger", str(kept))
+    rows = json.loads(run("report", "--ledger", str(kept), "--by", "cluster", "-o", "json"))
+    assert {(row["cluster"], row["owned_gpu_hours"]) for row in rows} == {
+        (name, rows[0]["owned_gpu_hours"]) for name in ("kept", "other")
+    }
+    assert {row["cluster"] for row in json.loads(run("top", "--ledger", str(kept), "-o", "json"))} == {"kept", "other"}
 
 
 def test_people_tables_csv_yaml_and_the_page(plane, url, whole, tmp_path):
