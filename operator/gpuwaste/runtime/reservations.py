@@ -46,13 +46,18 @@ async def read_reservations(api: ClusterApi) -> list[Json]:
 
 
 def parse_reservations(items: Iterable[Json]) -> list[GPUReservation]:
-    """Those that can be understood; of the others the `Valid` condition says why not."""
+    """Those that can be understood; of the others the `Valid` condition says why not, and nothing is billed."""
     found: list[GPUReservation] = []
     for item in items:
         try:
-            found.append(GPUReservation.parse(item))
+            one = GPUReservation.parse(item)
         except InputError as error:
             _log.debug("reservation not understood: %s", error)
+            continue
+        if find_product(one.spec.gpu_model) is None:
+            _log.debug("reservation %s is of an unknown model", one.metadata.name)
+            continue
+        found.append(one)
     return found
 
 

@@ -100,6 +100,12 @@ def test_what_nobody_understands_is_left_out():
     assert parse_reservations([{"apiVersion": "gpuwaste.dev/v1alpha1", "kind": "GPUReservation", "metadata": {}}]) == []
 
 
+def test_what_is_of_a_model_that_nobody_knows_is_not_billed():
+    good, bad = bought().manifest(), bought().manifest()
+    bad["spec"]["gpuModel"] = "H1000"
+    assert [one.spec.gpu_model for one in parse_reservations([bad, good])] == [good["spec"]["gpuModel"]]
+
+
 def test_the_condition_of_the_checker_is_left_to_it():
     one = bought()
     checked = one.model_copy(update={"status": None})
