@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
+from gpuwaste.packing.shapes import distinct_rows
 
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Floats, Ints
@@ -32,9 +33,9 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
         most: how many classes there are at most, if the shapes' types and GPUs allow it.
     """
     shares = _share_bucket(problem)
-    _, row = np.unique(problem.fits, axis=0, return_inverse=True)
-    keys = np.column_stack([problem.whole, shares, row.reshape(-1), problem.demand > 0, problem.extra])
-    _, key = np.unique(keys, axis=0, return_inverse=True)
+    _, row, _ = distinct_rows(problem.fits.astype(np.int64))
+    keys = np.column_stack([problem.whole, shares, row, problem.demand > 0, problem.extra])
+    _, key, _ = distinct_rows(keys)
     fleet = problem.supply
     sizes = np.stack(
         [
@@ -42,7 +43,7 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
             problem.memory / max(int(fleet @ problem.type_memory), 1),
         ]
     )
-    return _split(sizes, problem.demand, key.reshape(-1), most=most)
+    return _split(sizes, problem.demand, key, most=most)
 
 
 def _share_bucket(problem: Problem) -> Ints:

@@ -13,7 +13,7 @@ from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Instance, Ints
 
-__all__ = ["Objective", "Problem", "group"]
+__all__ = ["Objective", "Problem", "distinct_rows", "group"]
 
 Objective = Literal["cost", "gpus"]
 
@@ -79,11 +79,11 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
     pods = np.column_stack(
         [instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set, instance.needs]
     )
-    shapes, shape_of_pod, demand = _distinct(pods)
+    shapes, shape_of_pod, demand = distinct_rows(pods)
     nodes = np.column_stack(
         [instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory, instance.rooms]
     )
-    types, type_of_node, supply = _distinct(nodes)
+    types, type_of_node, supply = distinct_rows(nodes)
     cpu, memory, whole, share, model_set = shapes.T[:5]
     model, type_gpus, type_cpu, type_memory = types.T[:4]
     extra, type_extra = shapes[:, 5:], types[:, 4:]
@@ -116,7 +116,7 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
     )
 
 
-def _distinct(rows: Ints) -> tuple[Ints, Ints, Ints]:
+def distinct_rows(rows: Ints) -> tuple[Ints, Ints, Ints]:
     """The distinct rows in ascending order, the number of each row, and how often each occurs.
 
     Column by column: sorting whole rows takes ten times as long when there are half a million.

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +114,13 @@ def baselines(name, instance, answer):
             yield Figure(f"{name}.{label}.ratio", cost / float(answer.cost), "x", least=1.0)
 
 
-def packed(name, instance, *, limit, gap, unplaced=0.0):
+def packed(name, instance, *, limit, gap):
+    problem = group(instance, objective="cost")
+    nowhere = int(problem.demand[~problem.fits.any(axis=1)].sum())
     started = time.perf_counter()
     answer = solve(instance, time_limit_seconds=limit, objective="cost", clock=time.monotonic)
     yield Figure(f"{name}.gap", 100 * answer.gap, "%", most=gap)
-    yield Figure(f"{name}.unplaced", answer.unplaced_pods, "pods", most=unplaced)
+    yield Figure(f"{name}.unplaced", answer.unplaced_pods, "pods", most=nowhere)
     yield Figure(f"{name}.seconds", time.perf_counter() - started, "s")
     yield Figure(f"{name}.first_feasible", answer.first_feasible_seconds, "s")
     yield from baselines(name, instance, answer) if len(instance.pod_names) < 10_000 else ()
@@ -129,7 +132,7 @@ def fleet(instance, *, limit):
     yield Figure("all-pods.allocated", 100 * total / (1000 * int(instance.node_gpus.sum())), "%", least=96.5)
 
 
-def figures(traces, *, quick):
+def figures(traces, *, quick, only):
     everything, _ = read_instance(
         nodes=traces / "openb_node_list_gpu_node.csv", pods=traces / "openb_pod_list_default.csv", prices=None
     )
@@ -141,38 +144,69 @@ def figures(traces, *, quick):
         yield from drain_figures(everything, sampled, seeds=(7,), budgets=(200,), limit=6)
         yield from packed("openb-25", sampled(everything, 0.25, 7), limit=12, gap=0.5)
         return
-    yield from mig_figures(most=50.0, products=MIG_PRODUCTS, seeds=6)
-    yield from parva_figures(traces / "parvagpu")
-    yield from miso_figures(traces / "miso")
-    yield from drain_figures(everything, sampled, seeds=(7, 8), budgets=(50, 100, 200, 400, 800), limit=20)
-    for part in (10, 25, 60, 80, 95):
-        for seed in (7, 8):
-            yield from packed(f"openb-{part}-seed-{seed}", sampled(everything, part / 100, seed), limit=15, gap=0.25)
-    yield from packed("openb-x100", times(sampled(everything, 0.6, 7), 100), limit=15, gap=0.05)
-    yield from fleet(everything, limit=30)
     half = sampled(everything, 0.6, 7)
-    yield from packed("constrained", constrained(half, 7), limit=60, gap=1.0)
-    yield from packed("distinct", distinct(half, 7), limit=60, gap=1.25)
+    cases = {
+        "mig": lambda: mig_figures(most=50.0, products=MIG_PRODUCTS, seeds=6),
+        "parvagpu": lambda: parva_figures(traces / "parvagpu"),
+        "miso": lambda: miso_figures(traces / "miso"),
+        "drain": lambda: drain_figures(everything, sampled, seeds=(7, 8), budgets=(50, 100, 200, 400, 800), limit=20),
+        **{
+            f"openb-{part}-seed-{seed}": partial(
+                lambda part, seed, name: packed(name, sampled(everything, part / 100, seed), limit=14, gap=0.25),
+                part,
+                seed,
+                f"openb-{part}-seed-{seed}",
+            )
+            for part in (10, 25, 60, 80, 95)
+            for seed in (7, 8)
+        },
+        "openb-x100": lambda: packed("openb-x100", times(half, 100), limit=13, gap=0.05),
+        "all-pods": lambda: fleet(everything, limit=30),
+        **{
+            f"constrained-{seed}": partial(
+                lambda seed: packed(f"constrained-{seed}", constrained(half, seed), limit=58, gap=1.0), seed
+            )
+            for seed in (7, 8, 9)
+        },
+        **{
+            f"distinct-{seed}": partial(
+                lambda seed: packed(f"distinct-{seed}", distinct(half, seed), limit=58, gap=1.25), seed
+            )
+            for seed in (7, 8)
+        },
+    }
+    for name, case in cases.items():
+        if only is None or name.startswith(only):
+            yield from case()
+
+
+def noted(path, found):
+    """The figures with those of earlier runs that were not measured again."""
+    body = [
+        {"name": f.name, "value": f.value, "unit": f.unit, "most": f.most, "least": f.least, "ok": bool(f.ok)}
+        for f in found
+    ]
+    again = {one["name"] for one in body}
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else []
+    return [one for one in earlier if one["name"] not in again] + body
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="at most 30 s")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
+    parser.add_argument("--only", help="cases whose name begins so; with --json the others stay as they are")
     parser.add_argument("--traces", type=Path, default=TRACES, help="folder of the openb lists")
     options = parser.parse_args()
     if not options.traces.is_dir():
         print(f"SKIPPED: no traces in {options.traces}")
         return 0
     found = []
-    for figure in figures(options.traces, quick=options.quick):
+    for figure in figures(options.traces, quick=options.quick, only=options.only):
         print(figure, flush=True)
         found.append(figure)
     if options.json:
-        body = [
-            {"name": f.name, "value": f.value, "unit": f.unit, "most": f.most, "least": f.least, "ok": f.ok}
-            for f in found
-        ]
+        body = noted(options.json if options.only else None, found)
         options.json.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     return 0 if all(figure.ok for figure in found) else 1
 
