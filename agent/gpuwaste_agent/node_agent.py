@@ -76,6 +76,7 @@ class NodeAgent:
         self._away = False
         self.problem = ""
         self._lost: Record | None = None
+        self._reached_ns: int | None = None
         self._driver = nvml.driver()
         self.sampler = Sampler(
             nvml=nvml,
@@ -88,7 +89,7 @@ class NodeAgent:
         self._resume()
 
     def _resume(self) -> None:
-        """Go on after an earlier run: remember since when slices are held, and tell of the time between as a gap."""
+        """Go on after an earlier run: remember since when slices are held, and up to where its windows reach."""
         newest_ns = self._journal.newest_window_end_ns
         if newest_ns is None:
             return
@@ -102,12 +103,20 @@ class NodeAgent:
                 container = ContainerKey(usage.namespace, usage.pod, usage.pod_uid, usage.container)
                 tenures[container, usage.slice_id] = Tenure(usage.held_since_unix_ns, first)
         self.sampler.resume(tenures)
-        now_ns = self._clock.utc_ns()
-        start_ns = now_ns - now_ns % self._window_ns
-        if start_ns > newest_ns:
-            gap = gap_record(newest_ns, start_ns, reason="the agent was not running")
-            gap.window_start_unix_ns, gap.window_ns = start_ns - self._window_ns, self._window_ns
-            self._append([gap])
+        self._reached_ns = newest_ns
+
+    def _tell_gap(self) -> int:
+        """Tell of the time between the earlier run's last window and the one that the first reading lies in.
+
+        Not before that reading: a start may take longer than to the window's edge.
+        """
+        newest_ns, self._reached_ns = self._reached_ns, None
+        start_ns = self.sampler.window_start_unix_ns
+        if newest_ns is None or start_ns <= newest_ns:
+            return 0
+        gap = gap_record(newest_ns, start_ns, reason="the agent was not running")
+        gap.window_start_unix_ns, gap.window_ns = start_ns - self._window_ns, self._window_ns
+        return self._append([gap])
 
     def _append(self, records: list[Record]) -> int:
         """Append a window; what a full or broken disk refuses becomes a gap in front of the next one it takes."""
@@ -152,7 +161,9 @@ class NodeAgent:
     def tick(self) -> int:
         """Take one reading; returns how many records were appended (they are not yet durable)."""
         self._refresh()
-        return sum(self._keep(closed) for closed in self.sampler.tick())
+        closed = self.sampler.tick()
+        told = 0 if self._reached_ns is None else self._tell_gap()
+        return told + sum(self._keep(one) for one in closed)
 
     def _note_health(self, closed: ClosedWindow) -> None:
         """Take the GPUs' state at the end of a window, what slowed them, and the XIDs in it."""

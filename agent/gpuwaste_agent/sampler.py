@@ -156,6 +156,11 @@ class Sampler:
         self._remember(readings, utc)
         return closed
 
+    @property
+    def window_start_unix_ns(self) -> int:
+        """Start of the open window; 0 before the first reading."""
+        return self._spans.window_start
+
     def flush(self) -> ClosedWindow | None:
         """Close the open window as it is; None where nothing was read in it."""
         parents = (*self._parents.values(), *self._departed)

@@ -72,6 +72,23 @@ def test_a_pod_made_again_under_the_same_name_while_the_agent_was_away_holds_sin
     second.journal.close()
 
 
+def test_a_start_that_lasts_over_the_edge_of_a_window_leaves_nothing_untold(tmp_path):
+    first = Rig(tmp_path).run(180)
+    first.journal.close()
+    journal = Journal(tmp_path)
+    clock = SteppedClock(START_NS + 299 * SECOND)
+    agent = simulated_agent(NODE, clock, journal, start_ns=START_NS, interval_ns=SECOND, window_ns=MINUTE)
+    for _ in range(62):
+        clock.now_ns += SECOND
+        agent.tick()
+    journal.sync()
+    records = Batch.FromString(journal.read(0, 10_000).payload).records
+    ((start, end),) = [(r.gap.from_unix_ns, r.gap.to_unix_ns) for r in records if r.WhichOneof("body") == "gap"]
+    assert (start, end) == (START_NS + 3 * MINUTE, START_NS + 5 * MINUTE)
+    assert records[-1].window_start_unix_ns == START_NS + 5 * MINUTE
+    journal.close()
+
+
 def test_a_restart_in_the_same_minute_leaves_no_gap(tmp_path):
     first = Rig(tmp_path).run(90)
     first.agent.flush()
