@@ -25,6 +25,7 @@ from gpuwaste.model.facts import (
     OwnerData,
     PodData,
     PriceData,
+    QuotaData,
     ReservationData,
 )
 from gpuwaste.settings.operator import OperatorSettings
@@ -92,6 +93,7 @@ _FACTS = {
     "node": (NodeData, "node UID"),
     "gpu": (GpuData, "GPU UUID"),
     "reservation": (ReservationData, "the object's UID"),
+    "quota": (QuotaData, "the object's UID"),
     "price": (PriceData, "`<node uid>/<product>`, or `/cpu` or `/memory`"),
 }
 

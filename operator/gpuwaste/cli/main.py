@@ -54,6 +54,7 @@ COMMANDS: tuple[CommandSource, ...] = (
     CommandSource("levers", "Plan", "What each way of saving would bring by itself."),
     CommandSource("compare", "Plan", "Two plans, or a plan and what came of it, side by side."),
     CommandSource("focus", "Bill", "Write and verify FOCUS split records."),
+    CommandSource("reserved", "Bill", "Requests, quotas and purchases against what is held and used."),
     CommandSource("ledger", "Bill", "List, show and verify the hourly ledger; export its inputs."),
     CommandSource("replay", "Bill", "Compute the ledger again from stored inputs or from files."),
     CommandSource("team", "Bill", "Which team owns a workload's cost, and by which rule."),

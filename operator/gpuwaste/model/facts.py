@@ -27,6 +27,7 @@ __all__ = [
     "OwnerRef",
     "PodData",
     "PriceData",
+    "QuotaData",
     "Requests",
     "ReservationData",
     "merge_facts",
@@ -35,7 +36,7 @@ __all__ = [
     "requested",
 ]
 
-FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending"]
+FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota"]
 _KINDS: tuple[str, ...] = get_args(FactKind)
 
 
@@ -201,6 +202,20 @@ class ReservationData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaData:
+    """How many device slices may be asked for: a ResourceQuota of a namespace, or a queue of Kueue.
+
+    `gpus` counts by resource; a LocalQueue has none, and leads by `queue` to the ClusterQueue that has.
+    """
+
+    source: str
+    name: str
+    namespace: str = ""
+    gpus: dict[str, int] = field(default_factory=dict)
+    queue: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriceData:
     """Unit costs of one resource-hour on a node, as decimal strings; None where a figure is not known.
 
@@ -220,7 +235,7 @@ class PriceData:
     resource: str = _later("gpu")
 
 
-Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData
+Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData
 _DATA_OF: dict[str, type[Any]] = {
     "pod": PodData,
     "owner": OwnerData,
@@ -230,6 +245,7 @@ _DATA_OF: dict[str, type[Any]] = {
     "reservation": ReservationData,
     "price": PriceData,
     "pending": PodData,
+    "quota": QuotaData,
 }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Books"]
 
+_AS_THEY_ARE = ("reservation", "quota")
 _log = logging.getLogger(__name__)
 _WINDOW_HOURS = 168
 _FACTS_HORIZON = timedelta(hours=24)
@@ -128,7 +129,7 @@ class Books:
             described += self._carried_gpus(hour, described)
             carried = [fact for fact in described if fact.valid_from < hour]
             # What is bought is what the objects say now: nobody but them remembers it.
-            known = merge_facts([fact for fact in stored if fact.kind != "reservation"], holding, carried)
+            known = merge_facts([fact for fact in stored if fact.kind not in _AS_THEY_ARE], holding, carried)
         sources = replace(self.prices, bills=self.bills.prices)
         prices = price_facts([*known, *described], sources=sources, hour=hour)
         self.inputs.replace_facts(hour, merge_facts(known, [f for f in prices if f.overlaps(hour, hour + HOUR)]))

@@ -14,6 +14,7 @@ from gpuwaste.model.units import format_time, hour_start
 from gpuwaste.runtime.agents import find_agents
 from gpuwaste.runtime.objects import Surroundings, build_objects
 from gpuwaste.runtime.puller import PullResult
+from gpuwaste.runtime.quotas import quota_facts, read_quotas
 from gpuwaste.runtime.reservations import parse_reservations, read_reservations, reservation_facts
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Operator:
         snapshot = self.state.snapshot()
         items = await read_reservations(self.api)
         self.reservations = parse_reservations(items)
-        bought = reservation_facts(self.reservations)
+        bought = [*reservation_facts(self.reservations), *quota_facts(await read_quotas(self.api))]
         now = self.now()
         self.books.dirty |= pulled.hours | filled
         if snapshot.generation != self._seen_generation or bought != self._bought:
