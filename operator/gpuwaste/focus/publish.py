@@ -215,12 +215,12 @@ class Publisher:
         )
 
     def due(self, start: datetime, end: datetime) -> list[Period]:
-        """The periods that begin in [start, end) and have something to publish, oldest first."""
+        """The periods that touch [start, end) and have something to publish, oldest first."""
         self._carried = None
         length = self.series.length
         found = {period_at(hour, length) for hour in self.source.hours()}
         found |= {parse_period(name, length) for name in self._carriers()}
-        return sorted(period for period in found if start <= period.start < end)
+        return sorted(period for period in found if period.start < end and period.end > start)
 
     def carried(self, period: Period) -> tuple[Adjustment, ...]:
         """The restatements whose differences a period carries, oldest first."""

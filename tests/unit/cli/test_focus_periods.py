@@ -59,6 +59,13 @@ def test_from_open_to_closed_to_restated(place):
     ]
 
 
+def test_a_period_that_the_days_only_touch_is_published_whole(place):
+    args = ["--from", "2026-11-02", "--to", "2026-11-02", "--period", "month", "-o", "json"]
+    assert [row[0] for row in found(command(place, "publish", *args))] == ["2026-11"]
+    (row,) = json.loads(command(place, "periods", "-o", "json").stdout)
+    assert (row["rows"], row["effective_cost"]) == (4, "4 USD")
+
+
 def test_a_changed_file_is_found(place):
     publish(place, "2026-11-09T00:00:00Z")
     path = place / "bills/cost-and-usage/period=2026-11-01/cost-and-usage.parquet"
