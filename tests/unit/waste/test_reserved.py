@@ -12,7 +12,7 @@ from tests.unit.cli.stored import run
 from tests.unit.ledger.test_hour import build, minutes
 from tests.unit.pricing.test_reservations import reservation
 
-from gpuwaste.cluster.kinds import ResourceKind
+from gpuwaste.cluster.kinds import NAMESPACES, ResourceKind
 from gpuwaste.cluster.memory import MemoryCluster
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
@@ -100,9 +100,7 @@ def test_the_command_reads_what_is_stored(tmp_path):
 
 def test_quotas_of_a_cluster_without_kueue():
     api = MemoryCluster(now=lambda: HOUR)
-    asyncio.run(
-        api.apply(_kind("namespaces", "Namespace", namespaced=False), make_namespace("ml").obj(None), field_manager="t")
-    )
+    asyncio.run(api.apply(NAMESPACES, make_namespace("ml").obj(None), field_manager="t"))
     body = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
