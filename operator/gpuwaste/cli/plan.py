@@ -47,6 +47,7 @@ class _Time(click.ParamType[datetime]):
 @click.option("--cluster", help="Which cluster, where there are several.")
 @click.option("--at", type=_Time(), help="The moment to plan for; default: the end of the newest stored hour.")
 @click.option("--time-limit", type=float, default=15.0, show_default=True, help="Seconds for the solver.")
+@click.option("--max-moves", type=click.IntRange(min=0), help="How many pods may be moved in all; default: any number.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the whole plan here (JSON).")
 @output_option
 def plan(
@@ -56,6 +57,7 @@ def plan(
     cluster: str | None,
     at: datetime | None,
     time_limit: float,
+    max_moves: int | None,
     out: Path | None,
     output: str,
 ) -> None:
@@ -65,6 +67,7 @@ def plan(
     packing of the same pods, so the gap says what this plan leaves on the table at most.
     """
     from gpuwaste.packing.child import pack_in_child
+    from gpuwaste.packing.drain_child import drain_in_child
     from gpuwaste.recommend.plan import plan_for
 
     if not (math.isfinite(time_limit) and time_limit >= 0):
@@ -77,6 +80,8 @@ def plan(
         now=lambda: datetime.now(UTC),
         time_limit_seconds=time_limit,
         ledger=None if ledger is None else _rows(ledger, cluster=name, until=moment),
+        drainer=drain_in_child,
+        max_moves=max_moves,
     )
     if out is not None:
         _write(document, out)

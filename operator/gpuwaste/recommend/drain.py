@@ -6,19 +6,22 @@ and no two pods ever have to trade places.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuwaste.recommend.instance import build_drain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gpuwaste.packing.drain_question import DrainAnswer, DrainQuestion
     from gpuwaste.recommend.scope import Scope
 
-__all__ = ["Drain", "drain_nodes"]
+__all__ = ["Drain", "Drainer", "drain_nodes"]
 
 Ints = NDArray[np.int64]
 
@@ -32,23 +35,76 @@ class Drain:
         target: int64[P], the node of each pod afterwards.
         hourly: money an hour of the released nodes.
         moves: pods that change their node.
+        hourly_at_most: money an hour that no direct drain within the moves can free more than; None = not known.
     """
 
     released: tuple[int, ...]
     target: Ints
     hourly: Decimal
     moves: int
+    hourly_at_most: Decimal | None = None
 
 
-def drain_nodes(scope: Scope, *, empty_hint: Sequence[int] = ()) -> Drain:
+class Drainer(Protocol):
+    """Solves a drain; the real one runs in a child process."""
+
+    def __call__(self, question: DrainQuestion, *, time_limit_seconds: float) -> DrainAnswer:
+        """The best drain found in the time, with its proven bound."""
+        ...
+
+
+def drain_nodes(
+    scope: Scope,
+    *,
+    empty_hint: Sequence[int] = (),
+    max_moves: int | None = None,
+    most: Decimal | None = None,
+    drainer: Drainer | None = None,
+    time_limit_seconds: float = 0.0,
+) -> Drain:
     """Empty nodes so that most money an hour is freed, and among equals fewest pods move.
 
-    Several orders are tried, each greedily; the best result is taken. Doing nothing is always one of them.
+    Several orders are tried, each greedily; doing nothing is always one of them. Unless the best of them frees all that
+    can be freed, the drainer is asked, and the better answer is taken.
 
     Args:
         scope: nodes and pods.
         empty_hint: nodes that a full repack leaves empty; the kinds of nodes worth emptying first.
+        max_moves: pods that may be moved in all; None = any number.
+        most: money an hour that no packing at all could free more than.
+        drainer: solves the drain exactly; None = the greedy answer stands.
+        time_limit_seconds: for the drainer.
     """
+    greedy = _greedily(scope, empty_hint=empty_hint, max_moves=max_moves)
+    if drainer is None or not scope.pods or (most is not None and greedy.hourly >= most):
+        return greedy
+    question = build_drain(scope, max_moves=len(scope.pods) if max_moves is None else max_moves)
+    solved = _drain_of(scope, drainer(question, time_limit_seconds=time_limit_seconds))
+    best = min((greedy, solved), key=lambda drain: (-drain.hourly, drain.moves))
+    return replace(best, hourly_at_most=solved.hourly_at_most)
+
+
+def _drain_of(scope: Scope, answer: DrainAnswer) -> Drain:
+    """In terms of the scope: nodes that were empty and stay so are released as well, without a move."""
+    used = {pod.node for pod in scope.pods}
+    opened = set(answer.opened)
+    empty = [
+        index for index, node in enumerate(scope.nodes) if index not in used and index not in opened and not node.pinned
+    ]
+    idle = sum((scope.nodes[index].hourly for index in empty), Decimal(0))
+    unused = sum(
+        (node.hourly for index, node in enumerate(scope.nodes) if index not in used and not node.pinned), Decimal(0)
+    )
+    return Drain(
+        released=(*answer.released, *empty),
+        target=answer.final.pod_node,
+        hourly=sum((scope.nodes[index].hourly for index in answer.released), Decimal(0)) + idle,
+        moves=answer.moves,
+        hourly_at_most=answer.saved_at_most + unused,
+    )
+
+
+def _greedily(scope: Scope, *, empty_hint: Sequence[int], max_moves: int | None) -> Drain:
     load = np.zeros(len(scope.nodes), dtype=np.int64)
     pods = np.zeros(len(scope.nodes), dtype=np.int64)
     for pod in scope.pods:
@@ -62,7 +118,7 @@ def drain_nodes(scope: Scope, *, empty_hint: Sequence[int] = ()) -> Drain:
         np.lexsort((pods, load / units, -price)),
     ]
     hinted = _hinted(scope, empty_hint, orders[0].tolist())
-    results = [_greedy(scope, order) for order in (hinted, *(order.tolist() for order in orders))]
+    results = [_greedy(scope, order, max_moves=max_moves) for order in (hinted, *(order.tolist() for order in orders))]
     return min(results, key=lambda drain: (-drain.hourly, drain.moves))
 
 
@@ -99,6 +155,7 @@ class _Room:
             [[node.units, node.cpu_milli, node.memory_mib] for node in scope.nodes], dtype=np.int64
         ).reshape(len(scope.nodes), 3)
         self.target = np.array([pod.node for pod in scope.pods], dtype=np.int64)
+        self.home = self.target.copy()
         np.subtract.at(self.free, self.target, self.need)
         groups: dict[str, list[int]] = {}
         self.on: list[list[int]] = [[] for _ in scope.nodes]
@@ -108,6 +165,12 @@ class _Room:
             self.on[pod.node].append(index)
         self.group = [np.array(groups[node.group], dtype=np.int64) for node in scope.nodes]
         self.kept = np.ones(len(scope.nodes), dtype=np.bool_)
+
+    def moves_with(self, node: int) -> int:
+        """Pods that will have moved, at most, once this node is emptied too."""
+        moved = self.target != self.home
+        moved[self.on[node]] = True
+        return int(moved.sum())
 
     def empty(self, node: int) -> bool:
         """Move every pod of a node into room elsewhere; False, and nothing changed, if one finds none."""
@@ -133,12 +196,17 @@ class _Room:
         return True
 
 
-def _greedy(scope: Scope, order: Sequence[int]) -> Drain:
+def _greedy(scope: Scope, order: Sequence[int], *, max_moves: int | None) -> Drain:
     room = _Room(scope)
-    released = tuple(index for index in order if not scope.nodes[index].pinned and room.empty(index))
+    released = []
+    for index in order:
+        # A node that received pods may be emptied later on: a pod that is moved on counts once.
+        over = max_moves is not None and room.moves_with(index) > max_moves
+        if not over and not scope.nodes[index].pinned and room.empty(index):
+            released.append(index)
     current = np.array([pod.node for pod in scope.pods], dtype=np.int64)
     return Drain(
-        released=released,
+        released=tuple(released),
         target=room.target,
         hourly=sum((scope.nodes[index].hourly for index in released), Decimal(0)),
         moves=int((room.target != current).sum()),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.model.money import EXACT
+from gpuwaste.packing.answer import Placement
+from gpuwaste.packing.drain_question import DrainQuestion
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance, Ints
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.recommend.scope import PlanNode, Scope
 
-__all__ = ["PlanInstance", "build_instance", "build_instances"]
+__all__ = ["PlanInstance", "build_drain", "build_instance", "build_instances"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +119,54 @@ def _unit_price(node: PlanNode, scale: int) -> Decimal:
 
 def _ints(values: Iterable[int]) -> Ints:
     return np.fromiter(values, dtype=np.int64)
+
+
+def build_drain(scope: Scope, *, max_moves: int) -> DrainQuestion:
+    """The drain of a whole scope: every group is a GPU model that only its own pods may use.
+
+    Args:
+        scope: nodes and pods.
+        max_moves: pods that may be moved in all.
+    """
+    scale = lcm(*(_odd_part(node.units) for node in scope.nodes))
+    keys = [(node.group, _unit_price(node, scale)) for node in scope.nodes]
+    models = sorted(set(keys))
+    number = {name: place for place, name in enumerate(models)}
+    groups = sorted({group for group, _ in models})
+    row = {group: place for place, group in enumerate(groups)}
+    instance = Instance(
+        pod_names=[f"{pod.namespace}/{pod.name}/{pod.uid}" for pod in scope.pods],
+        pod_cpu=_ints(pod.cpu_milli for pod in scope.pods),
+        pod_memory=_ints(pod.memory_mib for pod in scope.pods),
+        pod_gpus=_ints(pod.units for pod in scope.pods),
+        pod_gpu_milli=_ints(WHOLE_GPU_MILLI for _ in scope.pods),
+        pod_model_set=_ints(row[scope.nodes[pod.node].group] for pod in scope.pods),
+        model_sets=np.array([[group == key[0] for key in models] for group in groups], dtype=np.bool_),
+        node_names=[node.name for node in scope.nodes],
+        node_cpu=_ints(node.cpu_milli for node in scope.nodes),
+        node_memory=_ints(node.memory_mib for node in scope.nodes),
+        node_gpus=_ints(node.units for node in scope.nodes),
+        node_model=_ints(number[key] for key in keys),
+        models=tuple(f"{group} at {price}" for group, price in models),
+        prices=tuple(price for _, price in models),
+    )
+    return DrainQuestion(
+        instance=instance,
+        current=_placed_now(scope),
+        node_cost=tuple(node.hourly for node in scope.nodes),
+        max_moves=max_moves,
+        movable=np.array([not pod.pinned for pod in scope.pods], dtype=np.bool_),
+        keep=np.array([node.pinned for node in scope.nodes], dtype=np.bool_),
+    )
+
+
+def _placed_now(scope: Scope) -> Placement:
+    """Where the pods are; which units of its node a pod has makes no difference, so it gets the first that are free."""
+    taken = [0] * len(scope.nodes)
+    sets: dict[tuple[int, ...], int] = {(): 0}
+    chosen = []
+    for pod in scope.pods:
+        units = tuple(range(taken[pod.node], taken[pod.node] + pod.units))
+        taken[pod.node] += pod.units
+        chosen.append(sets.setdefault(units, len(sets)))
+    return Placement(pod_node=_ints(pod.node for pod in scope.pods), pod_gpu_set=_ints(chosen), gpu_sets=tuple(sets))

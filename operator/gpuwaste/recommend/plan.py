@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gpuwaste.model.facts import Fact
     from gpuwaste.packing.answer import Answer
     from gpuwaste.packing.instance import Instance
-    from gpuwaste.recommend.drain import Drain
+    from gpuwaste.recommend.drain import Drain, Drainer
     from gpuwaste.recommend.history import PoolHistory
     from gpuwaste.recommend.instance import PlanInstance
     from gpuwaste.recommend.scope import PlanNode, Scope
@@ -53,6 +53,7 @@ _PLACES = Decimal("1e-12")
 _GAP_PLACES = Decimal("1e-6")
 _ID_LENGTH = 16
 _LEAST_SECONDS = 1.0
+_DRAIN_PART = 0.5
 
 Answered = tuple["PlanInstance", "Answer | None"]
 
@@ -74,6 +75,8 @@ def plan_for(
     time_limit_seconds: float,
     ledger: pa.Table | None = None,
     pool_label: str = "",
+    drainer: Drainer | None = None,
+    max_moves: int | None = None,
 ) -> PlanDocument:
     """The plan for the whole cluster as it was at `at`.
 
@@ -87,6 +90,8 @@ def plan_for(
         time_limit_seconds: for the solver; groups share it by their pods, and each gets at least a second of it.
         ledger: rows of LEDGER_SCHEMA to draw risk, confidence and evidence from.
         pool_label: a node label that names the pool before the well-known ones.
+        drainer: solves the drain exactly; None = a greedy one.
+        max_moves: pods that may be moved in all; None = any number.
 
     Raises:
         InputError: no GPU node is known at that time.
@@ -97,12 +102,36 @@ def plan_for(
     if not scope.pool_gpus:
         raise InputError("no GPU node is known", where=f"facts at {at.isoformat()}", fix="choose a time with data")
     histories = pool_histories(ledger)
-    digest = input_hash(holding, histories, pool_label=pool_label, time_limit_seconds=time_limit_seconds)
+    digest = input_hash(
+        holding, histories, pool_label=pool_label, time_limit_seconds=time_limit_seconds, max_moves=max_moves
+    )
     answered = [
         (question, _solve(question, solver, pods=len(scope.pods), time_limit_seconds=time_limit_seconds))
         for question in build_instances(scope)
     ]
-    return make_plan(scope, answered, histories=histories, digest=digest, created=now())
+    return make_plan(
+        scope,
+        answered,
+        histories=histories,
+        digest=digest,
+        created=now(),
+        drains=Drains(drainer=drainer, max_moves=max_moves, time_limit_seconds=_DRAIN_PART * time_limit_seconds),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drains:
+    """How drains are sought.
+
+    Attributes:
+        drainer: solves them exactly; None = greedily.
+        max_moves: pods that may be moved in all; None = any number.
+        time_limit_seconds: for the drainer.
+    """
+
+    drainer: Drainer | None = None
+    max_moves: int | None = None
+    time_limit_seconds: float = 0.0
 
 
 def _solve(question: PlanInstance, solver: Solver, *, pods: int, time_limit_seconds: float) -> Answer | None:
@@ -115,7 +144,12 @@ def _solve(question: PlanInstance, solver: Solver, *, pods: int, time_limit_seco
 
 
 def input_hash(
-    facts: Sequence[Fact], histories: Mapping[str, PoolHistory], *, pool_label: str, time_limit_seconds: float
+    facts: Sequence[Fact],
+    histories: Mapping[str, PoolHistory],
+    *,
+    pool_label: str,
+    time_limit_seconds: float,
+    max_moves: int | None = None,
 ) -> str:
     """SHA-256, in hex, of all that a plan is made from; when a fact began to hold makes no difference."""
     content = {
@@ -126,6 +160,7 @@ def input_hash(
         },
         "pool_label": pool_label,
         "time_limit_seconds": time_limit_seconds,
+        **({} if max_moves is None else {"max_moves": max_moves}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -137,6 +172,7 @@ def make_plan(
     histories: Mapping[str, PoolHistory],
     digest: str,
     created: datetime,
+    drains: Drains | None = None,
 ) -> PlanDocument:
     """Turn a solver's answers into drains and releases of nodes.
 
@@ -150,14 +186,27 @@ def make_plan(
         histories: what the ledger says of each pool.
         digest: the input's hash.
         created: when the plan is made.
+        drains: how they are sought; None = greedily, with any number of moves.
     """
-    drain = drain_nodes(scope, empty_hint=_left_empty(scope, answered))
-    objective, repacked = _objective(scope, answered, drain)
+    how = drains or Drains()
+    bound, repacked = _bound(answered)
+    drain = drain_nodes(
+        scope,
+        empty_hint=_left_empty(scope, answered),
+        max_moves=how.max_moves,
+        most=sum((node.hourly for node in scope.nodes), Decimal(0)) - bound,
+        drainer=how.drainer,
+        time_limit_seconds=how.time_limit_seconds,
+    )
+    objective = _objective(scope, bound, drain)
     savings = savings_of_nodes(scope, drain.released)
     plan_id = f"plan-{digest[:_ID_LENGTH]}"
     actions = _actions(scope, drain, savings, histories, plan_id)
     pool = _pool(scope)
-    notes = _notes(scope, objective, repacked, pool, released=bool(drain.released))
+    notes = [
+        *_notes(scope, objective, repacked, pool, released=bool(drain.released)),
+        *_moves_note(drain, how.max_moves, pool, currency=scope.currency),
+    ]
     return PlanDocument(
         id=plan_id,
         created_time=created,
@@ -189,10 +238,8 @@ def _left_empty(scope: Scope, answered: Sequence[Answered]) -> list[int]:
     return [index for index in empty if not scope.nodes[index].pinned]
 
 
-def _objective(scope: Scope, answered: Sequence[Answered], drain: Drain) -> tuple[Objective, Decimal | None]:
-    """The plan's figures, and what the solver's full repack would cost an hour (None where it left pods out)."""
-    current = sum((node.hourly for node in scope.nodes), Decimal(0))
-    planned = current - drain.hourly
+def _bound(answered: Sequence[Answered]) -> tuple[Decimal, Decimal | None]:
+    """What no packing can cost less than an hour, and what the solver's costs (None where it left pods out)."""
     bound = repacked = sum((question.fixed for question, _ in answered), Decimal(0))
     complete = True
     for question, answer in answered:
@@ -200,10 +247,17 @@ def _objective(scope: Scope, answered: Sequence[Answered], drain: Drain) -> tupl
             bound += _down(answer.bound, question.scale)
             repacked += answer.cost / question.scale
             complete &= not answer.unplaced_pods
+    return bound, repacked if complete else None
+
+
+def _objective(scope: Scope, bound: Decimal, drain: Drain) -> Objective:
+    """The plan's figures."""
+    current = sum((node.hourly for node in scope.nodes), Decimal(0))
+    planned = current - drain.hourly
     if bound > planned:
         raise InvariantError(f"the bound {bound} is above the planned cost {planned}")
     gap = ((planned - bound) / max(bound, Decimal("1e-9"))).quantize(_GAP_PLACES, ROUND_HALF_EVEN)
-    objective = Objective(
+    return Objective(
         current=current,
         planned=planned,
         bound=bound,
@@ -211,7 +265,18 @@ def _objective(scope: Scope, answered: Sequence[Answered], drain: Drain) -> tupl
         unit=ObjectiveUnit.MONEY_PER_HOUR,
         currency=scope.currency,
     )
-    return objective, repacked if complete else None
+
+
+def _moves_note(drain: Drain, max_moves: int | None, pool: str, *, currency: str | None) -> list[Refusal]:
+    """That moves were limited, and how good the plan is among drains within the limit."""
+    if max_moves is None:
+        return []
+    message = f"at most {max_moves} moves were allowed"
+    if drain.hourly_at_most is not None:
+        most, freed = (amount.quantize(Decimal("0.01")) for amount in (drain.hourly_at_most, drain.hourly))
+        message += f"; no drain within them frees more than {most} {currency} an hour, this one frees {freed}"
+    target = ObjectRef(api_version=API_VERSION, kind="GPUPool", name=pool)
+    return [Refusal(target=target, reason="MoveBudget", message=message)]
 
 
 def _down(bound: Decimal, scale: int) -> Decimal:

@@ -25,11 +25,13 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import plain
 from gpuwaste.model.units import hour_start
 from gpuwaste.packing.child import pack_in_child
+from gpuwaste.packing.drain_child import drain_in_child
 from gpuwaste.recommend.plan import plan_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gpuwaste.recommend.drain import Drainer
     from gpuwaste.recommend.plan import Solver
     from gpuwaste.runtime.books import Books
     from gpuwaste.settings.operator import PlanSettings
@@ -47,12 +49,14 @@ class Planner:
         settings: when and how long.
         pool_label: a node label that names the pool before the well-known ones.
         solver: answers the packing question.
+        drainer: solves the drain where a greedy one does not reach the bound.
         document: the last plan.
     """
 
     settings: PlanSettings
     pool_label: str
     solver: Solver = field(default=pack_in_child)
+    drainer: Drainer = field(default=drain_in_child)
     document: PlanDocument | None = None
     _made: datetime | None = None
 
@@ -77,6 +81,7 @@ class Planner:
                 time_limit_seconds=self.settings.time_limit_seconds,
                 ledger=rows,
                 pool_label=self.pool_label,
+                drainer=self.drainer,
             )
         except InputError as error:
             _log.info("no plan: %s", error)
