@@ -8,7 +8,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +98,7 @@ def scan(
         ledger=ledger,
     )
     with tempfile.TemporaryDirectory(prefix="gpuwaste-scan-") as folder, _bars() as bars:
-        view = asyncio.run(wish.run(Path(folder), bars, now=datetime.now(UTC)))
+        view = wish.run(Path(folder), bars, now=datetime.now(UTC))
         if html is not None:
             view.write_page(html)
     view.show(output, top=top)
@@ -151,7 +150,7 @@ class _Wish:
     team_rules: Path | None
     ledger: str | None
 
-    async def run(self, folder: Path, bars: Callable[[str, float | None], None], *, now: datetime) -> ScanView:
+    def run(self, folder: Path, bars: Callable[[str, float | None], None], *, now: datetime) -> ScanView:
         """Scan.
 
         Raises:
@@ -168,22 +167,37 @@ class _Wish:
         rules = self._rules()
         prices = PriceSources(own=load_price_list(self.prices) if self.prices else None)
         source = PrometheusSource(store=open_prometheus(self.prometheus), cluster="")
+        looked, survey, source.cluster = asyncio.run(self._look(source, rules, bars, now))
+        self._check(looked, source)
+        facts = survey.snapshot.facts() if survey else []
+        # In this thread and not in another: it then uses again the memory that the lists of the cluster took.
+        found = self._read(
+            source,
+            looked,
+            facts,
+            rules=rules,
+            prices=prices,
+            store=open_store(self.ledger or str(folder)),
+            bars=bars,
+            now=now,
+        )
+        return ScanView.of(found, survey=survey, looked=looked, source=source, asked_hours=self.hours)
+
+    async def _look(
+        self,
+        source: PrometheusSource,
+        rules: HourRules,
+        bars: Callable[[str, float | None], None],
+        now: datetime,
+    ) -> tuple[StoreFacts, Survey | None, str]:
+        """Look at the store and at the cluster, side by side."""
         looking = asyncio.create_task(asyncio.to_thread(source.look, now), name="look")
         try:
             survey, name = await self._survey(rules, bars)
         except BaseException:
             looking.cancel()
             raise
-        looked = await looking
-        self._check(looked, source)
-        source.cluster = name
-        facts = survey.snapshot.facts() if survey else []
-        store = open_store(self.ledger or str(folder))
-        reading = partial(
-            self._read, source, looked, facts, rules=rules, prices=prices, store=store, bars=bars, now=now
-        )
-        found = await asyncio.to_thread(reading)
-        return ScanView.of(found, survey=survey, looked=looked, source=source, asked_hours=self.hours)
+        return await looking, survey, name
 
     def _rules(self) -> HourRules:
         from gpuwaste.cli.replay import parse_team_rules

@@ -334,11 +334,12 @@ def _labels(raw: dict[str, str]) -> dict[str, str]:
 
 
 def _series(raw: dict[str, Any]) -> Series:
-    values = raw["values"]
+    times, texts = zip(*raw["values"], strict=True)
+    count = len(times)
     return Series(
         labels=_labels(raw["metric"]),
-        times_s=np.array([round(float(point[0])) for point in values], np.int64),
-        values=np.array([point[1] for point in values], np.float64),
+        times_s=np.rint(np.fromiter(times, np.float64, count)).astype(np.int64),
+        values=np.fromiter(map(float, texts), np.float64, count),
     )
 
 
