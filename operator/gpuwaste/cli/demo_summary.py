@@ -9,7 +9,7 @@ from gpuwaste.api import UNMEASURED
 from gpuwaste.cli.refusals import refusal_lines
 from gpuwaste.cluster.kinds import GPU_WASTES
 from gpuwaste.model.money import plain
-from gpuwaste.waste.figures import Figures, money_of, summarise, total
+from gpuwaste.waste.figures import Figures, gpu_rows, money_of, summarise, total
 from gpuwaste.waste.texts import hours_text, percent_text, waste_percent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _NAME_WIDTH = 32
 
 def print_summary(console: Console, rehearsal: Rehearsal, folder: Path) -> None:
     """Waste by team, the dearest workloads, the plan, and where everything lies."""
-    teams = summarise(rehearsal.rows, ("team", "row_kind"))
+    teams = summarise(gpu_rows(rehearsal.rows), ("team", "row_kind"))
     _print_teams(console, teams)
     _print_workloads(console, rehearsal)
     _print_plan(console, rehearsal.plan)

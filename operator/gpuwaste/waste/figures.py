@@ -18,7 +18,7 @@ from gpuwaste.model.units import NS_PER_HOUR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Figures", "gpu_hours", "money_of", "summarise", "total"]
+__all__ = ["Figures", "gpu_hours", "gpu_rows", "money_of", "summarise", "total"]
 
 _HOURS_DECIMALS = Decimal(1).scaleb(-6)
 _PPM = 1_000_000
@@ -69,11 +69,16 @@ class Figures:
         return cost, self.waste_cost[currency], currency
 
 
+def gpu_rows(rows: pa.Table) -> pa.Table:
+    """The rows of GPUs: those of the CPU and memory of their nodes are in other units, and in no sum with them."""
+    return rows.filter(pc.equal(rows["resource"], "gpu"))
+
+
 def summarise(rows: pa.Table, by: Sequence[str]) -> dict[tuple[str, ...], Figures]:
     """Sum ledger rows by label columns.
 
     Args:
-        rows: rows of LEDGER_SCHEMA.
+        rows: rows of LEDGER_SCHEMA, of one resource (see `gpu_rows`).
         by: label or key columns.
 
     Returns:

@@ -4,6 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from tests.helpers import facts as fact
+from tests.helpers.windows import Journal
+from tests.unit.ledger.test_hour import build, minutes
 
 from gpuwaste.cli import demo_summary
 from gpuwaste.cli.demo import _prepare
@@ -69,3 +72,18 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.tex"):
         _prepare(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_the_teams_own_gpus_and_no_cpu():
+    facts = [fact.node(cpu_milli=96_000, memory_bytes=2**40), fact.gpu("gpu-1"), fact.pod("web"), fact.price("2.00")]
+    journal = Journal()
+    for at in minutes():
+        journal.device(at, "gpu-1").usage(at, "gpu-1", "web", duty=0.5, sm=0.25, first_activity=at)
+    rows = build([journal], facts)
+    assert set(rows["resource"].to_pylist()) == {"gpu", "cpu", "memory"}
+    sink = io.StringIO()
+    demo_summary._print_teams(
+        Console(file=sink, width=120), demo_summary.summarise(demo_summary.gpu_rows(rows), ("team", "row_kind"))
+    )
+    (line,) = [line.split() for line in sink.getvalue().splitlines() if "team-a" in line]
+    assert line[:5] == ["team-a", "1.00", "0.25", "0.75", "75"]
