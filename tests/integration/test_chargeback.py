@@ -138,8 +138,9 @@ def test_hours_are_published_closed_and_restated_on_schedule(cluster, tmp_path):
             assert {file["revision"] for file in late["status"]["files"]} == {0, 1}
             now = tree(tmp_path / "bills")
             assert {name: text for name, text in now.items() if name in before} == before
+            store_ledger(tmp_path / "ledger", *rows([first], a=0.25), version="written again, and the same")
             carrier = await desk.look(run + timedelta(hours=102))
-            assert condition(carrier, "Ready") == ("True", "Written")
+            assert (*condition(carrier, "Ready"), carrier["status"]["restatementCount"]) == ("True", "Written", 1)
             reasons = [reason for _, reason, _ in await desk.events()]
             assert reasons.count("PeriodRestated") == 1
             assert reasons.count("PeriodClosed") >= 2

@@ -134,7 +134,7 @@ def publish_command(
 ) -> None:
     """Publish bills by period: open ones are replaced whole, and closed once their grace is over.
 
-    A closed period never changes again. Where the ledger now says something else, the command says so, and `gpuwaste
+    A closed period never changes again. Where its ledger was written to since, the command says so, and `gpuwaste
     focus restate` publishes a numbered restatement beside it. Running the command again writes nothing twice. What an
     archive was first published with need not be given again, and cannot be changed.
     """
@@ -158,8 +158,8 @@ def publish_command(
     for result in results:
         if result.outcome == "Differs":
             click.echo(
-                f"{result.period.name}: is closed, and the ledger now says something else; "
-                f"`gpuwaste focus restate --period {result.period.name}` publishes that beside it",
+                f"{result.period.name}: is closed, and its ledger was written to since; "
+                f"`gpuwaste focus restate --period {result.period.name}` publishes what differs beside it",
                 err=True,
             )
 

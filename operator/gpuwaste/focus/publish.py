@@ -55,18 +55,26 @@ class Outcome(StrEnum):
     CLOSED = "Closed"  # it was closed now
     UNCHANGED = "Unchanged"  # nothing was written: it is open, and its inputs are what they were
     FINAL = "Final"  # nothing was written: it was closed before
-    DIFFERS = "Differs"  # nothing was written: it is closed, and the ledger now says something else
+    DIFFERS = "Differs"  # nothing was written: it is closed, and its ledger was written to since
     RESTATED = "Restated"  # a restatement was published beside it
     EMPTY = "Empty"  # there is nothing to publish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of one period; `manifest` is its newest, None where it has none."""
+    """What came of one period.
+
+    Attributes:
+        period: which.
+        outcome: what was done.
+        manifest: its newest, None where it has none.
+        input_sha256: of what the ledger says now, where that is not what the manifest was made from.
+    """
 
     period: Period
     outcome: Outcome
     manifest: Manifest | None = None
+    input_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,8 +194,9 @@ class Publisher:
         inputs = self.source.inputs(period)
         if before is not None and before.closed:
             newest = self.archive.revisions(period, self._restated[period])[-1]
-            same = inputs is None or inputs.sha256 == newest.input_sha256
-            return Result(period=period, outcome=Outcome.FINAL if same else Outcome.DIFFERS, manifest=newest)
+            if inputs is None or inputs.sha256 == newest.input_sha256:
+                return Result(period=period, outcome=Outcome.FINAL, manifest=newest)
+            return Result(period=period, outcome=Outcome.DIFFERS, manifest=newest, input_sha256=inputs.sha256)
         adjustments = self.carried(period)
         if inputs is None and not adjustments:
             return Result(period=period, outcome=Outcome.EMPTY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,7 @@ class Chargeback:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
     _laid_out: set[str] = field(default_factory=set)
+    _settled: dict[str, dict[str, str]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -194,7 +195,8 @@ class Chargeback:
             report, ledger=self.ledger, cluster=self.cluster, generator_version=self.generator_version
         )
         try:
-            results = publish_due(publisher, report, due=due, now=now)
+            settled = self._settled.setdefault(report.metadata.name, {})
+            results = publish_due(publisher, report, due=due, now=now, settled=settled)
             self._lay_out(publisher, report, results)
         except pa.ArrowException as error:
             what = " ".join(str(error).split())
@@ -240,9 +242,7 @@ class Chargeback:
             message = f"Restatement {manifest.revision} of {period} is published beside it{carried}."
             await self._tell(body, "Normal", "PeriodRestated", message)
         elif result.outcome == Outcome.DIFFERS:
-            message = (
-                f"{period} is closed, and the ledger now says something else; it is withheld, as `restatements` asks."
-            )
+            message = f"{period} is closed; its ledger was written to since, which `restatements` withholds."
             await self._tell(body, "Warning", "PeriodDiffers", message)
 
     async def _tell(self, body: Json, type_: Any, reason: str, message: str) -> None:
@@ -264,7 +264,9 @@ def _newest(archive: Archive, *, since: datetime) -> tuple[list[Manifest], int]:
     return found, sum(map(len, numbers.values()))
 
 
-def publish_due(publisher: Publisher, report: ChargebackReport, *, due: datetime, now: datetime) -> list[Result]:
+def publish_due(
+    publisher: Publisher, report: ChargebackReport, *, due: datetime, now: datetime, settled: dict[str, str]
+) -> list[Result]:
     """Publish every complete period of a report, close those whose grace is over, and restate what changed since.
 
     Args:
@@ -272,6 +274,8 @@ def publish_due(publisher: Publisher, report: ChargebackReport, *, due: datetime
         report: what is asked for.
         due: the scheduled time; periods that end after it wait for the next.
         now: decides what is closed.
+        settled: hashes of inputs that were found to change no charge, by period; added to, so that a period whose
+            ledger was written anew with the same rows is not made again at every run.
 
     Raises:
         InputError: a period cannot be made.
@@ -283,11 +287,17 @@ def publish_due(publisher: Publisher, report: ChargebackReport, *, due: datetime
         return results
     restater = Restater(publisher=publisher)
     reason = "the ledger changed after the period was closed"
-    done = {
-        result.period: restater.restate(result.period, reason=reason, now=now)
-        for result in results
-        if result.outcome == Outcome.DIFFERS
-    }
+    done = {}
+    for result in results:
+        if result.outcome != Outcome.DIFFERS:
+            continue
+        name = result.period.name
+        if settled.get(name) == result.input_sha256:
+            done[result.period] = replace(result, outcome=Outcome.FINAL)
+            continue
+        done[result.period] = restater.restate(result.period, reason=reason, now=now)
+        if done[result.period].outcome == Outcome.FINAL:
+            settled[name] = result.input_sha256
     if any(result.outcome == Outcome.RESTATED for result in done.values()):
         again = publisher.publish([one for one in periods if one not in done], now=now)
         results = _merged(results, again)

@@ -45,7 +45,7 @@ def test_from_open_to_closed_to_restated(place):
     store_ledger(place / "ledger", *rows(a=0.25, hours=(0,)), version="late")
     late = publish(place, "2026-11-05T01:00:00Z")
     assert [row[2] for row in found(late)] == ["Differs", "Unchanged"]
-    assert "2026-11-01: is closed, and the ledger now says something else; `gpuwaste focus restate" in late.stderr
+    assert "2026-11-01: is closed, and its ledger was written to since; `gpuwaste focus restate" in late.stderr
     restated = command(place, "restate", "--period", "2026-11-01", "--reason", "late", "-o", "json")
     assert found(restated) == [("2026-11-01", 1, "Restated", "2 USD")]
     (row,) = json.loads(restated.stdout)

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.unit.api.samples import all_kinds
+from tests.unit.focus.archives import publisher, store_ledger
+from tests.unit.focus.ledgers import free, holder
 
 from gpuwaste.api import ChargebackReport
+from gpuwaste.focus.publish import Outcome, Publisher
 from gpuwaste.model.errors import InputError
-from gpuwaste.runtime.chargeback import due_time
+from gpuwaste.runtime.chargeback import due_time, publish_due
 from gpuwaste.runtime.schedule import parse_schedule
 
 CREATED = datetime(2026, 11, 2, 10, 30, tzinfo=UTC)
@@ -112,3 +115,23 @@ END = datetime(2026, 11, 2, tzinfo=UTC)
 def test_a_single_report_is_looked_at_until_it_is_closed(known, now, due, following):
     found = due_time(known, now=now)
     assert (found[0] is not None, found[1]) == (due, following)
+
+
+def test_a_closed_period_whose_ledger_says_the_same_is_made_again_only_once(tmp_path, monkeypatch):
+    store_ledger(tmp_path / "ledger", holder("a", 0.5), free(0.5))
+    asked = report(period="Day")
+    settled = {}
+
+    def run_at(time):
+        made = publisher(tmp_path / "ledger", tmp_path / "out")
+        whole, counted = made.make, []
+        monkeypatch.setattr(Publisher, "make", lambda self, *args, **more: [counted.append(1), whole(*args, **more)][1])
+        outcomes = [one.outcome for one in publish_due(made, asked, due=time, now=time, settled=settled)]
+        monkeypatch.undo()
+        return outcomes, len(counted)
+
+    later = datetime(2026, 11, 9, tzinfo=UTC)
+    assert run_at(later) == ([Outcome.CLOSED], 1)
+    store_ledger(tmp_path / "ledger", holder("a", 0.5), free(0.5), version="again")
+    assert run_at(later) == ([Outcome.FINAL], 1)
+    assert run_at(later) == ([Outcome.FINAL], 0)
