@@ -168,6 +168,7 @@ bench-quick: $(STAMP) ## Every benchmark in its short form
 	$(BIN)/python -m tests.perf.packing.bench --quick
 	$(BIN)/python -m tests.perf.ledger.bench --quick
 	$(BIN)/python -m tests.perf.scan.bench --quick
+	$(BIN)/python -m tests.perf.focus.bench --quick
 	$(BIN)/python -m tests.perf.agent.bench --quick
 
 .PHONY: bench-full
