@@ -149,6 +149,9 @@ class _Search:
         for pod, spot in spots.items():
             state.settle(pod, spot)
         state.restore({int(self._question.current.pod_node[pod]) for pod in left if pod not in spots})
+        opened = np.flatnonzero(state.opened)
+        for node in opened[np.argsort(-self._cost[opened], kind="stable")].tolist():
+            state.close(node)
         self._top_up(state, self._candidates)
         self._offer(state, "model")
 

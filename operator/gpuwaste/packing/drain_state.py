@@ -108,12 +108,23 @@ class DrainState:
         gone = sum((cost[node] for node in np.flatnonzero(self.emptied).tolist()), 0 * cost[0])
         return gone - sum((cost[node] for node in np.flatnonzero(self.opened).tolist()), 0 * cost[0])
 
-    def close_unused(self) -> None:
-        """Leave alone what was opened and nothing went to."""
-        used = {node for node, _ in self.spots.values()}
-        for node in np.flatnonzero(self.opened).tolist():
-            if node not in used:
-                self.opened[node] = self.usable[node] = False
+    def close(self, node: int) -> bool:
+        """Leave alone a node that was opened, if all that went there has room elsewhere."""
+        before = {pod: spot for pod, spot in self.spots.items() if spot[0] == node}
+        for pod, spot in before.items():
+            self.room.give(pod, spot)
+            del self.spots[pod]
+        self.opened[node] = self.usable[node] = False
+        if all(self._place(pod, None) for pod in sorted(before, key=lambda pod: int(self._rank[pod]))):
+            return True
+        for pod in before:
+            if pod in self.spots:
+                self.room.give(pod, self.spots.pop(pod))
+        self.opened[node] = self.usable[node] = True
+        for pod, spot in before.items():
+            self.room.take(pod, spot)
+            self.spots[pod] = spot
+        return False
 
     def pods_of(self, nodes: Iterable[int]) -> list[int]:
         """Pods that stand there from the beginning, those that are hardest to place first."""
