@@ -50,7 +50,9 @@ def report(
 
     if plan is not None and html is None:
         raise click.UsageError("--plan needs --html")
-    table = load_ledger(ledger, first=first, last=last, cluster=cluster, columns=None if html else summed_columns(by))
+    table = load_ledger(
+        ledger, first=first, last=last, cluster=cluster, columns=None if html else summed_columns(by), resource="gpu"
+    )
     rows = flat_rows(group_rows(table, by))
     if html is not None:
         _write_page(table, html, title=title, plan=plan)

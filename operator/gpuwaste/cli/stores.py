@@ -138,6 +138,7 @@ def load_ledger(
     last: datetime | None = None,
     cluster: str | None = None,
     columns: Sequence[str] | None = None,
+    resource: str = "",
 ) -> pa.Table:
     """Rows of LEDGER_SCHEMA, or some of its columns, from the start of the day `first` to the end of the day `last`.
 
@@ -156,6 +157,7 @@ def load_ledger(
         end=_END if last is None else last + timedelta(days=1),
         clusters=clusters,
         columns=columns,
+        resource=resource,
     )
     if not table.num_rows:
         hours = sorted(hour for found in clusters.values() for hour in found)

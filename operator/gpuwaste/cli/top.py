@@ -42,6 +42,6 @@ def top(
     from gpuwaste.report.summary import group_rows, summed_columns
     from gpuwaste.report.tables import flat_rows
 
-    table = load_ledger(ledger, first=first, last=last, cluster=cluster, columns=summed_columns(by))
+    table = load_ledger(ledger, first=first, last=last, cluster=cluster, columns=summed_columns(by), resource="gpu")
     rows = flat_rows([group for group in group_rows(table, by) if group.is_held][:limit])
     echo_table(group_columns(by, rows), rows, output)

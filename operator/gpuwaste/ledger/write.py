@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.hour import HourRules, LedgerHour, build_hour
@@ -61,6 +62,7 @@ def read_ledger(
     end: datetime,
     clusters: Iterable[str] | None = None,
     columns: Sequence[str] | None = None,
+    resource: str = "",
 ) -> pa.Table:
     """All rows of the hours in [start, end), of all clusters or those named, in the order of the key.
 
@@ -72,6 +74,7 @@ def read_ledger(
         end: the first hour that is not read.
         clusters: whose rows; None for all.
         columns: which columns, their texts encoded as dictionaries; None for all, as LEDGER_SCHEMA has them.
+        resource: rows of this resource alone, where `columns` has it; empty for all.
 
     Raises:
         InputError: a file has other columns than the ledger.
@@ -90,9 +93,16 @@ def read_ledger(
     several = len({name.split("/")[1] for name in names}) > 1
     read = None if columns is None else list(dict.fromkeys([*columns, *(_PURCHASES if several else ())]))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read") as readers:
-        tables = list(readers.map(lambda name: _read_hour(store, name, read), names))
+        tables = list(readers.map(lambda name: _of_resource(_read_hour(store, name, read), resource), names))
     table = pa.concat_tables(tables)
     return once_over_clusters(table).select(wanted_columns) if several else table
+
+
+def _of_resource(table: pa.Table, resource: str) -> pa.Table:
+    """Dropped file by file: the CPU and memory of nodes have more rows than their GPUs."""
+    if not resource or "resource" not in table.schema.names:
+        return table
+    return table.filter(pc.equal(table["resource"], resource)).combine_chunks()
 
 
 def _read_hour(store: Store, name: str, columns: Sequence[str] | None) -> pa.Table:
