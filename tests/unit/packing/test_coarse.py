@@ -24,7 +24,7 @@ pods = st.lists(
         st.sampled_from(["", "A10"]),
     ),
     min_size=1,
-    max_size=30,
+    max_size=16,
 ).map(lambda rows: [(f"p{i}", *row) for i, row in enumerate(rows)])
 
 
@@ -43,7 +43,7 @@ def test_rounding_brackets_every_shape_and_keeps_every_pod(rows, most):
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(pods)
 def test_the_bound_by_classes_holds_for_the_exact_answer(monkeypatch, rows):
