@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["RoundedMaster", "fix_all_but_the_last", "round_the_rest"]
 
 _PRICINGS = 5
-_STEP_SECONDS = 6.0
+_STEP_SECONDS = 3.0
 _RELATIVE_GAP = 2e-4
 
 

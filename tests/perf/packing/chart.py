@@ -23,16 +23,16 @@ def chart(figures):
     value = {one["name"]: one for one in figures}
     names = [name.removesuffix(".gap") for name in value if name.endswith(".gap") and f"{name[:-4]}.unplaced" in value]
     height = TOP + ROW * len(names) + 40
-    width = LEFT + 2 * WIDTH + 120
+    width = LEFT + 2 * WIDTH + 220
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{LEFT}" y="18" font-weight="bold">gap to the proven bound, as part of what is accepted</text>',
-        f'<text x="{LEFT + WIDTH + 90}" y="18" font-weight="bold">cost of a rule over ours</text>',
+        f'<text x="{LEFT + WIDTH + 180}" y="18" font-weight="bold">cost of a rule over ours</text>',
         f'<line x1="{LEFT + WIDTH}" y1="{TOP - 14}" x2="{LEFT + WIDTH}" y2="{TOP + ROW * len(names)}" stroke="#999"/>',
     ]
     for index, (rule, colour) in enumerate(zip(RULES, COLOURS, strict=True)):
-        x = LEFT + WIDTH + 90 + 68 * index
+        x = LEFT + WIDTH + 180 + 68 * index
         parts.append(f'<circle cx="{x}" cy="30" r="4" fill="{colour}"/>')
         label = rule.replace("first-fit-decreasing", "FFD").replace("dot-product", "dot")
         parts.append(f'<text x="{x + 7}" y="34">{label}</text>')
@@ -65,7 +65,7 @@ def _row(name, value, y):
 
 
 def _ratio_x(ratio):
-    return LEFT + WIDTH + 90 + (min(ratio, 1.15) - 1) * 2000
+    return LEFT + WIDTH + 180 + (min(ratio, 1.15) - 1) * 2000
 
 
 def main():
