@@ -22,10 +22,12 @@ from gpuwaste.runtime.backfill import Backfill
 from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
 from gpuwaste.runtime.chargeback import Chargeback
+from gpuwaste.runtime.intake import Intake
 from gpuwaste.runtime.loop import Operator, cluster_name
 from gpuwaste.runtime.metrics import OperatorMetrics
 from gpuwaste.runtime.planning import Planner
 from gpuwaste.runtime.puller import Puller
+from gpuwaste.runtime.receiver import Receiver
 from gpuwaste.runtime.writer import ObjectWriter
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ async def assemble(
             api=api,
             state=state,
             backfill=_backfill(settings, state, inputs, now),
+            receiver=_receiver(settings, inputs, metrics),
             puller=Puller(
                 source=client,
                 inputs=inputs,
@@ -133,6 +136,12 @@ def _backfill(
         days=settings.backfill.days,
         now=now,
     )
+
+
+def _receiver(settings: OperatorSettings, inputs: InputStore, metrics: OperatorMetrics) -> Receiver | None:
+    if settings.agents.tls is None or not settings.receive_port:
+        return None
+    return Receiver(intake=Intake(inputs=inputs), tls=settings.agents.tls, port=settings.receive_port, metrics=metrics)
 
 
 def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:

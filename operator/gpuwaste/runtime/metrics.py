@@ -16,6 +16,10 @@ class OperatorMetrics:
         own = self.registry
         self.records = Counter("gpuwaste_pulled_records", "Records of usage windows taken in.", registry=own)
         self.pull_failures = Counter("gpuwaste_pull_failures", "Agents that did not answer a pull.", registry=own)
+        self.received = Counter("gpuwaste_received_records", "Records that leaving agents handed over.", registry=own)
+        self.refused_batches = Counter(
+            "gpuwaste_refused_batches", "Batches of leaving agents that were refused.", registry=own
+        )
         self.agents = Gauge("gpuwaste_agents", "Agents that the last pull asked.", registry=own)
         self.newest_window = Gauge(
             "gpuwaste_newest_window_timestamp_seconds", "End of the newest usage window, Unix time.", registry=own

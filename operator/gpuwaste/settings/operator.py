@@ -154,6 +154,10 @@ class OperatorSettings(_Settings):
     )
     liveness_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="0 turns it off.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 turns it off.")
+    receive_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=9443,
+        description="Takes what leaving agents hand over, with the files of `agents.tls`; without them, or at 0, off.",
+    )
 
 
 def load_settings(path: Path) -> OperatorSettings:
