@@ -293,7 +293,7 @@ def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknow
         thread.start()
         # A look-up of a name knows no time limit of its own.
         thread.join(target.seconds + 1)
-        text = said[0] if said else f"not handed over: {target.method} did not end in {target.seconds:.0f} s"
+        text = said[0] if said else f"not handed over: {target.method} did not end in {target.seconds:g} s"
         sys.stderr.write(f"gpuwaste-agent: {text}\n")
 
 

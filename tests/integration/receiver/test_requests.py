@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -18,7 +19,7 @@ from tests.unit.runtime.test_puller import journal_of, stored
 from gpuwaste.runtime import receiver as module
 from gpuwaste.runtime.intake import Intake
 from gpuwaste.runtime.metrics import OperatorMetrics
-from gpuwaste.runtime.receiver import MAX_BODY_BYTES, WindowsReceiver
+from gpuwaste.runtime.receiver import MAX_BODY_BYTES, Receiver, WindowsReceiver
 from gpuwaste.settings.operator import AgentTls
 from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.leaving import Handover, hand_over
@@ -167,3 +168,46 @@ def test_an_agent_goes_back_to_what_the_operator_misses(desk):
     hand_over(Handover(method="POST", url=url, tls=files), journal, Identity(node="n"), after=50)
     journal.close()
     assert sorted(stored(desk.inputs)) == list(range(1, 61))
+
+
+def test_a_port_that_is_taken_is_tried_again(desk, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_BIND_AGAIN_SECONDS", 0.05)
+    caplog.set_level("INFO", logger="gpuwaste.runtime.receiver")
+    tls = AgentTls(
+        ca=desk.folder / "ca.pem", certificate=desk.folder / "operator.pem", key=desk.folder / "operator.key"
+    )
+    with socket.create_server(("0.0.0.0", 0)) as holder:
+        port = holder.getsockname()[1]
+        receiver = Receiver(intake=Intake(inputs=desk.inputs), tls=tls, port=port, metrics=desk.metrics)
+
+        def said(text):
+            while text not in caplog.text:
+                time.sleep(0.02)
+
+        async def story():
+            running = asyncio.create_task(receiver.run())
+            await asyncio.to_thread(said, "cannot hand over")
+            holder.close()
+            await asyncio.to_thread(said, "may hand over")
+            running.cancel()
+
+        asyncio.run(asyncio.wait_for(story(), 10))
+    assert caplog.text.count("cannot hand over") == 1
+
+
+def test_an_hour_that_is_read_and_joined_meanwhile_loses_nothing(desk):
+    """The loop joins the files of an hour while agents hand over into it."""
+    journals = [journal_of(30, node=f"node-{number}") for number in range(40)]
+    threads = [
+        threading.Thread(target=desk.ask, args=(batch_of(journal, 1, 30),), daemon=True) for journal in journals[:20]
+    ]
+    for thread in threads:
+        thread.start()
+    for journal in journals[20:]:
+        desk.inputs.append_windows(journal.table())
+        for hour in desk.inputs.hours():
+            desk.inputs.load(hour)
+    for thread in threads:
+        thread.join()
+    assert sorted(stored(desk.inputs)) == sorted(list(range(1, 31)) * 40)
+    assert all(opened(desk.folder / "store").ranges.cursor(journal.batch.journal_id) == 30 for journal in journals)
