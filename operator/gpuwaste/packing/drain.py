@@ -1,8 +1,8 @@
 """Release the dearest set of nodes within a number of moves, in steps that can be carried out, with a proven bound.
 
 A drain is direct: a pod leaves its node only because the node goes, moves once, and lands in room that is free
-now on a node that stays, or on a node that nothing is on yet. Steps may therefore be taken in any order, and no
-two pods have to trade places.
+now on a node that stays or, where the question allows it, on one that nothing is on yet. Steps may therefore be
+taken in any order, and no two pods have to trade places.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _pack_on_unused(
     question: DrainQuestion, pods: list[int], *, seconds: float, clock: Callable[[], float]
 ) -> dict[int, Spot]:
     """Put pods on as cheap nodes as possible of those with no pod on them; those left out found none."""
-    unused = np.flatnonzero(pods_per_node(question) == 0)
+    unused = np.flatnonzero(question.openable())
     if not pods or not len(unused):
         return {}
     moving = sorted(pods)
