@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["uncovered_rows"]
 
+_Gaps = dict[str, tuple[Interval, list[Interval]]]
+"""By GPU: when it was there, and its windows."""
+
 
 class _Covered(NamedTuple):
     """What the windows show of one GPU: its node, and when they cover it."""
@@ -68,8 +71,12 @@ def uncovered_rows(
         on_node[node].append(uuid)
     tail = max((found.intervals[-1][1] for found in covered.values()), default=span[1])
     until = span[1] if whole or not covered else tail
-    missing = {node: _missing(node, on_node[node], covered, index, span, until) for node in sorted(on_node)}
-    missing = {node: gaps for node, gaps in missing.items() if gaps}
+    missing: dict[str, _Gaps] = {}
+    for node in sorted(on_node):
+        there = _there(node, index, span, until)
+        gaps = _gaps(on_node[node], covered, there, known=node in index.nodes)
+        if gaps:
+            missing[node] = gaps
     if not missing:  # nearly every hour: who held what, and how GPUs are divided, is then not looked up
         return _rows([], stranded)
     shown = _shown(parents, {uuid for node in missing for uuid in on_node[node] if uuid not in index.gpus})
@@ -155,16 +162,13 @@ def _layouts(
     return layouts_of(uuid, index.gpus[uuid][-1][1]) if uuid in index.gpus else shown[uuid]
 
 
-def _missing(
-    node: str, uuids: list[str], covered: dict[str, _Covered], index: FactIndex, span: Interval, until: int
-) -> dict[str, tuple[Interval, list[Interval]]]:
-    """The GPUs of a node that have time without a window: when each was there, and its windows."""
-    gaps: dict[str, tuple[Interval, list[Interval]]] = {}
-    there = _there(node, index, span, until)
+def _gaps(uuids: list[str], covered: dict[str, _Covered], there: Interval | None, *, known: bool) -> _Gaps:
+    """The GPUs of a node that have time without a window."""
+    gaps: _Gaps = {}
     for uuid in uuids:
         mine = covered[uuid].intervals if uuid in covered else []
         expected = there
-        if node not in index.nodes:  # of an unknown node only what was measured counts
+        if not known:  # of an unknown node only what was measured counts
             expected = (mine[0][0], mine[-1][1]) if mine else None
         if expected and mine != [expected] and subtract(expected, mine):
             gaps[uuid] = (expected, mine)
