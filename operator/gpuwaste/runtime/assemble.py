@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from gpuwaste import __version__
@@ -28,6 +29,7 @@ from gpuwaste.runtime.metrics import OperatorMetrics
 from gpuwaste.runtime.planning import Planner
 from gpuwaste.runtime.puller import Puller
 from gpuwaste.runtime.receiver import Receiver
+from gpuwaste.runtime.upkeep import Upkeep
 from gpuwaste.runtime.writer import ObjectWriter
 
 if TYPE_CHECKING:
@@ -71,6 +73,34 @@ async def assemble(
     )
     state = ClusterState(api=api, now=now, random=random, rules=_record_rules(settings))
     metrics = OperatorMetrics()
+    books = Books(
+        inputs=inputs,
+        store=store,
+        rules=rules,
+        prices=PriceSources(
+            own=prices,
+            weights=NodeWeights(
+                gpu=pricing.node_price_weights.gpu,
+                cpu=pricing.node_price_weights.cpu,
+                memory=pricing.node_price_weights.memory,
+            ),
+            pool_label=settings.pool_label,
+        ),
+        bills=Bills(
+            paths=pricing.bills,
+            exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
+        ),
+        keep_inputs=timedelta(days=settings.retention.inputs_days),
+    )
+    chargeback = Chargeback(
+        api=api,
+        ledger=store,
+        cluster=name,
+        generator_version=__version__,
+        look_period_seconds=settings.chargeback.look_period_seconds,
+        metrics=metrics,
+        now=now,
+    )
     async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
         yield Operator(
             settings=settings,
@@ -84,35 +114,11 @@ async def assemble(
                 batch_records=settings.agents.batch_records,
                 concurrency=settings.agents.concurrency,
             ),
-            books=Books(
-                inputs=inputs,
-                store=store,
-                rules=rules,
-                prices=PriceSources(
-                    own=prices,
-                    weights=NodeWeights(
-                        gpu=pricing.node_price_weights.gpu,
-                        cpu=pricing.node_price_weights.cpu,
-                        memory=pricing.node_price_weights.memory,
-                    ),
-                    pool_label=settings.pool_label,
-                ),
-                bills=Bills(
-                    paths=pricing.bills,
-                    exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
-                ),
-            ),
+            books=books,
             writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
             planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
-            chargeback=Chargeback(
-                api=api,
-                ledger=store,
-                cluster=name,
-                generator_version=__version__,
-                look_period_seconds=settings.chargeback.look_period_seconds,
-                metrics=metrics,
-                now=now,
-            ),
+            chargeback=chargeback,
+            upkeep=Upkeep(books=books, chargeback=chargeback, metrics=metrics),
             metrics=metrics,
             now=now,
         )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gpuwaste.runtime.planning import Planner
     from gpuwaste.runtime.puller import Puller
     from gpuwaste.runtime.receiver import Receiver
+    from gpuwaste.runtime.upkeep import Upkeep
     from gpuwaste.runtime.writer import ObjectWriter
     from gpuwaste.settings.operator import OperatorSettings
 
@@ -75,6 +76,7 @@ class Operator:
     writer: ObjectWriter
     planner: Planner
     chargeback: Chargeback
+    upkeep: Upkeep
     metrics: OperatorMetrics
     now: Callable[[], datetime]
     backfill: Backfill | None = None
@@ -165,6 +167,8 @@ class Operator:
         if self._through is not None and (not more or self._shown is None or now - self._shown >= _SHOW_PERIOD):
             await self._show(snapshot, complete=not more)
             self._shown = now
+        if not more:  # with hours left to do, some that expire may not have been computed
+            await self.upkeep.look(now)
         return more
 
     def _update_books(self, snapshot: ClusterSnapshot, now: datetime) -> int:

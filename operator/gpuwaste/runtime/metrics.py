@@ -38,6 +38,14 @@ class OperatorMetrics:
         self.dirty_hours = Gauge(
             "gpuwaste_ledger_hours_pending", "Ledger hours still to be brought up to date.", registry=own
         )
+        self.volume_used = Gauge(
+            "gpuwaste_store_volume_used_ratio",
+            "How full the volume of inputs and ledger is, 0 to 1; 0 with an object store.",
+            registry=own,
+        )
+        self.expired_hours = Counter(
+            "gpuwaste_expired_input_hours", "Hours whose inputs were old and removed.", registry=own
+        )
         self.writes = Counter(
             "gpuwaste_object_writes", "Objects written, left alone or removed.", ["result"], registry=own
         )

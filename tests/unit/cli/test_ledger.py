@@ -123,6 +123,11 @@ def test_verify_finds_hours_that_are_not_of_these_inputs(data):
     }
 
 
+def test_hours_before_the_oldest_stored_inputs_are_not_missed(data):
+    shutil.rmtree(next((data / "inputs").rglob("hour=09")))
+    assert run("ledger", "verify", "--ledger", data, "--inputs", data).exit_code == 0
+
+
 def test_a_file_with_other_columns_is_refused(data):
     path = min((data / "ledger").rglob("part-0.parquet"))
     pq.write_table(pa.table({"a": [1]}), path)
