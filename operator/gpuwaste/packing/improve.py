@@ -213,8 +213,6 @@ class _Search:
         fixed, last = fix_all_but_the_last(task, self._pool, self._pricers, search.duals, time_left=time_left)
         for pricer in self._pricers:
             pricer.limit(self._slots.wanted)
-        if fixed is None:
-            return
         pricers = [self._pricers[kind] for kind in last]
         begin = np.maximum(_as_long_as(self._pool, fixed), 0)
         self._round_by_diving(task, pricings=1, part=_DIVING_PART, begin=begin, pricers=pricers)

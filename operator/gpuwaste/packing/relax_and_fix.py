@@ -42,14 +42,15 @@ class RoundedMaster:
 
 def fix_all_but_the_last(
     task: Relaxed, pool: ColumnPool, pricers: list[TypePricer], duals: Duals, *, time_left: Callable[[], float]
-) -> tuple[Ints | None, list[int]]:
+) -> tuple[Ints, list[int]]:
     """Fix how often each filling of every model but one is used (relax and fix, Wolsey 1998, 12.5).
 
     Pods tied to few models make the linear optimum fractional in hundreds of fillings, and rounding these one by
     one loses several per cent. Here the nodes of one model are whole numbers and those of the models after it stay
     relaxed, so each step still sees what it costs elsewhere. How many nodes of each type are used is whole in every
     step. The dearest nodes come first; the model that most of the money goes to, of which more nodes are free, comes
-    last and takes what is left.
+    last and takes what is left. Each model gets its part of the time left; where one finds nothing in it, those before
+    it stay fixed, and it and those after it are left to the caller.
 
     Args:
         task: what is minimised; pods may stay unplaced at a price.
@@ -59,24 +60,23 @@ def fix_all_but_the_last(
         time_left: seconds until this must return.
 
     Returns:
-        int64[len(pool)] copies of the fillings fixed, -1 for those that are not, None if time ran out; and the types
-        of the last model.
+        int64[len(pool)] copies of the fillings fixed, -1 for those that are not; and the types that are not fixed.
     """
-    *first, last = _order(task, pool, duals)
+    models = _order(task, pool, duals)
     fixed = np.full(len(pool), -1, dtype=np.int64)
-    for types in first:
+    for done, types in enumerate(models[:-1]):
         whole = np.zeros(len(task.node_cost), dtype=np.bool_)
         whole[types] = True
         if (fixed > 0).any():
             _price_what_is_left(task, pool, pricers, np.maximum(fixed, 0), time_left=time_left)
             fixed = np.concatenate([fixed, np.full(len(pool) - len(fixed), -1, dtype=np.int64)])
-        seconds = min(_STEP_SECONDS, time_left())
+        seconds = min(_STEP_SECONDS, time_left() / (len(models) - done))
         rounded = round_the_rest(task, pool, fixed, whole=whole, seconds=seconds) if seconds > 0 else None
         if rounded is None:
-            return None, last
+            return fixed, [kind for left in models[done:] for kind in left]
         mine = whole[np.array(pool.kinds, dtype=np.int64)]
         fixed[mine] = np.rint(rounded.copies[mine]).astype(np.int64)
-    return fixed, last
+    return fixed, models[-1]
 
 
 def _order(task: Relaxed, pool: ColumnPool, duals: Duals) -> list[list[int]]:
