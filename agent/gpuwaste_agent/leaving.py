@@ -1,12 +1,14 @@
 """What the agent does last: hand the records nobody has fetched yet to somebody who outlives the node.
 
 Either to the operator (POST, mutual TLS) or to a pre-signed address (PUT). Reading a record twice changes nothing, so
-handing over more than needed does no harm.
+handing over more than needed does no harm. An operator that has less than we think says so (409 with `after`), and gets
+everything from there.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 import time
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Handover", "HandoverError", "batches_after", "hand_over"]
 
+_AFTER = "Gpuwaste-After"
+_CONFLICT = 409
+_ANSWER_BYTES = 4096
 _RECORDS = 20_000
 _BATCH_BYTES = 16 << 20
 _PROTOBUF = "application/x-protobuf"
@@ -30,6 +35,14 @@ _PROTOBUF = "application/x-protobuf"
 
 class HandoverError(Exception):
     """The records could not be handed over; they stay in the journal."""
+
+
+class _EarlierError(Exception):
+    """The other side misses records before those that were sent; it has those up to `after`."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(after)
+        self.after = after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +53,19 @@ class Handover:
         method: POST to the operator, PUT to a pre-signed address.
         url: The address, https or (on loopback) http.
         tls: Our certificate for the operator and the CA of its own; None uses the system's CAs and no certificate.
+        name: The name that the other side's certificate must have; empty is the address's host.
         seconds: How long the whole of it may take.
     """
 
     method: str
     url: str
     tls: TlsFiles | None = None
+    name: str = ""
     seconds: float = 15.0
 
 
-def batches_after(journal: Journal, identity: Identity, after: int) -> Iterator[bytes]:
-    """Yield encoded batches of every durable record after a sequence number."""
+def batches_after(journal: Journal, identity: Identity, after: int) -> Iterator[tuple[int, bytes]]:
+    """Yield encoded batches of every durable record after a sequence number, each with the number it comes after."""
     while True:
         page = journal.read(after, _RECORDS, _BATCH_BYTES)
         if page.count:
@@ -63,35 +78,61 @@ def batches_after(journal: Journal, identity: Identity, after: int) -> Iterator[
                 next_seq=page.next_seq,
                 more=page.more,
             )
-            yield head.SerializeToString() + page.payload
+            yield after, head.SerializeToString() + page.payload
         if not page.more:
             return
         after = page.next_seq - 1
 
 
+class _NamedConnection(http.client.HTTPSConnection):
+    """Verifies the other side by a name of its own, wherever it is dialled."""
+
+    def __init__(self, target: Handover, context: ssl.SSLContext, timeout: float) -> None:
+        url = urlsplit(target.url)
+        super().__init__(url.hostname or "", url.port, timeout=timeout, context=context)
+        self._name = target.name or self.host
+        self._tls = context
+
+    def connect(self) -> None:
+        """Dial and shake hands."""
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
+
+
 def _connect(target: Handover, timeout: float) -> http.client.HTTPConnection:
     url = urlsplit(target.url)
-    host = url.hostname or ""
     if url.scheme == "http":
-        return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     context = ssl.create_default_context(cafile=str(target.tls.ca) if target.tls else None)
     if target.tls is not None:
         context.load_cert_chain(target.tls.cert, target.tls.key)
-    return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+    return _NamedConnection(target, context, timeout)
 
 
-def _send(target: Handover, body: bytes, timeout: float) -> None:
+def _send(target: Handover, after: int, body: bytes, timeout: float) -> None:
     url = urlsplit(target.url)
     path = url.path + (f"?{url.query}" if url.query else "")
     connection = _connect(target, timeout)
     try:
-        connection.request(target.method, path or "/", body, {"Content-Type": _PROTOBUF})
+        headers = {"Content-Type": _PROTOBUF} | ({_AFTER: str(after)} if target.method == "POST" else {})
+        connection.request(target.method, path or "/", body, headers)
         answer = connection.getresponse()
-        answer.read(4096)
+        text = answer.read(_ANSWER_BYTES)
     finally:
         connection.close()
+    if answer.status == _CONFLICT and (earlier := _earlier(text)) is not None and earlier < after:
+        raise _EarlierError(earlier)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 - success in HTTP
-        raise HandoverError(f"{target.method} {url.hostname} answered {answer.status} {answer.reason}")
+        raise HandoverError(f"{_named(target)} answered {answer.status} {answer.reason}")
+
+
+def _earlier(answer: bytes) -> int | None:
+    """The sequence number up to which a refusing operator has everything; None where it does not say."""
+    try:
+        after = json.loads(answer).get("after")
+    except (ValueError, AttributeError):
+        return None
+    return after if isinstance(after, int) and after >= 0 else None
 
 
 def hand_over(target: Handover, journal: Journal, identity: Identity, after: int) -> int:
@@ -104,18 +145,33 @@ def hand_over(target: Handover, journal: Journal, identity: Identity, after: int
         HandoverError: The other side refused, cannot be reached, or did not take it in time.
     """
     deadline = time.monotonic() + target.seconds
-    sent = 0
     batches = batches_after(journal, identity, after)
     if target.method == "PUT":
-        whole = b"".join(batches)
-        batches = iter((whole,)) if whole else iter(())
-    for body in batches:
+        whole = b"".join(body for _, body in batches)
+        return _send_all(target, iter(((after, whole),)) if whole else iter(()), deadline)
+    try:
+        return _send_all(target, batches, deadline)
+    except _EarlierError as earlier:
+        batches = batches_after(journal, identity, earlier.after)
+        try:
+            return _send_all(target, batches, deadline)
+        except _EarlierError as error:
+            raise HandoverError(f"{_named(target)} asks for records after {error.after} again") from error
+
+
+def _named(target: Handover) -> str:
+    return f"{target.method} {urlsplit(target.url).hostname}"
+
+
+def _send_all(target: Handover, batches: Iterator[tuple[int, bytes]], deadline: float) -> int:
+    sent = 0
+    for after, body in batches:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise HandoverError(f"{target.method} {urlsplit(target.url).hostname} did not take everything in time")
+            raise HandoverError(f"{_named(target)} did not take everything in time")
         try:
-            _send(target, body, left)
+            _send(target, after, body, left)
         except (OSError, http.client.HTTPException) as error:
-            raise HandoverError(f"{target.method} {urlsplit(target.url).hostname}: {error}") from error
+            raise HandoverError(f"{_named(target)}: {error}") from error
         sent += len(body)
     return sent

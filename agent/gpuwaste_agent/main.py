@@ -131,6 +131,9 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--dcgm-exporter", default="", metavar="URL", help="/metrics of the node's own dcgm-exporter")
     leaving = parser.add_argument_group("leaving")
     leaving.add_argument("--flush-to", metavar="URL", help="the operator's /v1/windows: POST what it has not fetched")
+    leaving.add_argument(
+        "--flush-name", metavar="NAME", default="", help="name in the operator's certificate (default: the URL's host)"
+    )
     leaving.add_argument("--flush-put", metavar="URL", help="a pre-signed address: PUT the same there")
     leaving.add_argument(
         "--spot-notice",
@@ -214,7 +217,7 @@ def _handovers(args: argparse.Namespace, tls: TlsFiles | None) -> tuple[Handover
         parts = urlsplit(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")):
             args.parser.error(f"`{url}` must be an https address: windows do not travel in the clear")
-        found.append(Handover(method=method, url=url, tls=files))
+        found.append(Handover(method=method, url=url, tls=files, name=args.flush_name if method == "POST" else ""))
     return tuple(found)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpuwaste_agent.holdings import HoldingSource, ProcessOwners
+    from gpuwaste_agent.leaving import Handover
     from gpuwaste_agent.pacing import Pacer
     from gpuwaste_agent.settings import AgentSettings
     from gpuwaste_agent.telemetry import Nvml
@@ -284,17 +285,27 @@ def _finish(
 
 def _leave(settings: AgentSettings, journal: Journal, identity: Identity, acknowledged: int) -> None:
     """Hand over what nobody has fetched; what cannot be handed over stays in the journal."""
-    if not settings.handovers:
-        return
+    for target in settings.handovers:
+        said: list[str] = []
+        thread = threading.Thread(
+            target=_hand_over, args=(target, journal, identity, acknowledged, said), name="handover", daemon=True
+        )
+        thread.start()
+        # A look-up of a name knows no time limit of its own.
+        thread.join(target.seconds + 1)
+        text = said[0] if said else f"not handed over: {target.method} did not end in {target.seconds:g} s"
+        sys.stderr.write(f"gpuwaste-agent: {text}\n")
+
+
+def _hand_over(target: Handover, journal: Journal, identity: Identity, acknowledged: int, said: list[str]) -> None:
     from gpuwaste_agent.leaving import HandoverError, hand_over  # noqa: PLC0415 - only at the very end
 
-    for target in settings.handovers:
-        try:
-            sent = hand_over(target, journal, identity, acknowledged)
-        except HandoverError as error:
-            sys.stderr.write(f"gpuwaste-agent: not handed over: {error}\n")
-        else:
-            sys.stderr.write(f"gpuwaste-agent: handed over {sent} bytes by {target.method}\n")
+    try:
+        sent = hand_over(target, journal, identity, acknowledged)
+    except HandoverError as error:
+        said.append(f"not handed over: {error}")
+    else:
+        said.append(f"handed over {sent} bytes by {target.method}")
 
 
 def _say_changes(before: list[str], now: list[str]) -> list[str]:

@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* The operator's settings file: the user's settings and what the chart knows; nobody sets both. */}}
 {{- define "gpuwaste.settings" -}}
 {{- $settings := deepCopy .Values.operator.settings }}
-{{- range list "store" "clusterName" "priceList" "livenessPort" "metricsPort" }}
+{{- range list "store" "clusterName" "priceList" "livenessPort" "metricsPort" "receivePort" }}
 {{- if hasKey $settings . }}
 {{- fail (printf "operator.settings.%s is set by the chart: see clusterName, operator.store and operator.priceList" .) }}
 {{- end }}
@@ -70,6 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $_ := set $settings "store" (.Values.operator.store.url | default "/var/lib/gpuwaste") }}
 {{- $_ := set $settings "livenessPort" 8080 }}
 {{- $_ := set $settings "metricsPort" 9090 }}
+{{- $_ := set $settings "receivePort" 9443 }}
 {{- with .Values.clusterName }}
 {{- $_ := set $settings "clusterName" . }}
 {{- end }}

@@ -103,12 +103,16 @@ def _findings(table: pa.Table, place: tuple[str, ...], law: str) -> list[dict[st
 
 
 def stale_hours(store: Store, inputs: Store, cluster: str) -> list[dict[str, Any]]:
-    """Hours of a cluster whose ledger was not computed from the inputs that are stored now."""
+    """Hours of a cluster whose ledger was not computed from the inputs that are stored now.
+
+    Hours before the oldest stored inputs are left out: inputs are not kept for good.
+    """
     stored = clusters_in(store, "ledger").get(cluster, [])
     given = InputStore(inputs, cluster)
     expected = set(given.hours())
     found = []
-    for hour in sorted({*stored, *expected}):
+    oldest = min(expected, default=None)
+    for hour in sorted({*(h for h in stored if oldest is None or h >= oldest), *expected}):
         if hour not in expected:
             found.append(_finding("", "no inputs of the hour are stored", None) | {"cluster": cluster, "hour": hour})
             continue

@@ -33,6 +33,12 @@ _REPACK_PART = 0.4
 )
 @click.option("--max-moves", type=click.IntRange(min=0), required=True, help="How many pods may be moved in all.")
 @click.option(
+    "--open-nodes",
+    is_flag=True,
+    help="Pods may also go to nodes that nothing is on yet, so that dear nodes are replaced by cheaper ones. "
+    "Else they only go to nodes in use.",
+)
+@click.option(
     "--budgets",
     type=_FILE,
     help="Disruption budgets, a YAML list of {name, pods: [names], disruptionsAllowed}. 0 lets no pod of it move.",
@@ -48,15 +54,17 @@ def drain(
     prices: Path | None,
     current: Path,
     max_moves: int,
+    open_nodes: bool,
     budgets: Path | None,
     time_limit: float,
     out: Path,
 ) -> None:
     """Empty the dearest set of nodes with at most so many moves.
 
-    A pod moves once, off a node that goes, into room that is free now: every step can be carried out in the order
-    given, and within the disruption budgets. `bound` is proven: no such drain within the moves leaves less cost. If a
-    full repack would be cheaper than the drain, that is said, with the order of its moves.
+    A pod moves once, off a node that goes, into room that is free now on a node in use (with --open-nodes also on
+    others): every step can be carried out in the order given, and within the disruption budgets. `bound` is proven:
+    no such drain within the moves leaves less cost. If a full repack would be cheaper than the drain, that is said,
+    with the order of its moves.
     """
     import numpy as np
 
@@ -77,6 +85,7 @@ def drain(
         max_moves=max_moves,
         movable=np.ones(len(instance.pod_names), dtype=np.bool_),
         budgets=() if budgets is None else read_budgets(budgets, instance),
+        open_nodes=open_nodes,
     )
     answer = solve_drain(question, time_limit_seconds=(1 - _REPACK_PART) * time_limit, clock=time.monotonic)
     body = drain_body(question, answer)
@@ -86,9 +95,19 @@ def drain(
         stream.write(json.dumps(body, ensure_ascii=False) + "\n")
     now, then = (f"{cost.normalize():f}" for cost in (answer.current_cost, answer.planned_cost))
     click.echo(
-        f"{len(answer.released)} nodes emptied with {answer.moves} moves: cost {now} now, {then} then; "
-        f"{100 * answer.part_of_bound:.2f} % of what any drain could save{_said(body['repack'])}; steps in {out}"
+        f"{len(answer.released)} nodes emptied{_opened(answer)} with {answer.moves} moves: "
+        f"cost {now} now, {then} then; "
+        f"{100 * answer.part_of_bound:.2f} % of what any drain {_asked(question)} could save"
+        f"{_said(body['repack'])}; steps in {out}"
     )
+
+
+def _opened(answer: DrainAnswer) -> str:
+    return f" and {len(answer.opened)} opened" if answer.opened else ""
+
+
+def _asked(question: DrainQuestion) -> str:
+    return "that may open nodes" if question.open_nodes else "into nodes in use"
 
 
 def _repack(question: DrainQuestion, answer: DrainAnswer, *, seconds: float) -> dict[str, Any] | None:

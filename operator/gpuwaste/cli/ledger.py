@@ -10,6 +10,7 @@ import click
 from gpuwaste.cli.output import Column, echo_table, output_option
 from gpuwaste.cli.stores import (
     Day,
+    bytes_per_gpu_day,
     clusters_of,
     ledger_size,
     load_ledger,
@@ -53,7 +54,7 @@ def _hours(amount: float) -> str:
 @click.option("--ledger", "url", required=True, metavar="URL", help="Folder or object store of the ledger.")
 @output_option
 def list_hours(*, url: str, output: str) -> None:
-    """List the clusters of a ledger: hours, size and holes."""
+    """List the clusters of a ledger: hours, holes, size, and bytes that a GPU takes a day, by the newest 24 hours."""
     from gpuwaste.model.units import HOUR, format_time
 
     store = open_ledger(url)
@@ -68,6 +69,7 @@ def list_hours(*, url: str, output: str) -> None:
                 "hours": len(hours),
                 "missing_hours": expected - len(hours),
                 "bytes": ledger_size(store, cluster),
+                "bytes_per_gpu_day": bytes_per_gpu_day(store, cluster, hours),
             }
         )
     columns = [
@@ -77,6 +79,7 @@ def list_hours(*, url: str, output: str) -> None:
         Column("hours", "HOURS", right=True),
         Column("missing_hours", "MISSING", right=True),
         Column("bytes", "BYTES", lambda size: f"{size:,}", right=True),
+        Column("bytes_per_gpu_day", "PER GPU-DAY", lambda size: f"{size:,}", unknown="<no GPU>", right=True),
     ]
     echo_table(columns, rows, output)
 

@@ -12,7 +12,7 @@ from pyarrow import fs
 from gpuwaste.ledger.inputs import clusters_in
 from gpuwaste.ledger.store import Store, open_store, parse_hour_folder
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import format_time
+from gpuwaste.model.units import HOUR, NS_PER_HOUR, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Day",
+    "bytes_per_gpu_day",
     "clusters_of",
     "ledger_size",
     "load_ledger",
@@ -28,6 +29,7 @@ __all__ = [
     "open_ledger",
 ]
 
+_RECENT_HOURS = 24
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -115,6 +117,30 @@ def ledger_size(store: Store, cluster: str) -> int:
     mine = [info for info in infos if info.type == fs.FileType.File and info.base_name == "part-0.parquet"]
     found = ((parse_hour_folder(info.path), info.size) for info in mine)
     return sum(size for place, size in found if place is not None and place[0] == cluster)
+
+
+def bytes_per_gpu_day(store: Store, cluster: str, hours: Sequence[datetime]) -> int | None:
+    """Bytes of the ledger that a GPU takes a day, rounded up, by the newest 24 hours; None where they hold no GPU.
+
+    Args:
+        store: where the ledger lies.
+        cluster: the cluster.
+        hours: its stored hours, oldest first.
+
+    Raises:
+        InputError: a file of these hours is no ledger.
+    """
+    import pyarrow.compute as pc
+
+    from gpuwaste.ledger.write import hour_file, read_ledger
+
+    recent = hours[-_RECENT_HOURS:]
+    columns = ("resource", "row_kind", "owned")
+    rows = read_ledger(store, start=recent[0], end=recent[-1] + HOUR, clusters=(cluster,), columns=columns)
+    there = pc.and_(pc.equal(rows["resource"], "gpu"), pc.not_equal(rows["row_kind"], "unprovisioned"))
+    owned_ns = pc.sum(rows.filter(there)["owned"]).as_py() or 0
+    size = sum(store.size(hour_file(cluster, hour)) or 0 for hour in recent)
+    return -(-size * 24 * NS_PER_HOUR // owned_ns) if owned_ns else None
 
 
 def clusters_of(store: Store, kind: str, *, only: str | None) -> dict[str, list[datetime]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,8 @@ from gpuwaste.model.windows import WINDOW_SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from numpy.typing import NDArray
 
 __all__ = [
     "TEAM_RULES_NAME",
@@ -54,21 +57,24 @@ class Digest(Protocol):
 
 
 class Ranges:
-    """Which sequence numbers of each journal are stored: sorted, disjoint, inclusive ranges."""
+    """Which sequence numbers of each journal are stored: sorted, disjoint, inclusive ranges. Threads may share it."""
 
     def __init__(self) -> None:
         self._of: dict[str, list[Range]] = {}
+        self._lock = threading.Lock()
 
     def add(self, ranges: Mapping[str, Iterable[Range]]) -> None:
         """Take in more ranges; overlaps and neighbours are joined."""
-        for journal, more in ranges.items():
-            joined: list[Range] = []
-            for first, last in sorted([*self._of.get(journal, []), *more]):
-                if joined and first <= joined[-1][1] + 1:
-                    joined[-1] = (joined[-1][0], max(joined[-1][1], last))
-                else:
-                    joined.append((first, last))
-            self._of[journal] = joined
+        with self._lock:
+            for journal, more in ranges.items():
+                self._of[journal] = _joined([*self._of.get(journal, []), *more])
+
+    def holds(self, journal_id: str, seq: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these sequence numbers of a journal, int64[n], are stored; bool[n]."""
+        ranges = np.array(self._of.get(journal_id, []), np.int64).reshape(-1, 2)
+        place = np.searchsorted(ranges[:, 0], seq, side="right")
+        held: NDArray[np.bool_] = seq <= np.r_[-1, ranges[:, 1]][place]
+        return held
 
     def cursor(self, journal_id: str) -> int:
         """The highest sequence number up to which nothing is missing; 0 for a journal never seen.
@@ -78,6 +84,16 @@ class Ranges:
         """
         ranges = self._of.get(journal_id)
         return ranges[0][1] if ranges else 0
+
+
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    joined: list[Range] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +203,13 @@ class InputStore:
             return window_ranges(self.store.read_table(name))
         return {journal: [(r[0], r[1]) for r in found] for journal, found in json.loads(metadata[_RANGES_KEY]).items()}
 
-    def append_windows(self, windows: pa.Table) -> set[datetime]:
+    def append_windows(self, windows: pa.Table, *, compact: bool = True) -> set[datetime]:
         """Store windows, each in the folder of its hour, and count them in the cursors afterwards.
+
+        Args:
+            windows: rows of WINDOW_SCHEMA.
+            compact: join the files of an hour that has many. It removes files, so only the one that also reads hours
+                may do it; others only add, at any time.
 
         Returns:
             The hours that changed.
@@ -199,13 +220,13 @@ class InputStore:
         for number in sorted(pc.unique(hours).to_pylist()):  # in time order, which is the order of sequence numbers
             part = windows.filter(pc.equal(hours, number))
             hour = from_unix_ns(number * NS_PER_HOUR)
-            self._write(hour_folder("inputs", self.cluster, hour), part)
+            self._write(hour_folder("inputs", self.cluster, hour), part, compact=compact)
             changed.add(hour)
         self.ranges.add(window_ranges(windows))
         return changed
 
-    def _write(self, folder: str, part: pa.Table) -> None:
-        existing = [n for n in self.store.files(folder) if n.endswith(".parquet")]
+    def _write(self, folder: str, part: pa.Table, *, compact: bool) -> None:
+        existing = [n for n in self.store.files(folder) if n.endswith(".parquet")] if compact else []
         merged: list[str] = []
         if len(existing) >= _COMPACT_ABOVE_FILES:
             merged = existing

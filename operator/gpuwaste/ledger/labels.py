@@ -64,11 +64,12 @@ def _pod_columns(rows: pa.Table, inputs: HourInputs, index: FactIndex, teams: Te
     names = ("row_kind", "pod_uid", "namespace", "pod")
     groups = group_rows([rows[name] for name in names])
     found: dict[str, list[str]] = {name: [] for name in _POD_LABELS}
-    for row in rows.select(names).take(pa.array(groups.first)).to_pylist():
+    first = rows.select(names).take(pa.array(groups.first))
+    for kind, uid, its_namespace, its_name in zip(*(first[name].to_pylist() for name in names), strict=True):
         values: tuple[str, ...] = ("",) * len(_POD_LABELS)
-        if row["row_kind"] == "holder":
-            namespace, pod = row["namespace"] or "", row["pod"] or ""
-            fact = index.find_pod(namespace=namespace, name=pod, uid=row["pod_uid"], at=middle)
+        if kind == "holder":
+            namespace, pod = its_namespace or "", its_name or ""
+            fact = index.find_pod(namespace=namespace, name=pod, uid=uid, at=middle)
             labels = index.labels(fact, namespace=namespace, name=pod, teams=teams)
             owner = labels.workload
             values = (labels.namespace, labels.pod, owner.kind, owner.name, owner.uid, labels.team)
@@ -78,15 +79,22 @@ def _pod_columns(rows: pa.Table, inputs: HourInputs, index: FactIndex, teams: Te
 
 
 def _node_columns(rows: pa.Table, index: FactIndex, pool_label: str) -> dict[str, pa.Array]:
-    """Labels and unit costs of where it is, found once for each resource of each GPU or node."""
+    """Labels and unit costs of where it is, found once for each resource of each product on a node."""
     names = ("node", "gpu_uuid", "resource")
     groups = group_rows([rows[name] for name in names])
+    first = rows.select(names).take(pa.array(groups.first))
     found: dict[str, list[Any]] = {name: [] for name in _NODE_LABELS}
-    for row in rows.select(names).take(pa.array(groups.first)).to_pylist():
-        values = _node_values(row["node"], row["gpu_uuid"], row["resource"], index, pool_label)
-        for name in _NODE_LABELS:
-            found[name].append(values[name])
-    return _spread(found, groups.of)
+    numbers: dict[tuple[str, str, str], int] = {}
+    place = np.zeros(len(groups.first), np.int64)
+    for row, (name, gpu_uuid, resource) in enumerate(zip(*(first[n].to_pylist() for n in names), strict=True)):
+        key = (name, index.product_of(gpu_uuid, name), resource)
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            values = _node_values(*key, index, pool_label)
+            for label in _NODE_LABELS:
+                found[label].append(values[label])
+        place[row] = numbers[key]
+    return _spread(found, place[groups.of])
 
 
 def _spread(values: dict[str, list[Any]], of: Any) -> dict[str, pa.Array]:
@@ -95,8 +103,7 @@ def _spread(values: dict[str, list[Any]], of: Any) -> dict[str, pa.Array]:
     return {name: pa.array(column, LEDGER_SCHEMA.field(name).type).take(place) for name, column in values.items()}
 
 
-def _node_values(name: str, gpu_uuid: str, resource: str, index: FactIndex, pool_label: str) -> dict[str, Any]:
-    product = index.product_of(gpu_uuid, name)
+def _node_values(name: str, product: str, resource: str, index: FactIndex, pool_label: str) -> dict[str, Any]:
     known = index.nodes.get(name)
     uid = known[0] if known else ""
     price = index.prices.get((uid, product if resource == "gpu" else resource)) if known else None

@@ -64,6 +64,13 @@ class Store:
                 raise InputError(f"cannot be read: {_cause(error)}", where=path) from None
             raise UnreachableError(f"{self.filesystem.type_name}://{path}: {what}: {_cause(error)}") from error
 
+    def used_share(self) -> float | None:
+        """How full the volume of a local root is, from 0 to 1; None of an object store, which has no end."""
+        if not self.is_local or not Path(self.root).exists():
+            return None
+        usage = shutil.disk_usage(self.root)
+        return usage.used / (usage.used + usage.free)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file.
 
@@ -126,6 +133,19 @@ class Store:
         """Remove a file; one that is not there is no error."""
         try:
             self.filesystem.delete_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove a folder with all that is in it; one that is not there is no error.
+
+        Raises:
+            InputError: a local file in it may not be removed.
+            UnreachableError: the store did not answer.
+        """
+        try:
+            with self._reading(folder, "cannot be removed"):
+                self.filesystem.delete_dir(self._path(folder))
         except FileNotFoundError:
             return
 

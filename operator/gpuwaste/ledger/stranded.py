@@ -22,15 +22,19 @@ def stranded_nodes(index: FactIndex) -> frozenset[str]:
     each of those that ask for its kind of GPU lacks CPU, memory or enough GPUs of one kind, the free ones are stranded.
     A node whose allocatable CPU or memory is not known, or that nobody's kind of GPU is on, is not called stranded.
     """
-    running = [fact.data for facts in index.pods.values() for fact in facts if isinstance(fact.data, PodData)]
-    shapes = {_shape(requested(pod)) for pod in (*running, *index.pending)}
+    asked = {
+        node: [requested(fact.data) for fact in facts if isinstance(fact.data, PodData)]
+        for node, facts in index.pods_on.items()
+    }
+    shapes = {_shape(one) for pods in asked.values() for one in pods}
+    shapes |= {_shape(requested(pod)) for pod in index.pending}
     typical = [shape for shape in sorted(shapes) if shape[2]]
     stranded = set()
     for name, (_, _, node) in index.nodes.items():
         wanted = [shape for shape in typical if all(resource in node.gpus for resource, _ in shape[2])]
         if not node.cpu_milli or not node.memory_bytes or not wanted:
             continue
-        on_node = [requested(fact.data) for fact in index.pods_on.get(name, []) if isinstance(fact.data, PodData)]
+        on_node = asked.get(name, [])
         free_cpu = node.cpu_milli - sum(one.cpu_milli for one in on_node)
         free_memory = node.memory_bytes - sum(one.memory_bytes for one in on_node)
         free = {r: count - sum(one.gpus.get(r, 0) for one in on_node) for r, count in node.gpus.items()}

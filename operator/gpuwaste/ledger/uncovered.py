@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,14 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["uncovered_rows"]
 
+_Gaps = dict[str, tuple[Interval, list[Interval]]]
+"""By GPU: when it was there, and its windows."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Covered:
-    """What the windows show of one GPU: its node, when they cover it, and its parents as they appear."""
+
+class _Covered(NamedTuple):
+    """What the windows show of one GPU: its node, and when they cover it."""
 
     node: str
     intervals: list[Interval]
-    layouts: list[ParentLayout]
 
 
 def uncovered_rows(
@@ -65,32 +65,34 @@ def uncovered_rows(
         whole: whether the hour is over; the end of a running one is not missing.
     """
     covered = _covered(parents)
-    layouts, node_of = _layouts(index, covered)
+    node_of, unseen = _places(index, covered)
     on_node: dict[str, list[str]] = defaultdict(list)
-    for uuid in sorted(layouts):
-        on_node[node_of[uuid]].append(uuid)
+    for uuid, node in node_of.items():
+        on_node[node].append(uuid)
     tail = max((found.intervals[-1][1] for found in covered.values()), default=span[1])
     until = span[1] if whole or not covered else tail
-    seen: dict[str, list[SeenHolder]] | None = None
-    parts: list[MissingPart] = []
+    missing: dict[str, _Gaps] = {}
     for node in sorted(on_node):
-        missing = {}
-        for uuid in on_node[node]:
-            mine = covered[uuid].intervals if uuid in covered else []
-            expected = _expected(node, index, span, mine, until)
-            if expected and subtract(expected, mine):
-                missing[uuid] = (expected, mine)
-        if not missing:
-            continue
-        seen = _seen(holding, pod_uids) if seen is None else seen
-        all_layouts = [layout for uuid in on_node[node] for layout in layouts[uuid]]
-        holders = holders_by_record(all_layouts, index.pods_on.get(node, []), seen)
-        for uuid, (expected, mine) in missing.items():
+        there = _there(node, index, span, until)
+        gaps = _gaps(on_node[node], covered, there, known=node in index.nodes)
+        if gaps:
+            missing[node] = gaps
+    if not missing:  # nearly every hour: who held what, and how GPUs are divided, is then not looked up
+        return _rows([], stranded)
+    shown = _shown(parents, {uuid for node in missing for uuid in on_node[node] if uuid not in index.gpus})
+    seen = _seen(holding, pod_uids)
+    parts: list[MissingPart] = []
+    for node, gaps in missing.items():
+        layouts = {uuid: _layouts(uuid, index, shown, unseen) for uuid in sorted(on_node[node])}
+        every = [layout for mine in layouts.values() for layout in mine]
+        holders = holders_by_record(every, index.pods_on.get(node, []), seen)
+        for uuid in sorted(gaps):
+            expected, intervals = gaps[uuid]
             parts += missing_parts(
                 node=node,
                 gpu_uuid=uuid,
                 expected=expected,
-                covered=mine,
+                covered=intervals,
                 parents=layouts[uuid],
                 seen=holders,
                 index=index,
@@ -99,8 +101,8 @@ def uncovered_rows(
 
 
 def _covered(parents: ParentWindows) -> dict[str, _Covered]:
-    """Node, windows and parents of every GPU that has device records."""
-    gpu, node, parent = (parents.names[name] for name in ("gpu_uuid", "node", "parent_id"))
+    """Node and windows of every GPU that has device records."""
+    gpu, node = parents.names["gpu_uuid"], parents.names["node"]
     groups = group_numbers([gpu.codes, ranks(parents.start)])
     ends = largest_by(groups, parents.start + parents.window)
     starts, of = parents.start[groups.first], gpu.codes[groups.first]
@@ -108,37 +110,80 @@ def _covered(parents: ParentWindows) -> dict[str, _Covered]:
     heads = np.flatnonzero(~joined)
     tails = np.r_[heads[1:] - 1, len(of) - 1] if len(of) else heads
     found: dict[str, _Covered] = {}
-    hosts = node.codes[groups.first]
-    for head, last in zip(heads.tolist(), tails.tolist(), strict=True):
-        mine = found.setdefault(gpu.names[of[head]], _Covered(node=node.names[hosts[head]], intervals=[], layouts=[]))
-        mine.intervals.append((int(starts[head]), int(ends[last])))
-    # The first window of each parent says what it is; they come in the order in which they appear.
+    uuids, hosts = gpu.names[of[heads]].tolist(), node.names[node.codes[groups.first[heads]]].tolist()
+    for uuid, host, start, end in zip(uuids, hosts, starts[heads].tolist(), ends[tails].tolist(), strict=True):
+        if uuid in found:
+            found[uuid].intervals.append((start, end))
+        else:
+            found[uuid] = _Covered(host, [(start, end)])
+    return found
+
+
+def _shown(parents: ParentWindows, wanted: set[str]) -> dict[str, list[ParentLayout]]:
+    """Parents of some GPUs as their windows show them.
+
+    The first window of each parent says what it is; they come in the order in which they appear.
+    """
+    gpu, parent = parents.names["gpu_uuid"], parents.names["parent_id"]
+    found: dict[str, list[ParentLayout]] = defaultdict(list)
+    if not wanted:
+        return found
     order = np.argsort(parents.start, kind="stable")
     pairs = group_numbers([gpu.codes[order], parent.codes[order]])
     first = np.full(len(pairs.first), len(order))
     np.minimum.at(first, pairs.of, np.arange(len(order)))
     for row in order[np.sort(first)].tolist():
         uuid = gpu.names[gpu.codes[row]]
-        weight = Fraction(int(parents.capacity[row]), int(parents.window[row]))
-        name, replicas = parent.names[parent.codes[row]], int(parents.replicas[row])
-        found[uuid].layouts.append(ParentLayout(gpu_uuid=uuid, parent_id=name, weight=weight, replicas=replicas))
+        if uuid in wanted:
+            weight = Fraction(int(parents.capacity[row]), int(parents.window[row]))
+            name, replicas = parent.names[parent.codes[row]], int(parents.replicas[row])
+            found[uuid].append(ParentLayout(gpu_uuid=uuid, parent_id=name, weight=weight, replicas=replicas))
     return found
 
 
-def _layouts(index: FactIndex, covered: dict[str, _Covered]) -> tuple[dict[str, list[ParentLayout]], dict[str, str]]:
-    """Parents and node of every GPU: as its agent described it, else as its windows show, else as the node says."""
-    layouts: dict[str, list[ParentLayout]] = {}
-    node_of: dict[str, str] = {}
-    for uuid, pairs in index.gpus.items():
-        layouts[uuid], node_of[uuid] = layouts_of(uuid, pairs[-1][1]), pairs[-1][1].node
-    for uuid, shown in covered.items():
-        layouts.setdefault(uuid, shown.layouts)
-        node_of[uuid] = shown.node
+def _places(index: FactIndex, covered: dict[str, _Covered]) -> tuple[dict[str, str], dict[str, ParentLayout]]:
+    """The node of every GPU, and stand-ins for those that only the record of a node tells of."""
+    node_of = {uuid: pairs[-1][1].node for uuid, pairs in index.gpus.items()}
+    node_of |= {uuid: found.node for uuid, found in covered.items()}
     described = set(node_of.values())
+    unseen: dict[str, ParentLayout] = {}
     for node, (_, _, data) in index.nodes.items():
         for layout in unseen_layouts(data, described=node in described):
-            layouts[layout.gpu_uuid], node_of[layout.gpu_uuid] = [layout], node
-    return layouts, node_of
+            unseen[layout.gpu_uuid], node_of[layout.gpu_uuid] = layout, node
+    return node_of, unseen
+
+
+def _layouts(
+    uuid: str, index: FactIndex, shown: dict[str, list[ParentLayout]], unseen: dict[str, ParentLayout]
+) -> list[ParentLayout]:
+    """Parents of a GPU: as the node's record has to say, else as its agent described it, else as its windows show."""
+    if uuid in unseen:
+        return [unseen[uuid]]
+    return layouts_of(uuid, index.gpus[uuid][-1][1]) if uuid in index.gpus else shown[uuid]
+
+
+def _gaps(uuids: list[str], covered: dict[str, _Covered], there: Interval | None, *, known: bool) -> _Gaps:
+    """The GPUs of a node that have time without a window."""
+    gaps: _Gaps = {}
+    for uuid in uuids:
+        mine = covered[uuid].intervals if uuid in covered else []
+        expected = there
+        if not known:  # of an unknown node only what was measured counts
+            expected = (mine[0][0], mine[-1][1]) if mine else None
+        if expected and mine != [expected] and subtract(expected, mine):
+            gaps[uuid] = (expected, mine)
+    return gaps
+
+
+def _there(node: str, index: FactIndex, span: Interval, until: int) -> Interval | None:
+    """When a node was there within the hour; None for an unknown one."""
+    known = index.nodes.get(node)
+    if known is None:
+        return None
+    fact = known[1]
+    start = max(span[0], to_unix_ns(fact.valid_from))
+    end = min(span[1], until if fact.valid_to is None else min(until, to_unix_ns(fact.valid_to)))
+    return (start, end) if start < end else None
 
 
 def _seen(holding: HolderWindows, pod_uids: Texts) -> dict[str, list[SeenHolder]]:
@@ -157,17 +202,6 @@ def _seen(holding: HolderWindows, pod_uids: Texts) -> dict[str, list[SeenHolder]
             )
             seen[holder.parent_id].append(holder)
     return seen
-
-
-def _expected(node: str, index: FactIndex, span: Interval, covered: list[Interval], until: int) -> Interval | None:
-    """When the GPUs of a node were there within the hour; of an unknown node only what was measured counts."""
-    known = index.nodes.get(node)
-    if known is None:
-        return (covered[0][0], covered[-1][1]) if covered else None
-    fact = known[1]
-    start = max(span[0], to_unix_ns(fact.valid_from))
-    end = min(span[1], until if fact.valid_to is None else min(until, to_unix_ns(fact.valid_to)))
-    return (start, end) if start < end else None
 
 
 def _rows(parts: list[MissingPart], stranded: frozenset[str]) -> pa.Table:

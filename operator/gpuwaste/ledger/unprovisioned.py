@@ -99,8 +99,10 @@ def _reserved_price(fact: Fact, bought: ReservationData) -> dict[str, Any]:
 
 def _booting(facts: Sequence[Fact], span: Interval, pool_label: str) -> list[dict[str, Any]]:
     """Machines whose price began before their node did, for the time between."""
+    if not any(isinstance(fact.data, NodeData) and to_unix_ns(fact.valid_from) > span[0] for fact in facts):
+        return []  # no node came
     gpus = {(one.fact.uid, one.product): one for one in gpus_by_node(facts)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for fact in facts:
         price = fact.data
         if not isinstance(price, PriceData) or price.resource != "gpu":

@@ -95,6 +95,9 @@ def requested(pod: PodData) -> Requests:
     Init containers run before the others, one at a time: a pod needs the larger of their maximum and the
     sum of the rest, for each resource.
     """
+    if len(pod.containers) == 1:  # most pods
+        (only,) = pod.containers
+        return Requests(cpu_milli=only.cpu_milli, memory_bytes=only.memory_bytes, gpus=dict(sorted(only.gpus.items())))
     running = [container for container in pod.containers if not container.init]
     starting = [container for container in pod.containers if container.init]
 

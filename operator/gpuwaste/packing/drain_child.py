@@ -81,6 +81,7 @@ def _question_body(question: DrainQuestion) -> dict[str, Any]:
         "max_moves": question.max_moves,
         "movable": question.movable.tolist(),
         "keep": None if question.keep is None else question.keep.tolist(),
+        "open_nodes": question.open_nodes,
         "budgets": [[budget.name, list(budget.pods), budget.allowed] for budget in question.budgets],
     }
 
@@ -94,6 +95,7 @@ def _question(folder: Path) -> DrainQuestion:
         max_moves=body["max_moves"],
         movable=np.array(body["movable"], dtype=np.bool_),
         keep=None if body["keep"] is None else np.array(body["keep"], dtype=np.bool_),
+        open_nodes=body["open_nodes"],
         budgets=tuple(
             DisruptionBudget(name=name, pods=tuple(pods), allowed=allowed) for name, pods, allowed in body["budgets"]
         ),

@@ -152,6 +152,7 @@ def drain_body(question: DrainQuestion, answer: DrainAnswer) -> dict[str, Any]:
         "part_of_bound": answer.part_of_bound,
         "moves": answer.moves,
         "max_moves": question.max_moves,
+        "open_nodes": question.open_nodes,
         "released": [names[node] for node in answer.released],
         "opened": [names[node] for node in answer.opened],
         "waves": _waves(question, answer.waves),

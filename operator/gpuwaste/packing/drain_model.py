@@ -82,7 +82,7 @@ class DrainModel:
         self._empty = np.flatnonzero(releasable)
         cost = np.array([float(price) for price in question.node_cost], dtype=np.float64)
         used = np.bincount(question.current.pod_node[question.current.pod_node >= 0], minlength=self._nodes) > 0
-        self._kinds, self._members = _unused_kinds(question, ~used)
+        self._kinds, self._members = _unused_kinds(question)
         # Room of every node that is in use, of one node of every unused kind, for shapes and as amounts.
         probes = Probes.of(shapes)
         self._fit = probes.fit(cpu=room.cpu, memory=room.memory, gpu=room.gpu)
@@ -95,6 +95,7 @@ class DrainModel:
         fits = Probes(cpu=shapes.cpu, memory=shapes.memory, whole=shapes.whole, share=shapes.share).fit(
             cpu=room.cpu, memory=room.memory, gpu=room.gpu
         )
+        fits[~used & ~question.openable()] = 0
         useful = np.stack([fits[self.pool == pool].max(axis=0) > 0 for pool in range(self.pools)], axis=1)
         self._gpu_rows(room)
         self._need = np.stack([shapes.cpu, shapes.memory, shapes.total_milli], axis=1).astype(np.float64)
@@ -259,11 +260,11 @@ def _pools(model: Ints, used: Bools, kinds: list[Ints], room: FreeRoom, *, fine:
     return pool.reshape(-1), model[first]
 
 
-def _unused_kinds(question: DrainQuestion, unused: Bools) -> tuple[Ints, list[Ints]]:
-    """The first node of every kind of unused nodes, and the nodes of each kind."""
+def _unused_kinds(question: DrainQuestion) -> tuple[Ints, list[Ints]]:
+    """The first node of every kind of nodes that may be opened, and the nodes of each kind."""
     instance = question.instance
     kinds: dict[tuple[object, ...], list[int]] = {}
-    for node in np.flatnonzero(unused).tolist():
+    for node in np.flatnonzero(question.openable()).tolist():
         key = (
             int(instance.node_model[node]),
             int(instance.node_gpus[node]),

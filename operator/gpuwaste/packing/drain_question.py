@@ -46,6 +46,8 @@ class DrainQuestion:
         movable: bool[P]; False = the pod stays, and its node with it.
         budgets: pods in none may move freely; a pod in two may not move, as the API refuses to evict it.
         keep: bool[N]; nodes that may not be emptied whatever is on them.
+        open_nodes: pods may also go to nodes that nothing is on yet, each of which costs its price from then on; else
+            only to nodes that are in use.
     """
 
     instance: Instance
@@ -55,6 +57,7 @@ class DrainQuestion:
     movable: Bools
     budgets: tuple[DisruptionBudget, ...] = ()
     keep: Bools | None = None
+    open_nodes: bool = False
 
     def __post_init__(self) -> None:
         pods, nodes = len(self.instance.pod_names), len(self.instance.node_names)
@@ -92,6 +95,11 @@ class DrainQuestion:
         if self.keep is not None:
             stuck |= self.keep
         result: Bools = ~stuck & (pods_per_node(self) > 0)
+        return result
+
+    def openable(self) -> Bools:
+        """bool[N]: nodes with no pod that pods may go to, for a price."""
+        result: Bools = (pods_per_node(self) == 0) & self.open_nodes
         return result
 
 

@@ -83,8 +83,6 @@ class DrainState:
         self.emptied = np.zeros(len(question.node_cost), dtype=np.bool_)
         self.opened = np.zeros(len(question.node_cost), dtype=np.bool_)
         self.usable: Bools = np.array([bool(pods) for pods in on], dtype=np.bool_)
-        if question.keep is not None:
-            self.usable = self.usable | question.keep
         self.spots: dict[int, Spot] = {}
         size = sizes_of_pods(question)
         instance = question.instance

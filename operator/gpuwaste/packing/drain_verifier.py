@@ -63,6 +63,8 @@ def drain_violations(question: DrainQuestion, answer: DrainAnswer) -> list[str]:
         ]
     if set(answer.opened) != after - before:
         found.append("the opened nodes are not those that come into use")
+    if not question.open_nodes:
+        found += [f"node {names[node]} comes into use, and no node may be opened" for node in sorted(after - before)]
     return found + _figures(question, answer, before, after)
 
 

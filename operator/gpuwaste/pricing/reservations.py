@@ -73,9 +73,12 @@ def cover_nodes(facts: Sequence[Fact], *, pool_label: str = "") -> list[Cover]:
         facts: of one hour: reservations, nodes and GPUs.
         pool_label: a node label that names the pool before the well-known ones.
     """
-    left = {(one.fact.key, one.product): one.count for one in gpus_by_node(facts)}
+    if not any(isinstance(fact.data, ReservationData) for fact in facts):
+        return []
+    there = gpus_by_node(facts)
+    left = {(one.fact.key, one.product): one.count for one in there}
     nodes = sorted(
-        (one for one in gpus_by_node(facts) if capacity_of(one.node.labels) is not Capacity.SPOT),
+        (one for one in there if capacity_of(one.node.labels) is not Capacity.SPOT),
         key=lambda one: (
             capacity_of(one.node.labels) is not Capacity.RESERVED,
             one.fact.valid_from,

@@ -150,13 +150,20 @@ def build_drain(scope: Scope, *, max_moves: int) -> DrainQuestion:
         models=tuple(f"{group} at {price}" for group, price in models),
         prices=tuple(price for _, price in models),
     )
+    current = _placed_now(scope)
+    used = np.bincount(current.pod_node, minlength=len(scope.nodes)) > 0
     return DrainQuestion(
         instance=instance,
-        current=_placed_now(scope),
-        node_cost=tuple(node.hourly for node in scope.nodes),
+        current=current,
+        # A pinned node stays whatever is on it, so that pods on it cost nothing more.
+        node_cost=tuple(
+            Decimal(0) if node.pinned and not used[index] else node.hourly for index, node in enumerate(scope.nodes)
+        ),
         max_moves=max_moves,
         movable=np.array([not pod.pinned for pod in scope.pods], dtype=np.bool_),
         keep=np.array([node.pinned for node in scope.nodes], dtype=np.bool_),
+        # Nodes without pods are there and paid for: a pod on one costs what its release would have saved.
+        open_nodes=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from gpuwaste import __version__
@@ -22,10 +23,13 @@ from gpuwaste.runtime.backfill import Backfill
 from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
 from gpuwaste.runtime.chargeback import Chargeback
+from gpuwaste.runtime.intake import Intake
 from gpuwaste.runtime.loop import Operator, cluster_name
 from gpuwaste.runtime.metrics import OperatorMetrics
 from gpuwaste.runtime.planning import Planner
 from gpuwaste.runtime.puller import Puller
+from gpuwaste.runtime.receiver import Receiver
+from gpuwaste.runtime.upkeep import Upkeep
 from gpuwaste.runtime.writer import ObjectWriter
 
 if TYPE_CHECKING:
@@ -69,47 +73,52 @@ async def assemble(
     )
     state = ClusterState(api=api, now=now, random=random, rules=_record_rules(settings))
     metrics = OperatorMetrics()
+    books = Books(
+        inputs=inputs,
+        store=store,
+        rules=rules,
+        prices=PriceSources(
+            own=prices,
+            weights=NodeWeights(
+                gpu=pricing.node_price_weights.gpu,
+                cpu=pricing.node_price_weights.cpu,
+                memory=pricing.node_price_weights.memory,
+            ),
+            pool_label=settings.pool_label,
+        ),
+        bills=Bills(
+            paths=pricing.bills,
+            exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
+        ),
+        keep_inputs=timedelta(days=settings.retention.inputs_days),
+    )
+    chargeback = Chargeback(
+        api=api,
+        ledger=store,
+        cluster=name,
+        generator_version=__version__,
+        look_period_seconds=settings.chargeback.look_period_seconds,
+        metrics=metrics,
+        now=now,
+    )
     async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
         yield Operator(
             settings=settings,
             api=api,
             state=state,
             backfill=_backfill(settings, state, inputs, now),
+            receiver=_receiver(settings, inputs, metrics),
             puller=Puller(
                 source=client,
                 inputs=inputs,
                 batch_records=settings.agents.batch_records,
                 concurrency=settings.agents.concurrency,
             ),
-            books=Books(
-                inputs=inputs,
-                store=store,
-                rules=rules,
-                prices=PriceSources(
-                    own=prices,
-                    weights=NodeWeights(
-                        gpu=pricing.node_price_weights.gpu,
-                        cpu=pricing.node_price_weights.cpu,
-                        memory=pricing.node_price_weights.memory,
-                    ),
-                    pool_label=settings.pool_label,
-                ),
-                bills=Bills(
-                    paths=pricing.bills,
-                    exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
-                ),
-            ),
+            books=books,
             writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
             planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
-            chargeback=Chargeback(
-                api=api,
-                ledger=store,
-                cluster=name,
-                generator_version=__version__,
-                look_period_seconds=settings.chargeback.look_period_seconds,
-                metrics=metrics,
-                now=now,
-            ),
+            chargeback=chargeback,
+            upkeep=Upkeep(books=books, chargeback=chargeback, metrics=metrics),
             metrics=metrics,
             now=now,
         )
@@ -133,6 +142,12 @@ def _backfill(
         days=settings.backfill.days,
         now=now,
     )
+
+
+def _receiver(settings: OperatorSettings, inputs: InputStore, metrics: OperatorMetrics) -> Receiver | None:
+    if settings.agents.tls is None or not settings.receive_port:
+        return None
+    return Receiver(intake=Intake(inputs=inputs), tls=settings.agents.tls, port=settings.receive_port, metrics=metrics)
 
 
 def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:

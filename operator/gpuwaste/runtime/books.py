@@ -16,6 +16,7 @@ from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.hour import HourRules, build_hour
 from gpuwaste.ledger.inputs import clusters_in
+from gpuwaste.ledger.retention import remove_inputs
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.errors import InvariantError
@@ -54,6 +55,7 @@ class Books:
         bills: the provider's bills.
         dirty: hours whose ledger may differ from their inputs.
         findings: what was noted, by hour.
+        keep_inputs: how long inputs are kept; an hour of the ledger that ended before that stands as it is.
         broken: hours that break a law of the accounting, and which; they are computed again when their inputs change.
     """
 
@@ -62,6 +64,7 @@ class Books:
     rules: HourRules
     prices: PriceSources = field(default_factory=PriceSources)
     bills: Bills = field(default_factory=Bills)
+    keep_inputs: timedelta = timedelta(days=35)
     dirty: set[datetime] = field(default_factory=set)
     findings: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     broken: dict[datetime, str] = field(default_factory=dict)
@@ -89,12 +92,30 @@ class Books:
         self.dirty |= self.bills.refresh() & set(self.inputs.hours()) if self.bills.paths else set()
         # An hour that was running when it was last looked at may have ended without another window.
         self.dirty.update(hour for hour in self._running if hour + HOUR <= now)
+        # Their inputs may be gone, or half gone: what is stored was computed from more.
+        self.dirty -= {hour for hour in self.dirty & self._stored if hour + HOUR <= now - self.keep_inputs}
         for hour in sorted(self.dirty, reverse=True)[:_HOURS_A_PASS]:
             self._store_facts(hour, facts, now)
             self._activity.pop(hour, None)
             self._compute(hour, now=now, through=through)
             self.dirty.discard(hour)
         return len(self.dirty)
+
+    def expire(self, *, now: datetime, open_since: datetime | None) -> list[datetime]:
+        """Remove inputs that are older than `keep_inputs`, but for what an open period of a bill needs.
+
+        Args:
+            now: the time.
+            open_since: start of the oldest open period; None where none is open.
+
+        Returns:
+            The hours whose inputs were removed.
+
+        Raises:
+            UnreachableError: the store did not answer.
+        """
+        before = now - self.keep_inputs
+        return remove_inputs(self.inputs, self.store, before=before if open_since is None else min(before, open_since))
 
     def _compute(self, hour: datetime, *, now: datetime, through: datetime | None) -> None:
         """Compute an hour. One that breaks a law is not shown and not written, and the others go on without it."""
@@ -113,6 +134,7 @@ class Books:
 
     def _write(self, hour: datetime) -> None:
         built = update_hour(self.inputs, self.store, hour, self.rules)
+        self._stored.add(hour)
         self._running.pop(hour, None)
         if built is not None:
             self._closed[hour] = built.table.replace_schema_metadata(LEDGER_SCHEMA.metadata)

@@ -24,7 +24,7 @@ from gpuwaste.focus.restate import Restater
 from gpuwaste.model.errors import GpuwasteError, InputError, UnreachableError
 from gpuwaste.runtime.events import event_about, post_event
 from gpuwaste.runtime.report_status import MAX_FILES, Run, failed_status, run_status, waiting_status
-from gpuwaste.runtime.reports import publisher_for
+from gpuwaste.runtime.reports import open_since, publisher_for
 from gpuwaste.runtime.schedule import parse_schedule
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class Chargeback:
         metrics: counts runs and periods.
         now: the clock.
         sleep: waits.
+        open_since: start of the oldest period of any report that the last look found open.
+        looked: whether a look has seen all reports.
     """
 
     api: ClusterApi
@@ -115,6 +117,8 @@ class Chargeback:
     metrics: OperatorMetrics
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    open_since: datetime | None = None
+    looked: bool = False
     _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
     _laid_out: set[str] = field(default_factory=set)
     _settled: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -135,17 +139,20 @@ class Chargeback:
             GpuwasteError: the API server did not answer.
         """
         token = ""
+        starts: list[datetime] = []
         while True:
             page = await self.api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
             for body in page.items:
-                await self._look_at(body)
+                starts += await self._look_at(body)
             token = page.continue_token
             if not token:
+                self.open_since, self.looked = min(starts, default=None), True
                 return
 
-    async def _look_at(self, body: Json) -> None:
+    async def _look_at(self, body: Json) -> list[datetime]:
+        """Run a report if it is due. Returns the start of its oldest open period, if there is one."""
         if body["metadata"].get("deletionTimestamp"):
-            return
+            return []
         # Items of a list come without their kind.
         body = {**body, "apiVersion": CHARGEBACK_REPORTS.api_version, "kind": CHARGEBACK_REPORTS.kind}
         name = body["metadata"]["name"]
@@ -153,8 +160,17 @@ class Chargeback:
             report = ChargebackReport.parse(body)
         except InputError as error:
             _log.warning("report %s: %s", name, error)
-            return
+            return []
         now = self.now()
+        await self._run_if_due(body, report, now)
+        try:
+            since = open_since(report, now=now)
+        except InputError:  # said in its status
+            return []
+        return [] if since is None else [since]
+
+    async def _run_if_due(self, body: Json, report: ChargebackReport, now: datetime) -> None:
+        name = report.metadata.name
         try:
             due, following = due_time(report, now=now)
         except InputError as error:

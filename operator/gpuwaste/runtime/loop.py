@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gpuwaste.runtime.metrics import OperatorMetrics
     from gpuwaste.runtime.planning import Planner
     from gpuwaste.runtime.puller import Puller
+    from gpuwaste.runtime.receiver import Receiver
+    from gpuwaste.runtime.upkeep import Upkeep
     from gpuwaste.runtime.writer import ObjectWriter
     from gpuwaste.settings.operator import OperatorSettings
 
@@ -74,9 +76,11 @@ class Operator:
     writer: ObjectWriter
     planner: Planner
     chargeback: Chargeback
+    upkeep: Upkeep
     metrics: OperatorMetrics
     now: Callable[[], datetime]
     backfill: Backfill | None = None
+    receiver: Receiver | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     last_success: datetime | None = None
     _through: datetime | None = None
@@ -96,6 +100,8 @@ class Operator:
             tasks.create_task(self.chargeback.run(), name="chargeback")
             if self.backfill is not None:
                 tasks.create_task(self._backfill(self.backfill), name="backfill")
+            if self.receiver is not None:
+                tasks.create_task(self.receiver.run(), name="receiver")
 
     async def _backfill(self, backfill: Backfill) -> None:
         """Begin once the cluster is known: facts of pods that still run are better than those of metrics."""
@@ -137,6 +143,7 @@ class Operator:
             GpuwasteError: something needed did not answer or broke a rule; the next pass tries again.
         """
         pulled = await self._pull()
+        received = self._received()
         filled = await self.backfill.store() if self.backfill is not None else set()
         if filled:
             newest = max(filled) + timedelta(hours=1)
@@ -146,7 +153,7 @@ class Operator:
         self.reservations = parse_reservations(items)
         bought = [*reservation_facts(self.reservations), *quota_facts(await read_quotas(self.api))]
         now = self.now()
-        self.books.dirty |= pulled.hours | filled
+        self.books.dirty |= pulled.hours | received | filled
         if snapshot.generation != self._seen_generation or bought != self._bought:
             # The hours that are still open for a change of facts: the running one and the one before.
             open_hours = {hour_start(now), hour_start(now) - timedelta(hours=1)}
@@ -160,6 +167,8 @@ class Operator:
         if self._through is not None and (not more or self._shown is None or now - self._shown >= _SHOW_PERIOD):
             await self._show(snapshot, complete=not more)
             self._shown = now
+        if not more:  # with hours left to do, some that expire may not have been computed
+            await self.upkeep.look(now)
         return more
 
     def _update_books(self, snapshot: ClusterSnapshot, now: datetime) -> int:
@@ -178,11 +187,22 @@ class Operator:
         self.metrics.records.inc(result.records)
         self.metrics.pull_failures.inc(len(result.failed))
         self._report_failures(result)
+        self._note_newest(result)
+        return result
+
+    def _received(self) -> set[datetime]:
+        """Hours into which leaving agents have put windows by themselves since the last pass."""
+        if self.receiver is None:
+            return set()
+        result = self.receiver.intake.take()
+        self._note_newest(result)
+        return result.hours
+
+    def _note_newest(self, result: PullResult) -> None:
         for newest in result.newest.values():
             self._through = newest if self._through is None else max(self._through, newest)
         if self._through is not None:
             self.metrics.newest_window.set(self._through.timestamp())
-        return result
 
     def _report_failures(self, result: PullResult) -> None:
         failing = frozenset(result.failed)

@@ -16,6 +16,10 @@ class OperatorMetrics:
         own = self.registry
         self.records = Counter("gpuwaste_pulled_records", "Records of usage windows taken in.", registry=own)
         self.pull_failures = Counter("gpuwaste_pull_failures", "Agents that did not answer a pull.", registry=own)
+        self.received = Counter("gpuwaste_received_records", "Records that leaving agents handed over.", registry=own)
+        self.refused_batches = Counter(
+            "gpuwaste_refused_batches", "Batches of leaving agents that were refused.", registry=own
+        )
         self.agents = Gauge("gpuwaste_agents", "Agents that the last pull asked.", registry=own)
         self.newest_window = Gauge(
             "gpuwaste_newest_window_timestamp_seconds", "End of the newest usage window, Unix time.", registry=own
@@ -33,6 +37,14 @@ class OperatorMetrics:
         self.pass_failures = Counter("gpuwaste_pass_failures", "Passes that ended in an error.", registry=own)
         self.dirty_hours = Gauge(
             "gpuwaste_ledger_hours_pending", "Ledger hours still to be brought up to date.", registry=own
+        )
+        self.volume_used = Gauge(
+            "gpuwaste_store_volume_used_ratio",
+            "How full the volume of inputs and ledger is, 0 to 1; 0 with an object store.",
+            registry=own,
+        )
+        self.expired_hours = Counter(
+            "gpuwaste_expired_input_hours", "Hours whose inputs were old and removed.", registry=own
         )
         self.writes = Counter(
             "gpuwaste_object_writes", "Objects written, left alone or removed.", ["result"], registry=own

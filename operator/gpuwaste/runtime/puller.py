@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.ledger.inputs import InputStore
 
-__all__ = ["PullResult", "Puller", "WindowSource"]
+__all__ = ["PullResult", "Puller", "WindowSource", "note_newest", "with_gap"]
 
 _log = logging.getLogger(__name__)
 _MAX_BATCHES_A_PULL = 64
@@ -93,8 +93,8 @@ class Puller:
             after = self.inputs.ranges.cursor(journal)
             for _ in range(_MAX_BATCHES_A_PULL):
                 batch = await self.source.fetch(endpoint, journal_id=journal, after=after, limit=self.batch_records)
-                tables += self._with_gap(batch, after)
-                self._note_newest(batch, result)
+                tables += with_gap(batch, after)
+                note_newest(batch, result.newest)
                 after = max(after, batch.next_seq - 1)
                 if not batch.more:
                     break
@@ -113,23 +113,28 @@ class Puller:
         self._journal_of[endpoint.url] = batch.journal_id
         return batch.journal_id
 
-    def _with_gap(self, batch: DecodedBatch, after: int) -> list[pa.Table]:
-        tables = [batch.windows] if batch.windows.num_rows else []
-        if batch.first_seq > after + 1 and batch.windows.num_rows:
-            lost = gap_row(
-                journal_id=batch.journal_id,
-                cluster=batch.cluster,
-                node=batch.node,
-                node_uid=batch.node_uid,
-                first_seq=after + 1,
-                last_seq=batch.first_seq - 1,
-                at_unix_ns=batch.windows["window_start_ns"][0].as_py(),
-            )
-            tables.insert(0, lost)
-        return tables
 
-    def _note_newest(self, batch: DecodedBatch, result: PullResult) -> None:
-        if batch.windows.num_rows:
-            last = batch.windows.num_rows - 1
-            end = batch.windows["window_start_ns"][last].as_py() + batch.windows["window_ns"][last].as_py()
-            result.newest[batch.node] = from_unix_ns(end)
+def with_gap(batch: DecodedBatch, after: int) -> list[pa.Table]:
+    """The windows of a batch that was read from after a sequence number, and a row for what is lost before them."""
+    if not batch.windows.num_rows:
+        return []
+    if batch.first_seq <= after + 1:
+        return [batch.windows]
+    lost = gap_row(
+        journal_id=batch.journal_id,
+        cluster=batch.cluster,
+        node=batch.node,
+        node_uid=batch.node_uid,
+        first_seq=after + 1,
+        last_seq=batch.first_seq - 1,
+        at_unix_ns=batch.windows["window_start_ns"][0].as_py(),
+    )
+    return [lost, batch.windows]
+
+
+def note_newest(batch: DecodedBatch, newest: dict[str, datetime]) -> None:
+    """Note the end of a batch's newest window under the name of its node."""
+    if batch.windows.num_rows:
+        last = batch.windows.num_rows - 1
+        end = batch.windows["window_start_ns"][last].as_py() + batch.windows["window_ns"][last].as_py()
+        newest[batch.node] = from_unix_ns(end)

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from gpuwaste.api import ReportFormat, ReportGrain
+from gpuwaste.api import ReportFormat, ReportGrain, ReportPeriod
 from gpuwaste.focus.archive import Archive
 from gpuwaste.focus.methods import parse_method
 from gpuwaste.focus.options import ExportOptions
+from gpuwaste.focus.periods import period_at, span_period
 from gpuwaste.focus.publish import Publisher, series_of
 from gpuwaste.focus.sources import LedgerSource
 from gpuwaste.ledger.store import open_store
@@ -19,17 +20,25 @@ from gpuwaste.report.html import render_report
 from gpuwaste.report.summary import summarize
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gpuwaste.api import ChargebackReport
-    from gpuwaste.focus.periods import Period
+    from gpuwaste.focus.periods import Length, Period
     from gpuwaste.ledger.store import Store
 
-__all__ = ["archive_url", "publisher_for"]
+__all__ = ["archive_url", "open_since", "publisher_for"]
 
 _FORMATS: Final = {
     ReportFormat.FOCUS: "parquet",
     ReportFormat.CSV: "csv",
     ReportFormat.JSON: "json",
     ReportFormat.HTML: "html",
+}
+_LENGTHS: Final[dict[ReportPeriod, Length]] = {
+    ReportPeriod.HOUR: "hour",
+    ReportPeriod.DAY: "day",
+    ReportPeriod.WEEK: "week",
+    ReportPeriod.MONTH: "month",
 }
 
 
@@ -67,6 +76,22 @@ def publisher_for(report: ChargebackReport, *, ledger: Store, cluster: str, gene
         generator_version=generator_version,
         page=_Page(ledger=ledger, cluster=cluster, name=report.metadata.name),
     )
+
+
+def open_since(report: ChargebackReport, *, now: datetime) -> datetime | None:
+    """Start of the oldest period of a report that is not closed yet; None where its one period is.
+
+    Raises:
+        InputError: its range is none.
+    """
+    spec = report.spec
+    grace = timedelta(seconds=spec.grace_period_seconds)
+    if spec.range is not None:
+        period = span_period(spec.range.from_time, spec.range.to_time)
+        return period.start if now < period.end + grace else None
+    if spec.period is None:
+        return None
+    return period_at(now - grace, _LENGTHS[spec.period]).start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

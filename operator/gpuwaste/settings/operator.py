@@ -23,6 +23,7 @@ __all__ = [
     "PlanSettings",
     "PriceWeights",
     "PricingSettings",
+    "RetentionSettings",
     "load_settings",
 ]
 
@@ -89,6 +90,16 @@ class ChargebackSettings(_Settings):
     )
 
 
+class RetentionSettings(_Settings):
+    """How long is stored what the ledger is computed from."""
+
+    inputs_days: Annotated[int, Field(ge=31, le=3_660)] = Field(
+        default=35,
+        description="Days that usage windows and facts are kept, and longer while a bill's period is open."
+        " The ledger is kept for good.",
+    )
+
+
 Weight = Annotated[Decimal, Field(ge=0, le=1)]
 
 
@@ -152,8 +163,13 @@ class OperatorSettings(_Settings):
     chargeback: ChargebackSettings = Field(
         default=ChargebackSettings(), description="How ChargebackReport objects are followed."
     )
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long inputs are kept.")
     liveness_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="0 turns it off.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 turns it off.")
+    receive_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=9443,
+        description="Takes what leaving agents hand over, with the files of `agents.tls`; without them, or at 0, off.",
+    )
 
 
 def load_settings(path: Path) -> OperatorSettings:

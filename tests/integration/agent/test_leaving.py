@@ -5,12 +5,14 @@ from __future__ import annotations
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 import trustme
 
 from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.leaving import Handover, HandoverError, hand_over
+from gpuwaste_agent.running import _leave
 from gpuwaste_agent.server import Identity, TlsFiles
 from gpuwaste_agent.wire.usage_pb2 import Batch, Record
 
@@ -106,3 +108,36 @@ def test_a_refusal_and_a_dead_address_are_named(journal):
         hand_over(Handover(method="PUT", url=receiver.url), journal, IDENTITY, after=0)
     with pytest.raises(HandoverError, match=r"POST 127\.0\.0\.1: .*refused"):
         hand_over(Handover(method="POST", url=receiver.url), journal, IDENTITY, after=0)
+
+
+def test_a_hand_over_that_does_not_end_does_not_keep_the_agent(journal, monkeypatch, capsys):
+    """As a look-up of a name may, where the cluster's DNS is gone."""
+    ended = threading.Event()
+    monkeypatch.setattr("gpuwaste_agent.leaving.hand_over", lambda *_: ended.wait(30))
+    settings = SimpleNamespace(handovers=(Handover(method="POST", url="https://x.invalid/", seconds=0.1),))
+    _leave(settings, journal, IDENTITY, 0)
+    ended.set()
+    assert "not handed over: POST did not end in 0.1 s" in capsys.readouterr().err
+
+
+def test_the_operator_is_verified_by_the_name_that_is_given(journal, tmp_path):
+    ca = trustme.CA()
+    cert = ca.issue_cert("agent.gpuwaste.internal")
+    files = TlsFiles(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "ca")
+    files.cert.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+    files.key.write_bytes(cert.private_key_pem.bytes())
+    ca.cert_pem.write_to_path(files.ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("operator.gpuwaste.internal").configure_cert(context)
+    with Receiver(context) as receiver:
+        target = Handover(method="POST", url=receiver.url, tls=files)
+        with pytest.raises(HandoverError, match="CERTIFICATE_VERIFY_FAILED"):
+            hand_over(target, journal, IDENTITY, after=0)
+    with Receiver(context) as receiver:
+        hand_over(
+            Handover(method="POST", url=receiver.url, tls=files, name="operator.gpuwaste.internal"),
+            journal,
+            IDENTITY,
+            after=0,
+        )
+    assert len(receiver.received[0][2].records) == 60

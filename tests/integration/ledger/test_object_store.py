@@ -18,6 +18,7 @@ from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.store import open_store
 from gpuwaste.ledger.write import hour_file, update_hour
+from gpuwaste.runtime.books import Books
 from gpuwaste.settings.teams import TeamRules
 
 RULES = HourRules(teams=TeamRules())
@@ -138,6 +139,21 @@ def test_inputs_exported_from_an_object_store_compute_the_same_ledger(both, tmp_
     assert result.exit_code == 0, result.output
     computed = {name.removeprefix("ledger/"): data for name, data in stored(url).items() if name.startswith("ledger/")}
     assert stored(target) == computed
+
+
+def test_old_inputs_are_removed_as_in_a_folder(both, tmp_path):
+    _, url = both
+    before = ledger_of(stored(url))
+    for place in both:
+        store = open_store(place)
+        books = Books(inputs=InputStore.open(store, "test"), store=store, rules=RULES)
+        now = HOUR + timedelta(days=35, hours=2)
+        assert books.expire(now=now, open_since=None) == [HOUR, HOUR + timedelta(hours=1)]
+        assert books.expire(now=now, open_since=None) == []
+        store.delete_folder("inputs/cluster=test/date=2000-01-01/hour=00")  # not there
+    assert stored(url) == files(tmp_path / "folder")
+    assert ledger_of(stored(url)) == before
+    assert run("ledger", "verify", "--ledger", url, "--inputs", url).exit_code == 0
 
 
 def test_a_store_that_is_gone_is_one_line_and_exit_code_3(both, object_store):

@@ -27,6 +27,7 @@ from gpuwaste.packing.shapes import group
 
 MIG_PRODUCTS = tuple(name for name, product in PRODUCTS.items() if product.mig_capable)
 PRICES = {"T4": "0.35", "A10": "0.75", "P100": "0.80", "G2": "1.1", "V100M16": "1.5", "V100M32": "1.9", "G3": "2.6"}
+DRAIN_BUDGETS = (50, 100, 200, 400, 800)
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "traces"
 
 
@@ -149,7 +150,10 @@ def figures(traces, *, quick, only):
         "mig": lambda: mig_figures(most=50.0, products=MIG_PRODUCTS, seeds=6),
         "parvagpu": lambda: parva_figures(traces / "parvagpu"),
         "miso": lambda: miso_figures(traces / "miso"),
-        "drain": lambda: drain_figures(everything, sampled, seeds=(7, 8), budgets=(50, 100, 200, 400, 800), limit=20),
+        "drain": lambda: drain_figures(everything, sampled, seeds=(7, 8), budgets=DRAIN_BUDGETS, limit=20),
+        "replace": lambda: drain_figures(
+            everything, sampled, seeds=(7, 8), budgets=DRAIN_BUDGETS, limit=20, opens=True
+        ),
         **{
             f"openb-{part}-seed-{seed}": partial(
                 lambda part, seed, name: packed(name, sampled(everything, part / 100, seed), limit=14, gap=0.25),

@@ -80,9 +80,14 @@ def first_fit(instance, seed):
 
 
 def drain_questions(everything, sampled, *, seed):
-    """(name, instance, placement): a sample placed by first fit, and what is left of the whole list after most left."""
+    """(name, instance, placement): a sample placed by first fit, so on the cheapest nodes first, and the whole list
+    after most of it has left.
+    """
     sample = sampled(everything, 0.6, seed)
     yield f"first-fit-seed-{seed}", sample, first_fit(sample, seed)
+    cheapest = np.argsort([float(cost) for cost in node_costs(sample)], kind="stable")
+    ordered = sample.part(np.arange(len(sample.pod_names)), cheapest)
+    yield f"cheapest-first-seed-{seed}", ordered, first_fit(ordered, seed)
     full = first_fit(everything, seed)
     count = len(everything.pod_names)
     stays = np.sort(np.random.default_rng(seed + 99).permutation(count)[: round(0.6 * count)])
@@ -91,7 +96,7 @@ def drain_questions(everything, sampled, *, seed):
     yield f"after-leaving-seed-{seed}", left, here
 
 
-def drain_figures(everything, sampled, *, seeds, budgets, limit, least=99.0):
+def drain_figures(everything, sampled, *, seeds, budgets, limit, least=99.0, opens=False):
     """Saving of each drain as a part of the most that any direct drain could save."""
     for seed in seeds:
         for name, instance, here in drain_questions(everything, sampled, seed=seed):
@@ -101,14 +106,16 @@ def drain_figures(everything, sampled, *, seeds, budgets, limit, least=99.0):
                 node_cost=node_costs(instance),
                 max_moves=0,
                 movable=np.ones(len(instance.pod_names), dtype=np.bool_),
+                open_nodes=opens,
             )
             for moves in budgets:
                 started = time.process_time()
                 answer = drain(replace(question, max_moves=moves), time_limit_seconds=limit, clock=time.monotonic)
-                case = f"drain-{name}-{moves}"
-                # Where hundreds of nodes are opened the bound is loose by what their fillings lose: a known weak case.
+                case = f"{'replace' if opens else 'drain'}-{name}-{moves}"
+                # The bound is loose by what fillings of opened nodes lose; of a drain that saves next to nothing, much.
+                weak = opens and name.startswith("cheapest-first")
                 accepted = least if len(answer.opened) < MANY_OPENED else least - 0.5
-                yield Figure(f"{case}.of_bound", 100 * answer.part_of_bound, "%", least=accepted)
+                yield Figure(f"{case}.of_bound", 100 * answer.part_of_bound, "%", least=None if weak else accepted)
                 yield Figure(f"{case}.moves", answer.moves, "pods", most=moves)
                 yield Figure(f"{case}.saved", float(answer.saved), "money")
                 yield Figure(f"{case}.cpu_seconds", time.process_time() - started, "s")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.cluster.cache import cache_folder
 
 from gpuwaste.pricing.pricelist import load_price_list
@@ -135,9 +135,33 @@ def test_the_agent_is_told_who_takes_what_it_leaves(helm: str) -> None:
         drawn(helm, agent__leaving__flushPut=put, agent__leaving__spotNotice="aws"), "DaemonSet", "gw-agent"
     )["containers"]
     settings = _settings(_parser().parse_args(["--node", "n", *container["args"]]))
-    assert [(one.method, one.url) for one in settings.handovers] == [("PUT", put)]
+    own = "https://gw-operator.here.svc:9443/v1/windows"
+    assert [one.name for one in settings.handovers] == ["operator.gpuwaste.internal", ""]
+    assert [(one.method, one.url) for one in settings.handovers] == [("POST", own), ("PUT", put)]
     assert settings.notices is not None
     assert settings.notices.cloud == "aws"
+
+
+def test_the_operator_takes_what_agents_leave(helm: str, tmp_path: Path) -> None:
+    objects = drawn(helm)
+    (tmp_path / "settings.yaml").write_text(objects["ConfigMap", "gw-operator"]["data"]["settings.yaml"])
+    assert load_settings(tmp_path / "settings.yaml").receive_port == 9443
+    ports = {each["name"]: each for each in objects["Service", "gw-operator"]["spec"]["ports"]}
+    assert (ports["windows"]["port"], ports["windows"]["targetPort"]) == (9443, "windows")
+    (container,) = pod(objects, "Deployment", "gw-operator")["containers"]
+    assert {"name": "windows", "containerPort": 9443} in container["ports"]
+    data = objects["Secret", "gw-operator-tls"]["data"]
+    certificate = x509.load_pem_x509_certificate(b64decode(data["tls.crt"]))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "operator.gpuwaste.internal" in names.get_values_for_type(x509.DNSName)
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage)
+
+
+@pytest.mark.parametrize(("given", "flags"), [("off", []), ("https://x.invalid/w", ["--flush-to=https://x.invalid/w"])])
+def test_agents_hand_over_elsewhere_or_to_nobody(helm: str, given: str, flags: list[str]) -> None:
+    (container,) = pod(drawn(helm, agent__leaving__flushTo=given), "DaemonSet", "gw-agent")["containers"]
+    assert [flag for flag in container["args"] if flag.startswith("--flush-to")] == flags
 
 
 def test_the_agent_leaves_a_node_to_mig_manager(helm: str) -> None:

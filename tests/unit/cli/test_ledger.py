@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 from decimal import Decimal
 
@@ -47,7 +48,17 @@ def test_ls_counts_hours_and_bytes(computed):
         "hours": 5,
         "missing_hours": 0,
         "bytes": size,
+        "bytes_per_gpu_day": math.ceil(size * 24 / (5 * 2)),  # five hours of two GPUs
     }
+
+
+def test_ls_says_where_no_gpu_is_stored(data):
+    for path in (data / "ledger").rglob("part-0.parquet"):
+        table = pq.ParquetFile(path).read()
+        pq.write_table(table.slice(0, 0), path)
+    (row,) = json.loads(run("ledger", "ls", "--ledger", data, "-o", "json").stdout)
+    assert row["bytes_per_gpu_day"] is None
+    assert "<no GPU>" in run("ledger", "ls", "--ledger", data).stdout
 
 
 def test_show_prints_the_rows_of_the_ledger(computed):
@@ -110,6 +121,11 @@ def test_verify_finds_hours_that_are_not_of_these_inputs(data):
         ("10", "no inputs of the hour are stored"),
         ("12", "the hour is not in the ledger"),
     }
+
+
+def test_hours_before_the_oldest_stored_inputs_are_not_missed(data):
+    shutil.rmtree(next((data / "inputs").rglob("hour=09")))
+    assert run("ledger", "verify", "--ledger", data, "--inputs", data).exit_code == 0
 
 
 def test_a_file_with_other_columns_is_refused(data):

@@ -9,7 +9,7 @@ from gpuwaste.packing.answer import Placement
 from gpuwaste.packing.drain_question import DrainQuestion, node_costs
 
 
-def make_drain(pods, nodes, *, prices=None, moves=100, stuck=(), budgets=(), keep=None):
+def make_drain(pods, nodes, *, prices=None, moves=100, stuck=(), budgets=(), keep=None, opens=False):
     """A question; pods as for `make_instance` with node and GPU indexes after, nodes as there."""
     instance = make_instance([pod[:6] for pod in pods], nodes, prices=prices)
     sets = tuple(dict.fromkeys([(), *(tuple(pod[7]) for pod in pods)]))
@@ -27,10 +27,11 @@ def make_drain(pods, nodes, *, prices=None, moves=100, stuck=(), budgets=(), kee
         movable=np.array([pod[0] not in stuck for pod in pods], dtype=np.bool_),
         budgets=tuple(budgets),
         keep=None if keep is None else np.array([name in keep for name in names], dtype=np.bool_),
+        open_nodes=opens,
     )
 
 
-def random_drain(seed, *, pods=14, nodes=5, moves=6):
+def random_drain(seed, *, pods=14, nodes=5, moves=6, opens=False):
     """A few pods on a few nodes, placed at random where they fit."""
     random = np.random.default_rng(seed)
     hosts = [
@@ -54,4 +55,4 @@ def random_drain(seed, *, pods=14, nodes=5, moves=6):
                     room[2][gpu] -= whole
                 made.append((f"p{number}", cpu, memory, gpus, milli, spec, f"n{node}", able))
                 break
-    return make_drain(made, hosts, prices={"m0": "1.5", "m1": "0.7"}, moves=moves)
+    return make_drain(made, hosts, prices={"m0": "1.5", "m1": "0.7"}, moves=moves, opens=opens)

@@ -46,10 +46,28 @@ def test_the_budget_is_kept(moves, saved):
     assert answer.saved == answer.saved_at_most == saved
 
 
-def test_a_dear_node_is_emptied_onto_a_cheap_one_that_was_not_in_use():
+def replacement(*, opens, **more):
     nodes = [("dear", 10, 100, 2, "A10"), ("idle", 10, 100, 2, "T4"), ("idle2", 10, 100, 2, "A10")]
-    answer = solved(make_drain([("p", 2, 2, 2, 0, "", "dear", [0, 1])], nodes, prices={"T4": 1, "A10": 3}))
+    pods = [("p", 2, 2, 2, 0, "", "dear", [0, 1])]
+    return make_drain(pods, nodes, prices={"T4": 1, "A10": 3}, opens=opens, **more)
+
+
+def test_a_dear_node_is_emptied_onto_a_cheap_one_where_nodes_may_be_opened():
+    answer = solved(replacement(opens=True))
     assert (answer.released, answer.opened, answer.saved) == ((0,), (1,), Decimal(4))
+
+
+def test_a_node_that_must_be_kept_and_that_nothing_is_on_is_opened_like_others():
+    answer = solved(replacement(opens=True, keep=("idle",)))
+    assert (answer.released, answer.opened, answer.saved) == ((0,), (1,), Decimal(4))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+@pytest.mark.parametrize("keep", [None, ("idle",)])
+def test_no_node_is_opened_unless_it_is_asked_for_and_the_bound_knows_it(seconds, keep):
+    answer = solved(replacement(opens=False, keep=keep), seconds)
+    assert (answer.released, answer.opened, answer.saved) == ((), (), 0)
+    assert answer.saved_at_most == (0 if seconds else 6)  # without a search only the moves set the bound
 
 
 def test_gpu_places_are_exact():
@@ -96,13 +114,14 @@ def best_by_hand(question):
     """The most any direct drain saves, by trying every set of nodes and every place of every pod."""
     on = {n: np.flatnonzero(question.current.pod_node == n).tolist() for n in range(len(question.node_cost))}
     can = np.flatnonzero(question.releasable()).tolist()
-    idle = [n for n, pods in on.items() if not pods]
+    empty = [n for n, pods in on.items() if not pods]
+    idle = empty if question.open_nodes else []
     best = Decimal(0)
     for count in range(1, len(can) + 1):
         for gone in itertools.combinations(can, count):
             pods = [pod for node in gone for pod in on[node]]
             if len(pods) <= question.max_moves:
-                kept = [n for n in on if n not in gone and n not in idle]
+                kept = [n for n in on if n not in gone and n not in empty]
                 gain = sum(question.node_cost[n] for n in gone)
                 best = max(
                     best, gain - cheapest(question, FreeRoom(question.instance, question.current), pods, kept, idle)
@@ -138,9 +157,9 @@ def test_equal_questions_have_equal_answers():
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
-def test_no_drain_saves_more_than_the_bound(seed, moves):
-    question = random_drain(seed, pods=8, nodes=4, moves=moves)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.booleans())
+def test_no_drain_saves_more_than_the_bound(seed, moves, opens):
+    question = random_drain(seed, pods=8, nodes=4, moves=moves, opens=opens)
     answer = solved(question)
     most = best_by_hand(question)
     assert answer.saved <= most <= answer.saved_at_most
@@ -148,12 +167,13 @@ def test_no_drain_saves_more_than_the_bound(seed, moves):
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_laws_of_larger_drains(seed):
-    question = random_drain(seed, pods=40, nodes=14, moves=12)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_laws_of_larger_drains(seed, opens):
+    question = random_drain(seed, pods=40, nodes=14, moves=12, opens=opens)
     answer = solved(question)
     assert drain_violations(question, answer) == []
     assert answer.bound <= answer.planned_cost <= answer.current_cost
+    assert opens or not answer.opened
     at_once = drain(question, time_limit_seconds=0, clock=Ticker())
     assert at_once.saved <= answer.saved_at_most <= at_once.saved_at_most
 
@@ -253,6 +273,13 @@ def test_every_way_to_be_wrong_is_found(name):
     assert any(part in one for one in drain_violations(question, answer)), drain_violations(question, answer)
     with pytest.raises(InvariantError, match="was not written"):
         check_drain(question, answer)
+
+
+def test_a_node_that_may_not_be_opened_is_found():
+    question = replacement(opens=True)
+    answer = solved(question)
+    found = drain_violations(replace(question, open_nodes=False), answer)
+    assert found == ["node idle comes into use, and no node may be opened"]
 
 
 def test_a_wave_may_not_use_room_that_it_only_frees_itself():

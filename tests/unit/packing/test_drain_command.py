@@ -50,6 +50,22 @@ def test_steps_are_written(tmp_path):
     assert body["repack"] is None
 
 
+DEAR = [place("p2", "c", 0)]
+
+
+def test_nodes_are_opened_only_when_asked_for_and_the_output_says_which_question_it_answers(tmp_path):
+    (tmp_path / "not").mkdir()
+    closed = run(tmp_path / "not", "--time-limit=1", current={"placements": DEAR})
+    body = answer_of(tmp_path / "not")
+    assert (body["released"], body["opened"], body["open_nodes"], body["saved_at_most"]) == ([], [], False, 0)
+    assert "of what any drain into nodes in use could save" in closed.output
+    opened = run(tmp_path, "--open-nodes", "--time-limit=1", current={"placements": DEAR})
+    body = answer_of(tmp_path)
+    assert (body["released"], len(body["opened"]), body["open_nodes"], body["saved"]) == (["c"], 1, True, 4)
+    assert "1 nodes emptied and 1 opened with 1 moves" in opened.output
+    assert "of what any drain that may open nodes could save" in opened.output
+
+
 def test_a_better_repack_is_told_with_its_order(tmp_path):
     result = run(tmp_path, "--time-limit=1", moves=0)
     assert result.exit_code == 0, result.output

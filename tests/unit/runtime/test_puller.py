@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -136,6 +137,8 @@ def test_ranges_equal_the_set_of_numbers(parts):
             while expected + 1 in numbers:
                 expected += 1
         assert cursor == expected
+        asked = np.arange(1, 20)
+        assert ranges.holds(journal, asked).tolist() == [number in numbers for number in range(1, 20)]
 
 
 @settings(max_examples=30, deadline=None)

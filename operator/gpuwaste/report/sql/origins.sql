@@ -6,4 +6,4 @@ SELECT
 FROM ledger
 WHERE resource = 'gpu' AND row_kind = 'holder'
 GROUP BY CASE WHEN effective IS NULL THEN NULL ELSE origin END
-ORDER BY origin
+ORDER BY origin NULLS LAST

@@ -9,4 +9,9 @@ SELECT
 FROM ledger
 WHERE resource = 'gpu'
 GROUP BY gpu_model, currency, effective_unit_cost, price_source, price_date
-ORDER BY gpu_model, currency, effective_unit_cost, price_source, price_date
+ORDER BY
+  gpu_model,
+  currency NULLS LAST,
+  effective_unit_cost NULLS LAST,
+  price_source NULLS LAST,
+  price_date NULLS LAST

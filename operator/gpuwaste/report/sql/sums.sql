@@ -26,4 +26,4 @@ SELECT
 FROM ledger
 WHERE resource = 'gpu'
 GROUP BY {keys}, currency, effective_unit_cost
-ORDER BY {keys}, currency, effective_unit_cost
+ORDER BY {keys}, currency NULLS LAST, effective_unit_cost NULLS LAST

@@ -1,0 +1,1 @@
+"""Spark in a process of its own, for tests of what other engines make of the project's files."""
