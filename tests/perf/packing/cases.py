@@ -110,7 +110,7 @@ def drain_figures(everything, sampled, *, seeds, budgets, limit, least=99.0, ope
             )
             for moves in budgets:
                 started = time.process_time()
-                answer = drain(replace(question, max_moves=moves), time_limit_seconds=limit, clock=time.monotonic)
+                answer = drain(replace(question, max_moves=moves), time_limit_seconds=limit, clock=time.process_time)
                 case = f"{'replace' if opens else 'drain'}-{name}-{moves}"
                 # The bound is loose by what fillings of opened nodes lose; of a drain that saves next to nothing, much.
                 weak = opens and name.startswith("cheapest-first")
