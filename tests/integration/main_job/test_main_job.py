@@ -222,7 +222,7 @@ def test_killed_and_undisturbed_operators_write_the_same_bytes(world, store, con
 
     wait_for("equal ledgers", equal, seconds=60)
     operator.terminate()
-    operator.wait(timeout=15)
+    operator.wait(timeout=30)  # what Kubernetes grants
 
 
 def test_replay_gives_the_same_bytes(world, store, tmp_path):
