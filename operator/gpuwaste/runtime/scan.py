@@ -75,12 +75,18 @@ class ScanLedger:
         size = 0
         for row in names.aggregate([("workload_name", "count")]).sort_by("workload_name").to_pylist():
             if batch and size + row["workload_name_count"] > most_rows:
-                yield rows.to_table(filter=filter_ & ds.field("workload_name").isin(batch))
+                yield _taken(rows, filter_, batch)
                 batch, size = [], 0
             batch.append(row["workload_name"])
             size += row["workload_name_count"]
         if batch:
-            yield rows.to_table(filter=filter_ & ds.field("workload_name").isin(batch))
+            yield _taken(rows, filter_, batch)
+
+
+def _taken(rows: ds.Dataset, filter_: ds.Expression, names: list[str]) -> pa.Table:
+    """Rows of some workloads, a file after the other: hours read ahead would lie in memory with all their columns."""
+    wanted = filter_ & ds.field("workload_name").isin(names)
+    return rows.to_table(filter=wanted, batch_readahead=1, fragment_readahead=1)
 
 
 def read_hours(
