@@ -123,9 +123,18 @@ def _values(gpus: GpuNodes) -> dict[str, Any]:
 
 
 def agent_pod(cluster: NodeCluster, node: str) -> dict[str, Any]:
-    """The agent's pod on a node."""
-    found = cluster.access.get("pods", "-n", NAMESPACE, "-l", _AGENTS)["items"]
-    return next(each for each in found if each["spec"]["nodeName"] == node)
+    """The agent's pod on a node, once it is ready; one that is being deleted is on its way out."""
+    deadline = time.monotonic() + 60
+    while True:
+        for each in cluster.access.get("pods", "-n", NAMESPACE, "-l", _AGENTS)["items"]:
+            here = each["spec"].get("nodeName") == node and "deletionTimestamp" not in each["metadata"]
+            if here and any(
+                c["type"] == "Ready" and c["status"] == "True" for c in each["status"].get("conditions", ())
+            ):
+                found: dict[str, Any] = each
+                return found
+        assert time.monotonic() < deadline, f"no agent is ready on {node}"
+        time.sleep(0.3)
 
 
 def records(cluster: NodeCluster, node: str, *, after: int = 0) -> list[dict[str, Any]]:
