@@ -226,6 +226,7 @@ def test_an_operator_killed_in_between_has_everything_once_after_a_pull(world):
     # The node was not taken away after all: its agent is back with its journal.
     world.agent()
     world.operator(pulls=True)
+    wait_for("the receiver again", lambda: world.log("operator").count("agents may hand over") == 2)
     wait_for("all was pulled", lambda: len(world.computed()) >= len(world.journal()))
     records = left(world, world.processes[-2])
     wait_for("the rest was pulled or handed over", lambda: len(world.computed()) >= len(records))
