@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
 import threading
@@ -103,6 +104,18 @@ def test_no_metric_of_dcgm_exporter():
         line = refused(scan(empty.url), 1)
     assert "holds no metric of dcgm-exporter" in line
     assert "install dcgm-exporter" in line
+
+
+def test_an_exporter_that_ran_for_two_hours_of_the_day_is_found(tmp_path: Path):
+    """It was silent now, six hours ago and a day ago."""
+    stamps = [int((NOW - timedelta(minutes=n)).timestamp()) for n in range(240, 110, -1)]
+    labels = 'UUID="GPU-1",gpu="0",Hostname="node-a",modelName="Tesla T4",namespace="ml",pod="web",container="main"'
+    blocks_from(["".join(f"{UTIL}{{{labels}}} 50 {at}\n" for at in stamps), "# EOF\n"], tmp_path / "blocks")
+    with running_prometheus(data=tmp_path / "blocks") as running:
+        result = scan(running.url, hours=12)
+    assert re.search(r"its newest reading of a GPU is about 1[01]\d minutes old", unseen(result))
+    (row,) = json.loads(result.stdout)["workloads"]
+    assert float(row["held_gpu_hours"]) > 1
 
 
 def test_a_clock_that_is_wrong_is_said_and_nothing_is_written(prometheus, tmp_path):

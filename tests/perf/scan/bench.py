@@ -168,8 +168,9 @@ def scan(url: str, kubeconfig: Path, hours: int) -> tuple[dict[str, Any], float,
 
 def measure(nodes: int, hours: int) -> list[Figure]:
     """Fill both servers and scan."""
-    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    start = end - timedelta(hours=hours)
+    # An hour more than asked for, up to now: the scan takes the hours that are over when it begins, minutes from here.
+    end = datetime.now(UTC)
+    start = end.replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours + 1)
     with (
         tempfile.TemporaryDirectory(prefix="gpuwaste-bench-") as folder,
         running_control_plane(controllers=False) as plane,

@@ -113,13 +113,14 @@ class PrometheusSource:
     def look(self, now: datetime) -> StoreFacts:
         """What the store has, and whether its clock and ours agree."""
         wanted = [*(name for metric in FIGURE_METRICS for name in metric.names), *KUBE_STATE_METRICS, *_MORE]
-        names = "|".join(wanted)
-        query = Query(template='count by (__name__) ({__name__=~"' + names + '",$selector})')
+        matching = '{__name__=~"' + "|".join(wanted) + '",$selector}'
+        query = Query(template=f"count by (__name__) ({matching})")
         found: dict[str, int] = {}
         for at in (now, now - timedelta(hours=6), now - timedelta(hours=24)):
-            for sample in self.store.instant(query, at=at):
-                name = sample.labels.get("__name__", "")
-                found[name] = max(found.get(name, 0), round(sample.value))
+            found = self._counted(query, at, found)
+        if not any(name.startswith("DCGM_") for name in found):
+            # A store looks back five minutes. Only where that finds no device is the whole day read, which is dear.
+            found = self._counted(Query(template=f"count by (__name__) (last_over_time({matching}[1d]))"), now, found)
         devices = max((count for name, count in found.items() if name.startswith("DCGM_FI_DEV")), default=0)
         metrics = frozenset(found)
         wrong = tuple(self._clock_problems(metrics, now))
@@ -130,6 +131,14 @@ class PrometheusSource:
             problems=(*wrong, *self._stale(metrics, now)),
             wrong_clock=wrong,
         )
+
+    def _counted(self, query: Query, at: datetime, known: dict[str, int]) -> dict[str, int]:
+        """Series by name, the larger count of this moment and of what is known."""
+        found = dict(known)
+        for sample in self.store.instant(query, at=at):
+            name = sample.labels.get("__name__", "")
+            found[name] = max(found.get(name, 0), round(sample.value))
+        return found
 
     def hours_with_data(self, start: datetime, end: datetime, metrics: frozenset[str]) -> list[datetime]:
         """The full hours of [start, end) in which any device was seen, oldest first."""
