@@ -65,8 +65,10 @@ def dive(
             break
         fixed = np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)])
         kind = np.array(pool.kinds, dtype=np.int64)
-        whole = np.floor(solved.copies + _INTEGRAL).astype(np.int64)
-        part = solved.copies - whole
+        # An optimum that time cut short knows nothing of the fillings that came last.
+        copies = np.concatenate([solved.copies, np.zeros(len(pool) - len(solved.copies))])
+        whole = np.floor(copies + _INTEGRAL).astype(np.int64)
+        part = copies - whole
         handed = np.ceil(solved.handed - _INTEGRAL).astype(np.int64)
         fractional = np.flatnonzero(part > _INTEGRAL)
         target = np.maximum(fixed, whole)
@@ -75,6 +77,7 @@ def dive(
             if free[kind[column]] >= 1:
                 free[kind[column]] -= 1
                 target[column] += 1
+        master.extend(pool)
         for column in np.flatnonzero(target > fixed).tolist():
             master.at_least(column, int(target[column]))
         stuck = not (target > fixed).any()
