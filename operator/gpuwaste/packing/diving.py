@@ -66,9 +66,9 @@ def dive(
         fixed = np.concatenate([fixed, np.zeros(len(pool) - len(fixed), dtype=np.int64)])
         kind = np.array(pool.kinds, dtype=np.int64)
         # An optimum that time cut short knows nothing of the fillings that came last.
-        copies = np.concatenate([solved.copies, np.zeros(len(pool) - len(solved.copies))])
+        copies: Floats = np.concatenate([solved.copies, np.zeros(len(pool) - len(solved.copies))])
         whole = np.floor(copies + _INTEGRAL).astype(np.int64)
-        part = copies - whole
+        part: Floats = copies - whole
         handed = np.ceil(solved.handed - _INTEGRAL).astype(np.int64)
         fractional = np.flatnonzero(part > _INTEGRAL)
         target = np.maximum(fixed, whole)
