@@ -67,7 +67,11 @@ focus.add_command(tokens_command)
 @click.option("--provider", default="Platform", show_default=True, help="Who provides the nodes.")
 @click.option("--account-id", default="", help="The account that is charged.  [default: the cluster's name]")
 @click.option("--account-name", default="", help="Its name.  [default: its id]")
-@click.option("--bill", type=click.Path(path_type=Path), help="The provider's FOCUS bill, whose rows are then divided.")
+@click.option(
+    "--bill",
+    type=click.Path(path_type=Path),
+    help="The provider's FOCUS bill, a file or a folder of files, whose rows are then divided.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file, or a folder.")
 def export_command(
     *,
@@ -157,7 +161,7 @@ def _read_reservations(path: Path) -> list[GPUReservation]:
 
 @focus.command(name="verify")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--origin", type=click.Path(path_type=Path), help="The bill that was split.")
+@click.option("--origin", type=click.Path(path_type=Path), help="The bill that was split, a file or folder.")
 @click.option("--version", "focus_version", default="1.3", show_default=True, type=_VERSIONS, help="FOCUS version.")
 def verify_command(*, file: Path, origin: Path | None, focus_version: Version) -> None:
     """Check every rule of a FOCUS file, those between the parts of a charge included."""

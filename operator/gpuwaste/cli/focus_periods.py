@@ -31,7 +31,9 @@ _ARCHIVE = click.option(
     "--archive", required=True, metavar="URL", help="Folder or object store of the published bills."
 )
 _BILL = click.option(
-    "--bill", type=click.Path(path_type=Path), help="The provider's FOCUS bill, published by its billing periods."
+    "--bill",
+    type=click.Path(path_type=Path),
+    help="The provider's FOCUS bill, a file or a folder of files, published by its billing periods.",
 )
 
 

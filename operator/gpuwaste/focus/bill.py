@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.bill_columns import fill_columns
+from gpuwaste.focus.bill_columns import fill_columns, renamed_columns
+from gpuwaste.focus.bill_files import amount_type
 from gpuwaste.focus.bill_plan import BillPlanner
 from gpuwaste.focus.columns import METRICS, SUMMABLE
 from gpuwaste.focus.details import element_units, method_details
+from gpuwaste.focus.json_values import json_text
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.parts import Parts, gather, take
 from gpuwaste.focus.ratios import (
-    AMOUNT_DECIMALS,
-    AMOUNT_DIGITS,
     MAX_RATIO_DECIMALS,
     decimals_used,
     digits_used,
@@ -29,7 +29,6 @@ from gpuwaste.focus.ratios import (
 from gpuwaste.focus.split import Split, focus_table, receiver_columns, spread
 from gpuwaste.focus.verify_files import Batch
 from gpuwaste.focus.verify_rows import broken_pairs, broken_rows, sample_rows
-from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import EXACT
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ def split_bill(bill: pa.Table, hours: NodeHours, options: ExportOptions) -> Spli
     plan = planner.plan(rows.columns, rows.amounts, hours, rows.number)
     table = split_rows(rows, plan, Receivers.of(hours, options), options)
     broken = broken_before([sample_of(rows, options.version)], options.version)
-    return Split(rows=table, charges=len(plan.row), findings=(*planner.findings(), *broken, *broken_texts(rows)))
+    findings = (*renamed_columns(bill.column_names), *planner.findings(), *broken, *broken_texts(rows))
+    return Split(rows=table, charges=len(plan.row), findings=findings)
 
 
 @dataclass(slots=True)
@@ -101,7 +101,9 @@ class AmountSizes:
         Raises:
             InputError: no scale holds all values of a column.
         """
-        return {name: _amount_kind(name, self.digits[name], self.decimals[name]) for name in self.digits}
+        return {
+            name: amount_type(f"bill, column {name}", self.digits[name], self.decimals[name]) for name in self.digits
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ class BillRows:
     def of(cls, bill: pa.Table, number: Int64s, kinds: dict[str, pa.DataType], version: Version) -> BillRows:
         """The rows of a table as `read_bill` answers it."""
         columns = fill_columns(bill, version)
-        amounts = {name: values.cast(kinds[name]) for name, values in columns.items() if name in METRICS}
+        nothing = {name: pa.nulls(len(bill), kind) for name, kind in kinds.items()}
+        amounts = nothing | {name: values.cast(kinds[name]) for name, values in columns.items() if name in METRICS}
         return cls(columns=columns, amounts=amounts, kinds=kinds, number=number)
 
 
@@ -168,7 +171,7 @@ def split_rows(rows: BillRows, plan: BillPlan, receivers: Receivers | None, opti
     ratio[out.split] = units
     values = _dimensions(rows.columns, out.row) | _amounts(rows.amounts, rows.kinds, out.row, ratio)
     parts = _Parts(figures, elements, of, receivers.columns)
-    values |= _allocated(parts, plan=plan, out=out, options=options)
+    values |= _kept_beside(_allocated(parts, plan=plan, out=out, options=options), values, out)
     if "ContractApplied" in rows.columns:
         values["ContractApplied"] = _contract_applied(rows.columns["ContractApplied"], out, units)
     return focus_table(values, len(out.row), options.version)
@@ -219,18 +222,6 @@ class _Parts:
     receivers: dict[str, pa.Array]
 
 
-def _amount_kind(name: str, digits: int, decimals: int) -> pa.DataType:
-    if digits + AMOUNT_DECIMALS <= AMOUNT_DIGITS and decimals <= AMOUNT_DECIMALS:
-        return pa.decimal128(AMOUNT_DIGITS, AMOUNT_DECIMALS)
-    if digits + decimals > AMOUNT_DIGITS:
-        raise InputError(
-            f"has values of {digits} digits before and of {decimals} behind the point, and {AMOUNT_DIGITS} is the most",
-            where=f"bill, column {name}",
-            fix="deliver the bill's amounts with fewer decimals",
-        )
-    return pa.decimal128(AMOUNT_DIGITS, AMOUNT_DIGITS - digits)
-
-
 def _places(rows: int, divided: Int64s, size: Int64s) -> _Places:
     count = np.ones(rows, np.int64)
     count[divided] = size
@@ -271,6 +262,21 @@ def _allocated(parts: _Parts, *, plan: BillPlan, out: _Places, options: ExportOp
     return columns
 
 
+def _kept_beside(ours: dict[str, pa.Array], theirs: dict[str, pa.Array], out: _Places) -> dict[str, pa.Array]:
+    """Our columns of the split, and on rows that are no part of ours what the bill has in them."""
+    is_part = np.zeros(len(out.row), bool)
+    is_part[out.split] = True
+    both = dict(ours)
+    for name in ours.keys() & theirs.keys():
+        if theirs[name].null_count < len(theirs[name]):
+            both[name] = pc.if_else(pa.array(is_part), _texts(ours[name]), _texts(theirs[name]))
+    return both
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    return values.cast(pa.string())
+
+
 def _contract_applied(values: pa.Array, out: _Places, units: Int64s) -> pa.Array:
     """ContractApplied is a metric too: each part applies its ratio of the cost and quantity."""
     texts = values.take(pa.array(out.row)).to_pylist()
@@ -282,22 +288,15 @@ def _contract_applied(values: pa.Array, out: _Places, units: Int64s) -> pa.Array
 
 
 def _scaled_json(text: str, ratio: Decimal) -> str:
-    document = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    """The text with what it applies scaled; one that is no such object stays as it came."""
+    try:
+        document = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    except ValueError:
+        return text
     if not isinstance(document, dict) or not isinstance(document.get("Elements"), list):
         return text
     for element in document["Elements"]:
         for key in ("ContractCommitmentAppliedCost", "ContractCommitmentAppliedQuantity"):
             if isinstance(element, dict) and isinstance(element.get(key), Decimal):
                 element[key] = element[key] * ratio
-    return _dump(document)
-
-
-def _dump(value: Any) -> str:
-    """JSON with decimals as plain numbers, none of them rounded."""
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(key)}:{_dump(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_dump(item) for item in value) + "]"
-    return json.dumps(value)
+    return json_text(document)

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import SUMMABLE
-from gpuwaste.focus.node_hours import last_segment
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.ratios import (
     AMOUNT_DECIMALS,
-    MAX_ORIGIN_DECIMALS,
     MAX_ORIGIN_DIGITS,
     MAX_RATIO_DECIMALS,
+    MIN_RATIO_DECIMALS,
     decimals_used,
     digits_used,
 )
+from gpuwaste.pricing.bills import DATA_CATEGORIES, TIME_UNIT, machine_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BillPlan", "BillPlanner", "timed_rows"]
 
-_TIME_UNITS: Final = ("hour", "hours", "hr", "hrs", "minute", "minutes", "second", "seconds")
 _TIME_COLUMNS: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd")
 _SECONDS_PER_HOUR: Final = 3600
 
@@ -92,6 +91,7 @@ class BillPlanner:
         """A planner for a bill of these nodes."""
         self._nodes, self._findings = _node_keys(nodes)
         self._missing: Counter[str] = Counter()
+        self._divided: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
 
     def plan(
@@ -106,13 +106,17 @@ class BillPlanner:
             numbers: the number of each row in the bill.
         """
         used, digits, room = _sizes(amounts)
+        allocated = _allocated(columns, len(numbers))
         spans = _Spans(hours.cell if hours else {})
         chosen: list[tuple[int, int, str, NodeNames]] = []
         for row, resource, start, end in _time_rows(columns):
-            node = self._nodes.get(resource.lower()) or self._nodes.get(last_segment(resource.lower()))
+            node = next((self._nodes[name] for name in machine_names(resource) if name in self._nodes), None)
             if node is None:
                 continue
-            if used[row] > min(MAX_ORIGIN_DECIMALS, room) or digits[row] > MAX_ORIGIN_DIGITS:
+            if allocated[row]:
+                self._divided[node.node] += 1
+                continue
+            if used[row] > room - MIN_RATIO_DECIMALS or digits[row] > MAX_ORIGIN_DIGITS:
                 what = f"an amount has {digits[row]} digits and {used[row]} decimals; passed through unsplit"
                 self._findings.append(Finding(where=f"bill row {numbers[row] + 1}, node {node.node}", what=what))
                 continue
@@ -137,7 +141,7 @@ class BillPlanner:
 
     def findings(self) -> tuple[Finding, ...]:
         """Rows that look like a node's and are not divided, by name."""
-        return (*self._findings, *_without_ledger(self._missing))
+        return (*self._findings, *_without_ledger(self._missing), *_divided_before(self._divided))
 
 
 def _sizes(amounts: dict[str, pa.Array]) -> tuple[Int64s, Int64s, int]:
@@ -152,7 +156,7 @@ def _node_keys(nodes: tuple[NodeNames, ...]) -> tuple[dict[str, NodeNames], list
     """The names by which a bill may call each node; a name that two nodes share calls neither."""
     named: dict[str, list[NodeNames]] = {}
     for node in nodes:
-        for key in node.names():
+        for key in machine_names(node.provider_id):
             named.setdefault(key, []).append(node)
     shared = {key: several for key, several in named.items() if len(several) > 1}
     findings = [
@@ -171,14 +175,19 @@ def _node_keys(nodes: tuple[NodeNames, ...]) -> tuple[dict[str, NodeNames], list
 
 
 def timed_rows(columns: dict[str, pa.Array]) -> Int64s:
-    """The Usage rows of some resource that are billed by time, and Corrections that name no unit."""
+    """The Usage rows of some resource that are billed by time, and Corrections that name no unit.
+
+    Traffic and volumes are a node's neither by category nor by unit.
+    """
     if any(name not in columns for name in ("ChargeCategory", *_TIME_COLUMNS)):
         return np.zeros(0, np.int64)
     nothing = pa.nulls(len(columns["ChargeCategory"]), pa.string())
     unit = pc.utf8_lower(columns.get("PricingUnit", nothing))
-    timed = pc.is_in(unit, value_set=pa.array(_TIME_UNITS))
+    timed = pc.match_substring_regex(unit, TIME_UNIT)
     correction = pc.and_(pc.equal(columns.get("ChargeClass", nothing), "Correction"), pc.is_null(unit))
     usage = pc.equal(columns["ChargeCategory"], "Usage")
+    of_data = pc.is_in(columns.get("ServiceCategory", nothing), value_set=pa.array(DATA_CATEGORIES))
+    usage = pc.and_not(usage, of_data)
     for name in _TIME_COLUMNS:
         usage = pc.and_(usage, pc.is_valid(columns[name]))
     chosen = pc.and_kleene(usage, pc.or_kleene(timed, pc.fill_null(correction, fill_value=False)))
@@ -192,6 +201,20 @@ def _time_rows(columns: dict[str, pa.Array]) -> Iterator[tuple[int, str, datetim
     if len(rows):
         lists = [columns[name].take(pa.array(rows)).to_pylist() for name in _TIME_COLUMNS]
         yield from zip(rows.tolist(), *lists, strict=True)
+
+
+def _allocated(columns: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
+    """Rows that are parts of a charge already: whoever divided it wrote his method into them."""
+    method = columns.get("AllocatedMethodId", pa.nulls(rows, pa.string()))
+    mask: NDArray[np.bool_] = pc.is_valid(method).to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _divided_before(divided: Counter[str]) -> list[Finding]:
+    return [
+        Finding(where=f"node {node}", what=f"{count} rows of the bill are parts of a divided charge already; kept so")
+        for node, count in sorted(divided.items())
+    ]
 
 
 def _without_ledger(missing: Counter[str]) -> list[Finding]:

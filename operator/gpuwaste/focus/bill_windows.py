@@ -24,6 +24,7 @@ from gpuwaste.focus.bill import (
     sample_of,
     split_rows,
 )
+from gpuwaste.focus.bill_columns import renamed_columns
 from gpuwaste.focus.bill_plan import BillPlanner, timed_rows
 from gpuwaste.focus.node_hours import collect_hours, find_nodes
 
@@ -94,7 +95,7 @@ class BillSplitter:
 
     def findings(self) -> tuple[Finding, ...]:
         """What a reader of the export must know; after `splits` has ended."""
-        return tuple(dict.fromkeys((*self._found, *self._broken)))
+        return tuple(dict.fromkeys((*renamed_columns(self.bill.names), *self._found, *self._broken)))
 
     def splits(self) -> Iterator[pa.Table]:
         """The rows of the export, piece by piece, all of one schema; none for a bill without rows.

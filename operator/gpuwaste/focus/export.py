@@ -190,7 +190,8 @@ def export_bill(
     if not found:
         raise InputError("no ledger hour lies in these days", where="--from, --to")
     splitter = BillSplitter(bill=open_bill(bill), days=found, options=options)
-    path = _single_file(out) or out / f"cost-and-usage-{options.version}-{bill.stem}.parquet"
+    name = bill.name.removesuffix(".gz").rpartition(".")[0] or bill.name
+    path = _single_file(out) or out / f"cost-and-usage-{options.version}-{name}.parquet"
     rows, schema = 0, schema_of(options.version)
     with ExitStack() as stack:
         sink: RowSink | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from gpuwaste.focus.columns import AMOUNT_TYPE, TIME_TYPE
+from gpuwaste.focus.json_values import json_column
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,6 +90,11 @@ class _CsvSink:
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if column.type == TIME_TYPE:
         return pc.strftime(column.cast(pa.timestamp("s", tz="UTC")), format="%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_nested(column.type):
+        return pa.chunked_array([json_column(chunk) for chunk in column.chunks], pa.string())
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        texts = [value if value is None else b64encode(value).decode() for value in column.to_pylist()]
+        return pa.chunked_array([texts], pa.string())
     return column.cast(pa.string())
 
 

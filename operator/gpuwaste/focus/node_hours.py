@@ -13,14 +13,13 @@ from gpuwaste.focus.charges import carriers
 from gpuwaste.focus.parts import Parts, concat, weigh
 from gpuwaste.focus.rest import node_cells, rest_rows
 from gpuwaste.model.grouping import group_rows, only
-from gpuwaste.pricing.bills import last_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gpuwaste.focus.options import ExportOptions
 
-__all__ = ["NODE_COLUMNS", "NodeHours", "NodeNames", "collect_hours", "find_nodes", "last_segment"]
+__all__ = ["NODE_COLUMNS", "NodeHours", "NodeNames", "collect_hours", "find_nodes"]
 
 NODE_COLUMNS: Final = ("row_kind", "cluster", "node", "node_uid", "provider_id")
 """The columns of the ledger that name nodes."""
@@ -34,11 +33,6 @@ class NodeNames:
     node: str
     node_uid: str
     provider_id: str
-
-    def names(self) -> tuple[str, ...]:
-        """The provider's id of the machine and its last segment, in lower case."""
-        full = self.provider_id.lower()
-        return tuple(dict.fromkeys(key for key in (full, last_segment(full)) if key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AMOUNT_DECIMALS",
     "AMOUNT_DIGITS",
-    "MAX_ORIGIN_DECIMALS",
     "MAX_ORIGIN_DIGITS",
     "MAX_RATIO_DECIMALS",
+    "MIN_RATIO_DECIMALS",
     "decimals_used",
     "digits_used",
     "largest_remainder_units",
@@ -34,7 +34,8 @@ __all__ = [
 AMOUNT_DECIMALS: Final = 28
 AMOUNT_DIGITS: Final = 38
 MAX_RATIO_DECIMALS: Final = 12
-MAX_ORIGIN_DECIMALS: Final = 22
+MIN_RATIO_DECIMALS: Final = 6
+"""An origin whose amounts leave less room for the decimals of ratios is not divided."""
 MAX_ORIGIN_DIGITS: Final = 10
 _MAX_TOTAL: Final = (1 << 63) // 10
 

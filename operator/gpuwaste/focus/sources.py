@@ -146,7 +146,8 @@ class BillSource:
     """A provider's own bill, by billing period; its nodes' rows are divided by the ledger of the time they charge.
 
     A Correction of an earlier period is in the bill of the period that made it, and is divided by the ratios of the
-    period that it corrects: those hours of the ledger are read, however old they are. The bill is read in pieces.
+    period that it corrects: those hours of the ledger are read, however old they are. The bill, a file or a folder of
+    files, is read in pieces.
     """
 
     ledger: LedgerSource
@@ -186,7 +187,7 @@ class BillSource:
             return None
         known = [one for one in map(self.ledger.inputs, days) if one is not None]
         return Inputs(
-            sha256=_digest([file_sha256(self.bill), *(one.sha256 for one in known)]),
+            sha256=_digest([*map(file_sha256, open_bill(self.bill).files), *(one.sha256 for one in known)]),
             rules_sha256=_digest(sorted({one.rules_sha256 for one in known})),
             missing_hours=sum(one.missing_hours for one in known),
             clusters=tuple(sorted({name for one in known for name in one.clusters})),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from gpuwaste.focus.bill_files import exact_amounts
-from gpuwaste.focus.columns import AMOUNT_TYPE, COLUMNS, TIME_TYPE
+from gpuwaste.focus.bill_files import exact_amounts, narrow_amounts
+from gpuwaste.focus.columns import COLUMNS, TIME_TYPE
+from gpuwaste.focus.json_values import json_column
+from gpuwaste.focus.table_files import is_csv, raw_batches, read_names, read_parquet_schema
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "FocusFile", "open_file"]
 
-_BATCH_ROWS: Final = 65_536
-_BLOCK_BYTES: Final = 1 << 25
-"""Of a CSV: some ten thousand rows."""
 _KINDS: Final = {column.name: column.kind for column in COLUMNS}
 _LONG: Final = ("AllocatedMethodDetails",)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -74,23 +71,8 @@ class FocusFile:
             start += len(table)
 
     def _pieces(self, columns: list[str]) -> Iterator[dict[str, pa.Array]]:
-        if self.path.suffix == ".csv":
-            options = pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(self.names, pa.string()),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                null_values=[""],
-                include_columns=columns,
-            )
-            source: Any = pa_csv.open_csv(
-                self.path, pa_csv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=options
-            )
-        else:
-            texts = [name for name in columns if _KINDS.get(name) in {"string", "json", None} and name not in _LONG]
-            source = pq.ParquetFile(self.path, read_dictionary=texts, pre_buffer=False).iter_batches(
-                _BATCH_ROWS, columns=columns
-            )
-        for batch in source:
+        texts = [name for name in columns if _KINDS.get(name) in {"string", "json", None} and name not in _LONG]
+        for _, batch in raw_batches(self.path, columns, quoted_can_be_null=False, dictionaries=texts):
             yield {name: batch.column(name) for name in batch.schema.names}
 
     def _typed(self, name: str, column: pa.Array, problems: list[Problem]) -> pa.Array:
@@ -101,16 +83,17 @@ class FocusFile:
                 found, column = _CHECKED[kind](name, column)
                 problems += found
             if kind == "decimal":
-                amounts = exact_amounts(column, where=where)
-                return amounts if pa.types.is_decimal128(amounts.type) else amounts.cast(AMOUNT_TYPE)
+                return narrow_amounts(exact_amounts(column, where=where), where=where)
             if kind == "time":
                 return column if column.type == TIME_TYPE else column.cast(TIME_TYPE)
+            if pa.types.is_nested(column.type):
+                column = json_column(column)
             if name in _LONG:
                 return column.cast(pa.string())
             if pa.types.is_dictionary(column.type):
                 return column
             return pc.dictionary_encode(column.cast(pa.string()))
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise InputError(f"has a value that is no {kind or 'text'}: {error}", where=where) from None
 
 
@@ -190,16 +173,9 @@ def open_file(path: Path) -> FocusFile:
     Raises:
         InputError: it is not there, or is neither.
     """
-    if path.is_dir():
-        raise InputError("is a folder", where=str(path), fix="name one of its .parquet or .csv files")
-    if not path.is_file():
-        raise InputError("there is no such file", where=str(path))
-    try:
-        if path.suffix == ".csv":
-            with pa_csv.open_csv(path) as reader:
-                return FocusFile(path=path, names=tuple(reader.schema.names), exact=True)
-        schema = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"not readable as Parquet or CSV: {error}", where=str(path)) from None
+    names = read_names(path)
+    if is_csv(path):
+        return FocusFile(path=path, names=names, exact=True)
+    schema = read_parquet_schema(path)
     binary = any(pa.types.is_floating(field.type) for field in schema if _KINDS.get(field.name) == "decimal")
-    return FocusFile(path=path, names=tuple(schema.names), exact=not binary)
+    return FocusFile(path=path, names=names, exact=not binary)

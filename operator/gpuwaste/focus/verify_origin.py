@@ -15,6 +15,7 @@ from gpuwaste.focus.verify_files import Batch, FocusFile, open_file
 from gpuwaste.focus.verify_rows import column_codes
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.grouping import group_numbers
+from gpuwaste.pricing.bills import bill_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,23 +51,28 @@ def compare_with_origin(file: FocusFile, origin: Path) -> Iterator[tuple[str, st
 
     What is kept is a number and the sums of each charge of the bill.
 
+    Args:
+        file: that was split.
+        origin: the bill, a file or a folder of files.
+
     Raises:
         InputError: the bill cannot be read, or holds no metric of FOCUS.
     """
-    bill = open_file(origin)
-    names = [name for name in SUMMABLE if name in bill.names and name in file.names]
-    key = [name for name in _KEY if name in bill.names and name in file.names]
+    bill = [open_file(path) for path in bill_files([origin])]
+    common = set(file.names).intersection(*(part.names for part in bill))
+    names = [name for name in SUMMABLE if name in common]
+    key = [name for name in _KEY if name in common]
     if not names:
         raise InputError("holds no metric of FOCUS", where=str(origin))
-    ours, theirs = _sums(file, key, names), _sums(bill, key, names)
+    ours, theirs = _sums([file], key, names), _sums(bill, key, names)
     mine, wanted = ours["key"].to_numpy(), theirs["key"].to_numpy()
     missing = ~np.isin(wanted, mine)
     for row in np.sort(theirs["row"].to_numpy()[missing]).tolist():
         yield f"{SPLIT}-A-003-C", f"row {row + 1} of the bill", "the charge is missing from the file"
-    common = theirs.filter(pa.array(~missing))
-    beside = ours.take(pa.array(np.searchsorted(mine, common["key"].to_numpy()))) if len(mine) else ours
+    kept = theirs.filter(pa.array(~missing))
+    beside = ours.take(pa.array(np.searchsorted(mine, kept["key"].to_numpy()))) if len(mine) else ours
     for name in names:
-        for row, have, want in _unequal(common, beside, name):
+        for row, have, want in _unequal(kept, beside, name):
             why = f"{name} adds up to {_text(have)} and is {_text(want)} in the bill"
             yield f"{SPLIT}-A-003-C", f"row {row + 1} of the bill", why
     for row in np.sort(ours["row"].to_numpy()[~np.isin(mine, wanted)]).tolist():
@@ -81,24 +87,29 @@ def _unequal(bill: pa.Table, file: pa.Table, name: str) -> Iterator[tuple[int, D
         yield bill["row"][at].as_py(), have[at].as_py(), want[at].as_py()
 
 
-def _sums(file: FocusFile, key: Sequence[str], names: Sequence[str]) -> pa.Table:
-    """One row a charge, sorted by `key`: that, its first `row`, and the sum of each metric, null where all are null."""
+def _sums(files: Sequence[FocusFile], key: Sequence[str], names: Sequence[str]) -> pa.Table:
+    """One row a charge, sorted by `key`: that, its first `row`, and the sum of each metric, null where all are null.
+
+    Rows are numbered through all files.
+    """
     pieces: list[pa.Table] = []
-    for batch in file.batches([*key, *names]):
-        pieces.append(_batch_sums(batch, key, names))
+    start = 0
+    for batch in (batch for file in files for batch in file.batches([*key, *names])):
+        pieces.append(_batch_sums(batch, start, key, names))
+        start += len(batch.table)
         if sum(map(len, pieces)) > _COMPACT_ROWS:
             pieces = [_added(pieces, names)]
     return _added(pieces, names).sort_by("key").combine_chunks()
 
 
-def _batch_sums(batch: Batch, key: Sequence[str], names: Sequence[str]) -> pa.Table:
+def _batch_sums(batch: Batch, start: int, key: Sequence[str], names: Sequence[str]) -> pa.Table:
     table = batch.table
     groups = group_numbers([column_codes(table[name]) for name in key])
     keys = row_hashes(table.select(list(key)).take(pa.array(groups.first)))
     rows = pa.table(
         {
             "key": pa.array(keys[groups.of]),
-            "row": pa.array(batch.start + np.arange(len(table))),
+            "row": pa.array(start + np.arange(len(table))),
             **{name: table[name] for name in names},
         }
     )

@@ -1,7 +1,8 @@
 """Prices of machines from a provider's own FOCUS export, version 1.0 to 1.4, Parquet or CSV.
 
 What a machine cost in a charge period, by the hours that were charged, is its price an hour in that period. Only
-charges of usage count, at all four of FOCUS's amounts; taxes, fees and purchases are no price of a machine.
+charges of usage by time count, at all four of FOCUS's amounts; taxes, fees and purchases are no price of a machine,
+nor are traffic and volumes, though their charges may name it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["BillPrices", "Charge", "Exchange", "bill_files", "last_segment", "machine_names", "read_bill_prices"]
+__all__ = [
+    "DATA_CATEGORIES",
+    "TIME_UNIT",
+    "BillPrices",
+    "Charge",
+    "Exchange",
+    "bill_files",
+    "machine_names",
+    "read_bill_prices",
+]
 
 _SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
 _NEEDED: Final = ("ChargeCategory", "ChargePeriodStart", "ChargePeriodEnd", "ResourceId", "BillingCurrency")
 _COSTS: Final = ("ListCost", "ContractedCost", "BilledCost", "EffectiveCost")
-_HOURS: Final = r"^(hours?|hrs?|h|instance[ -]?hours?|(compute|vm)[ -]hours?)$"
+_MACHINES: Final = r"((instance|compute|machine|node|server|vm)s?[ -]?)?"
+_PARTS: Final = r"((accelerator|core|cpu|gpu|vcpu|gib|gb|gibibyte|gigabyte)s?[ -])?"
+_HOURS: Final = rf"^{_MACHINES}(hours?|hrs?|h)$"
+DATA_CATEGORIES: Final = ("Networking", "Storage")
+"""The service categories of FOCUS whose charges are no machine's, even where they name one: traffic and volumes."""
+TIME_UNIT: Final = (
+    rf"^([0-9]+ )?({_MACHINES}(years?|months?|days?|hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s)"
+    rf"|{_PARTS}(hours?|hrs?|minutes?|seconds?))$"
+)
+"""Units, in lower case, of what a machine is billed by: its time, or that of its parts, some times over."""
 _BOOT_LIMIT: Final = timedelta(hours=2)
 _STEP: Final = Decimal(1).scaleb(-18)
 _ROUNDING: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
@@ -108,7 +127,7 @@ class BillPrices:
         return found
 
 
-def last_segment(identity: str) -> str:
+def _last_segment(identity: str) -> str:
     """`i-0abc` of `aws:///us-east-1a/i-0abc` and of `arn:aws:ec2:us-east-1:1:instance/i-0abc`."""
     return re.split(r"[/:]", identity.rstrip("/"))[-1]
 
@@ -120,7 +139,7 @@ def machine_names(identity: str) -> tuple[str, ...]:
     every scale set from 0.
     """
     whole = re.sub(r"^[a-z]+:/{0,2}(?=/)", "", identity.lower())
-    last = last_segment(identity.lower())
+    last = _last_segment(identity.lower())
     return tuple(dict.fromkeys(name for name in (whole, "" if last.isdigit() else last) if name))
 
 
@@ -267,12 +286,17 @@ def _query(columns: list[str]) -> str:
             test = f"regexp_matches(lower(CAST({kind}Unit AS VARCHAR)), '{_HOURS}')"
             hours.append(f"CASE WHEN {test} THEN {number(f'{kind}Quantity')} END")
     costs = ", ".join(f"SUM({number(name)}) AS {name}" for name in _COSTS)
+    known = {
+        "PricingUnit": f"COALESCE(regexp_matches(lower(CAST(PricingUnit AS VARCHAR)), '{TIME_UNIT}'), TRUE)",
+        "ServiceCategory": f"COALESCE(ServiceCategory NOT IN {DATA_CATEGORIES}, TRUE)",
+    }
+    of_machines = " AND ".join(["TRUE", *(test for name, test in known.items() if name in columns)])
     return f"""
         SELECT ResourceId,
           CAST(ChargePeriodStart AS TIMESTAMPTZ) AS start, CAST(ChargePeriodEnd AS TIMESTAMPTZ) AS "end",
           COALESCE(BillingCurrency, '') AS BillingCurrency, COALESCE(CAST({sku} AS VARCHAR), '') AS sku,
           SUM(COALESCE({", ".join([*hours, "NULL"])})) AS hours, {costs}
         FROM bill
-        WHERE ChargeCategory = 'Usage' AND COALESCE(ResourceId, '') <> ''
+        WHERE ChargeCategory = 'Usage' AND COALESCE(ResourceId, '') <> '' AND {of_machines}
         GROUP BY ALL ORDER BY ALL
     """  # noqa: S608

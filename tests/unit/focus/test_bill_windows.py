@@ -12,7 +12,7 @@ import pytest
 from tests.unit.focus.bills import bill, correction, other, usage
 from tests.unit.focus.ledgers import START, free, holder, ledger
 
-from gpuwaste.focus import bill_files, bill_windows
+from gpuwaste.focus import bill_windows, table_files
 from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import open_bill, read_bill
 from gpuwaste.focus.bill_windows import BillSplitter
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(bill_windows, "_CHUNK_ROWS", 2)
-    monkeypatch.setattr(bill_files, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(table_files, "_BATCH_ROWS", 3)
 
 
 def whole_bill():

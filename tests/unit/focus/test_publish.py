@@ -260,7 +260,7 @@ def test_a_correction_is_divided_by_the_ratios_of_the_period_that_it_corrects(tm
     assert list(verify(tmp_path / f"out/cost-and-usage/period={month.name}/cost-and-usage.parquet", origin=path)) == []
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ""])
 def test_a_bill_of_several_months_is_published_month_by_month(tmp_path, suffix):
     where = {"provider_id": "aws:///use1-az1/i-0"}
     store_ledger(tmp_path / "ledger", *halves(-24, **where)[:2], *halves(0, a=0.25, **where)[:2])
@@ -275,8 +275,12 @@ def test_a_bill_of_several_months_is_published_month_by_month(tmp_path, suffix):
     if suffix == ".csv":
         with open_sink(path, table.schema) as sink:
             sink.write(table)
-    else:
+    elif suffix:
         pq.write_table(table, path)
+    else:
+        path.mkdir()
+        for number in range(2):
+            pq.write_table(table.slice(number, 1), path / f"part-{number}.parquet")
     made = publisher(tmp_path / "ledger", tmp_path / "out", length="month", bill=path)
     months = made.due(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
     assert [month.name for month in months] == ["2026-10", "2026-11"]

@@ -13,7 +13,7 @@ from tests.unit.focus.clusters import random_ledger
 from tests.unit.focus.mutants import DETAILS, MUTANTS, RATIOS, SUM, TAGS, changed, exported
 from tests.unit.focus.test_split import ratio_of
 
-from gpuwaste.focus import verify_files, verify_open
+from gpuwaste.focus import table_files, verify_open
 from gpuwaste.focus.columns import METRICS, SUMMABLE, coded_schema
 from gpuwaste.focus.files import open_sink
 from gpuwaste.focus.methods import METHODS
@@ -32,7 +32,7 @@ def rules_of(path, table, **options):
 @pytest.fixture
 def small(monkeypatch):
     """Batches of two rows, and a handful of rows that may wait in memory."""
-    monkeypatch.setattr(verify_files, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(table_files, "_BATCH_ROWS", 2)
     monkeypatch.setattr(verify_open, "_MAX_OPEN_ROWS", 4)
 
 
@@ -171,7 +171,7 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path):
 
 
 def test_a_charge_that_goes_on_after_it_was_whole_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify_files, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(table_files, "_BATCH_ROWS", 4)
     pq.write_table(pa.concat_tables([exported(), exported().slice(1, 1)]), tmp_path / "f.parquet")
     found = [violation for violation in verify(tmp_path / "f.parquet") if violation.rule == RATIOS]
     assert ["add up to 1.2 and not to 1" in violation.why for violation in found] == [True]

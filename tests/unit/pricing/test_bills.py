@@ -78,6 +78,13 @@ def test_all_charges_of_a_machine_add_up_and_other_categories_are_none(tmp_path)
     assert prices(path)["H100-80GB"].data.effective_unit_cost == "2"
 
 
+@pytest.mark.parametrize("other", [{"PricingUnit": "GB"}, {"PricingUnit": "GB-Months"}, {"ServiceCategory": "Storage"}])
+def test_traffic_and_volumes_are_no_price_of_the_machine_that_they_name(tmp_path, other):
+    compute = {"ServiceCategory": "Compute"}
+    path = bill(tmp_path, charge("8") | compute, charge("99", sku="other") | compute | other)
+    assert prices(path)["H100-80GB"].data.effective_unit_cost == "1"
+
+
 def test_hours_without_a_charge_fall_back_to_a_list(tmp_path):
     found = prices(bill(tmp_path, charge()), hour=HOUR + timedelta(hours=1))
     assert found["H100-80GB"].data.source == "BuiltIn"
