@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["IncrementalLp", "LpResult", "MipResult", "Program", "solve_mip", "warm_up"]
 
 _SHORTEST_SECONDS = 0.01
+# How a solver's breakdown reaches Python: as the error meant for it, or, in wheels in which translating it fails, as
+# that failure.
+_BREAKDOWNS = (RuntimeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,10 @@ def solve_mip(
         if start is not None:
             hint = dict(zip(model.variables(), start.tolist(), strict=True))
             hints.solution_hints.append(mathopt.SolutionHint(variable_values=hint))
-    result = mathopt.solve(model, solver, params=parameters, model_params=hints)
+    try:
+        result = mathopt.solve(model, solver, params=parameters, model_params=hints)
+    except _BREAKDOWNS:
+        return MipResult(values=None, bound=None)
     bound = result.termination.objective_bounds.dual_bound
     values = None
     if result.has_primal_feasible_solution():
@@ -177,9 +183,19 @@ class IncrementalLp:
         self._columns[column].lower_bound = lower
 
     def solve(self, *, seconds: float) -> LpResult | None:
-        """The optimum, or None if it was not reached in time."""
+        """The optimum, or None if it was not reached in time or the numbers beat the solver.
+
+        Where the solver breaks down from the basis it had, it begins once more without one.
+        """
         parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, _SHORTEST_SECONDS)), threads=1)
-        result = self._solver.solve(params=parameters)
+        try:
+            result = self._solver.solve(params=parameters)
+        except _BREAKDOWNS:
+            self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
+            try:
+                result = self._solver.solve(params=parameters)
+            except _BREAKDOWNS:
+                return None
         if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
             return None
         return LpResult(
