@@ -48,7 +48,7 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
     shapes, kinds = problem.fits.shape
     shape, kind = np.nonzero(problem.fits & (problem.demand > 0)[:, None])
     pairs = len(shape)
-    gpu_weights = np.stack(share_weights(problem.share, problem.whole))
+    gpu_weights = np.stack([*share_weights(problem.share, problem.whole), problem.whole + task.slots.share_weights])
     resources = 2 + problem.extra.shape[1] + len(gpu_weights)
     need = np.concatenate(
         [

@@ -61,7 +61,7 @@ class TypePricer:
         self.kind = kind
         self._gpus = int(problem.type_gpus[kind])
         self._items = np.flatnonzero(slots.offered[:, kind])
-        self._program = _knapsack(problem, kind, self._items, slots.wanted[self._items])
+        self._program = _knapsack(slots, kind, self._items)
         self._most = self._program.upper[: len(self._items)].copy()
         self._lp = IncrementalLp(self._program)
 
@@ -155,11 +155,12 @@ def _restricted(program: Program, keep: Ints) -> Program:
     )
 
 
-def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program:
+def _knapsack(slots: Slots, kind: int, items: Ints) -> Program:
     """Pods of each shape (whole) and GPUs by pattern.
 
     Rows: CPU, memory, each further resource, GPUs, then one for each share size.
     """
+    problem = slots.problem
     share, whole = problem.share[items], problem.whole[items]
     gpus = float(problem.type_gpus[kind])
     sizes = np.unique(share[share > 0])
@@ -171,7 +172,8 @@ def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program
     ]
     plain = len(needs)
     if patterns is None:
-        needs += [weight / max(gpus, 1.0) for weight in share_weights(share, whole)]
+        weights = [*share_weights(share, whole), whole + slots.share_weights[items]]
+        needs += [weight / max(gpus, 1.0) for weight in weights]
         matrix = np.stack(needs)
         limits = np.ones(len(needs))
         if gpus == 0:
@@ -188,7 +190,7 @@ def _knapsack(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Program
         limits = np.concatenate([np.ones(plain), [gpus], np.zeros(len(sizes))])
     row, column = np.nonzero(matrix)
     extra = matrix.shape[1] - len(items)
-    most = _most_per_node(problem, kind, items, wanted).astype(np.float64)
+    most = _most_per_node(problem, kind, items, slots.wanted[items]).astype(np.float64)
     return Program(
         cost=np.zeros(matrix.shape[1]),
         lower=np.zeros(matrix.shape[1]),

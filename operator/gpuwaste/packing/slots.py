@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.columns import Filling
+from gpuwaste.packing.cutting_stock import cutting_stock_weights
 
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Ints
@@ -33,6 +34,7 @@ class Slots:
         target: int64[E] shape that takes it.
         offered: bool[S + V, K]; a filling of the type may hold it (a shape that has a slot there may not).
         wanted: int64[S + V] how many pods can take it at most.
+        share_weights: float64[S + V] weight of each share; no GPU carries more than 1, however it is filled.
     """
 
     problem: Problem
@@ -41,6 +43,7 @@ class Slots:
     target: Ints
     offered: Bools
     wanted: Ints
+    share_weights: Floats
 
     @classmethod
     def of(cls, problem: Problem) -> Slots:
@@ -105,6 +108,7 @@ class Slots:
             target=np.array(target, dtype=np.int64),
             offered=np.concatenate([offered, types]),
             wanted=wanted,
+            share_weights=cutting_stock_weights(problem.share, problem.demand)[like],
         )
 
     def worth(self, duals: Floats) -> Floats:
