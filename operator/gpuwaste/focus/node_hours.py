@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import carriers
-from gpuwaste.focus.parts import Parts, concat, weigh
+from gpuwaste.focus.parts import Parts, concat, gather, weigh
+from gpuwaste.focus.purchases import purchases_of
 from gpuwaste.focus.rest import node_cells, rest_rows
-from gpuwaste.model.grouping import group_rows, only
+from gpuwaste.model.grouping import Groups, group_rows, only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,7 @@ __all__ = ["NODE_COLUMNS", "NodeHours", "NodeNames", "collect_hours", "find_node
 
 NODE_COLUMNS: Final = ("row_kind", "cluster", "node", "node_uid", "provider_id")
 """The columns of the ledger that name nodes."""
+_NODE_HOUR: Final = ("cluster", "node_uid", "hour")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +68,11 @@ def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours
     for day in days:
         rows = carriers(day)
         rows = only(rows, pc.not_equal(rows["row_kind"], "unprovisioned"))
-        groups = group_rows([rows[name] for name in ("cluster", "node_uid", "hour")])
+        groups = group_rows([rows[name] for name in _NODE_HOUR])
         count = len(groups.first)
         if not count:
             continue
-        rest = rest_rows(day)
-        cells = np.concatenate([groups.of, node_cells(rows, groups.of, rest)]) if len(rest) else groups.of
-        both = pa.concat_tables([rows, rest]) if len(rest) else rows
-        parts = weigh(both, cells, count, grouping=options.grouping, method=options.method)
+        parts = _weigh_nodes(day, rows, groups, options)
         found.append(replace(parts, charge=parts.charge + len(cell)))
         first = rows.take(pa.array(groups.first))
         names = [first[name].to_pylist() for name in ("cluster", "node", "node_uid", "provider_id")]
@@ -84,6 +83,24 @@ def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours
     if not found:
         return None
     return NodeHours(parts=concat(found), cell=cell, nodes=tuple(nodes.values()))
+
+
+def _weigh_nodes(day: pa.Table, rows: pa.Table, node_hours: Groups, options: ExportOptions) -> Parts:
+    """The parts of each node's hour; capacity that was bought for somebody is weighed by itself where that matters."""
+    owners, cells = None, node_hours
+    if options.method.owned:
+        bought = purchases_of(day, rows)
+        keys = [bought["owner_namespace"], bought["owner_team"]]
+        cells = group_rows([*(rows[name] for name in _NODE_HOUR), *map(pa.chunked_array, zip(keys, strict=True))])
+        at = pa.array(cells.first)
+        columns = {"cluster": rows["cluster"].take(at), "namespace": keys[0].take(at), "team": keys[1].take(at)}
+        owners = pa.table(columns)
+    rest = rest_rows(day)
+    of = np.concatenate([cells.of, node_cells(rows, cells.of, rest)]) if len(rest) else cells.of
+    both = pa.concat_tables([rows, rest]) if len(rest) else rows
+    count = len(cells.first)
+    parts = weigh(both, of, count, grouping=options.grouping, method=options.method, owners=owners)
+    return parts if owners is None else gather(parts, np.arange(count), node_hours.of[cells.first])
 
 
 def find_nodes(days: Iterable[pa.Table]) -> tuple[NodeNames, ...]:

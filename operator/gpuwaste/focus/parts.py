@@ -297,18 +297,20 @@ def _with_remainders(parts: Parts, remainders: dict[str, Int64s]) -> Parts:
 
 
 def _to_owners(parts: Parts, owners: pa.Table, kinds: tuple[str, ...], grouping: Grouping) -> Parts:
-    """Charge some kinds of remainder to the owner of the capacity that they lie in, where it has one."""
-    if grouping == "workload":
-        return parts
-    named = pc.not_equal(owners[grouping], "").to_numpy()
+    """Charge some kinds of remainder to the owner of the capacity that they lie in, where it has one.
+
+    An owner is a namespace or a team: by workload it is a receiver without a workload.
+    """
+    of_owner = ("namespace", "team") if grouping == "workload" else (grouping,)
+    named = np.any([pc.not_equal(owners[name], "").to_numpy() for name in of_owner], axis=0)
     reason = pc.is_in(parts.receivers["reason"], value_set=pa.array(kinds)).to_numpy()[parts.receiver]
     theirs = reason & named[parts.charge]
     if not theirs.any():
         return parts
-    who = group_rows([owners["cluster"], owners[grouping]])
+    who = group_rows([owners[name] for name in ("cluster", *of_owner)])
     first = owners.take(pa.array(who.first))
     empty = pa.repeat("", len(first))
-    columns = {name: first[name] if name in {"cluster", grouping} else empty for name in _NAMES}
+    columns = {name: first[name] if name in {"cluster", *of_owner} else empty for name in _NAMES}
     if grouping == "namespace":
         columns["team"] = first["team"]
     moved = take(parts, theirs)

@@ -307,15 +307,7 @@ def receiver_columns(receivers: pa.Table, options: ExportOptions) -> dict[str, p
     text = {name: receivers[name].combine_chunks() for name in receivers.column_names}
     held = pc.equal(text["reason"], "")
     nobody = pa.scalar(None, pa.string())
-    root = join("k8s://", uri_texts(text["cluster"]))
-    if options.grouping == "team":
-        identity, name = join(root, "/teams/", uri_texts(text["team"])), text["team"]
-    elif options.grouping == "workload":
-        path = [uri_texts(text[key]) for key in ("namespace", "workload_kind", "workload_name")]
-        identity = join(root, "/namespaces/", path[0], "/", path[1], "/", path[2])
-        name = join(text["namespace"], "/", text["workload_kind"], "/", text["workload_name"])
-    else:
-        identity, name = join(root, "/namespaces/", uri_texts(text["namespace"])), text["namespace"]
+    identity, name = _receiver(text, options)
     tags = _tags({key: text[key] for key in ("namespace", "team", "workload_kind", "workload_name")}, len(receivers))
     plain = {key: _or_null(map_distinct(values, ascii_text)) for key, values in text.items()}
     return {
@@ -328,6 +320,22 @@ def receiver_columns(receivers: pa.Table, options: ExportOptions) -> dict[str, p
         "x_WorkloadKind": plain["workload_kind"],
         "x_WorkloadName": plain["workload_name"],
     }
+
+
+def _receiver(text: dict[str, pa.Array], options: ExportOptions) -> tuple[pa.Array, pa.Array]:
+    """Id and name of each receiver; by workload, those that have none are the namespaces or teams they stand for."""
+    root = join("k8s://", uri_texts(text["cluster"]))
+    team = join(root, "/teams/", uri_texts(text["team"]))
+    namespace = join(root, "/namespaces/", uri_texts(text["namespace"]))
+    if options.grouping == "team":
+        return team, text["team"]
+    if options.grouping == "namespace":
+        return namespace, text["namespace"]
+    workload = join(namespace, "/", uri_texts(text["workload_kind"]), "/", uri_texts(text["workload_name"]))
+    named = join(text["namespace"], "/", text["workload_kind"], "/", text["workload_name"])
+    has_none, of_team = pc.equal(text["workload_name"], ""), pc.equal(text["namespace"], "")
+    owner, owner_name = pc.if_else(of_team, team, namespace), pc.if_else(of_team, text["team"], text["namespace"])
+    return pc.if_else(has_none, owner, workload), pc.if_else(has_none, owner_name, named)
 
 
 def _tags(texts: dict[str, pa.Array], rows: int) -> pa.Array:

@@ -5,13 +5,16 @@ from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
+from tests.unit.focus.bills import bill, usage
 from tests.unit.focus.ledgers import free, holder, ledger, unprovisioned
 from tests.unit.focus.test_split import ratio_of
 
 from gpuwaste.cli.focus import focus
+from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.columns import coded_schema
 from gpuwaste.focus.files import open_sink
 from gpuwaste.focus.methods import METHODS, parse_method, with_remainder_owners
+from gpuwaste.focus.node_hours import collect_hours
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.split import split_ledger
 from gpuwaste.focus.verify import verify
@@ -99,6 +102,42 @@ def test_the_owner_of_a_reservation_pays_what_nobody_holds(grouping):
     (whole,) = [row for row in found if row["EffectiveCost"] == Decimal("4.5")]
     (element,) = json.loads(whole["AllocatedMethodDetails"])["Elements"]
     assert (element["AllocatedRatio"], element["x_SmearedGpuHours"], element["x_HeldGpuHours"]) == (1, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "identity"),
+    [
+        ({"namespace": "vision", "team": "eyes"}, "k8s://c1/namespaces/vision"),
+        ({"team": "eyes"}, "k8s://c1/teams/eyes"),
+    ],
+    ids=["namespace", "team"],
+)
+def test_by_workload_an_owner_is_a_receiver_without_a_workload(owner, identity):
+    method = parse_method("gpuwaste-held-v1+reservation-owner.unallocated")
+    rows = [holder("a", 0.5, **COVERED), free(0.5, **COVERED), purchase(0, **owner)]
+    found = rows_of(*rows, method=method, grouping="workload")
+    names = ("AllocatedResourceId", "AllocatedResourceName", "x_Namespace", "x_Team", "x_WorkloadName")
+    assert sorted((tuple(row[name] for name in names) for row in found), key=str) == [
+        ("k8s://c1/namespaces/a/Deployment/web", "a/Deployment/web", "a", "a", "web"),
+        (identity, identity.rpartition("/")[2], owner.get("namespace"), "eyes", None),
+    ]
+
+
+@pytest.mark.parametrize("grouping", ["team", "namespace", "workload"])
+def test_where_a_bill_is_divided_the_owner_of_a_reservation_pays_too(grouping):
+    method = parse_method("gpuwaste-held-v1+reservation-owner.unallocated")
+    options = ExportOptions(method=method, grouping=grouping)
+    where = {"provider_id": "aws:///use1-az1/i-0"}
+    of_another = POOL | where | {"gpu": "GPU-1", "gpu_model": "L4-24GB"}
+    rows = [holder("a", 0.5, **COVERED, **where), free(0.5, **COVERED, **where), free(1, **of_another)]
+    hours = collect_hours([ledger(*rows, purchase(0, namespace="vision"))], options)
+    found = split_bill(bill(usage(price="4")), hours, options).rows.to_pylist()
+    receiver = "a/Deployment/web" if grouping == "workload" else "a"
+    assert {row["AllocatedResourceName"]: row["EffectiveCost"] for row in found} == {
+        receiver: 1,
+        "vision": 1,
+        None: 2,
+    }
 
 
 def test_an_owner_that_holds_too_has_one_row():
