@@ -16,13 +16,14 @@ import pytest
 import yaml
 from tests.cluster.crds import wait_until_served
 from tests.unit.focus.archives import publisher, store_ledger, tree
+from tests.unit.focus.bills import bill, other, usage
 from tests.unit.focus.ledgers import START, free, holder
 
 from gpuwaste.api import GROUP, KINDS
 from gpuwaste.cluster.kinds import CHARGEBACK_REPORTS, EVENTS
 from gpuwaste.cluster.kube import open_api
 from gpuwaste.focus.manifest import parse_manifest
-from gpuwaste.focus.periods import span_period
+from gpuwaste.focus.periods import period_at, span_period
 from gpuwaste.ledger.store import open_store
 from gpuwaste.model.units import format_time, hour_start
 from gpuwaste.runtime.chargeback import Chargeback
@@ -149,6 +150,71 @@ def test_hours_are_published_closed_and_restated_on_schedule(cluster, tmp_path):
             (path,) = (tmp_path / "bills").glob(f"cluster=c1/report=hourly/cost-and-usage/{name}")
             found = pq.read_table(path)
             assert sorted(map(float, found["EffectiveCost"].to_pylist())) == [-0.5, 0.5]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("where", ["a folder", "an object store", "a file there"])
+def test_a_providers_bill_is_divided_open_closed_and_restated_on_schedule(cluster, tmp_path, object_store, where):
+    url = str(tmp_path / "bill") if where == "a folder" else object_store.url(f"bill-{where[-4:]}")
+    store = open_store(url)
+    name = "delivery/part-0.parquet" if where != "a file there" else "part-0.parquet"
+    spec = {
+        "schedule": "0 6 * * *",
+        "period": "Month",
+        "gracePeriodSeconds": 40 * 86_400,
+        "billURL": url if where != "a file there" else url.replace("?", f"/{name}?"),
+    }
+
+    async def story():
+        bills = tmp_path / "bills"
+        async with Desk(cluster, tmp_path / "ledger", f"bill-{where[-4:].strip()}", str(bills), **spec) as desk:
+            month = period_at(period_at(desk.created, "month").start - HOUR, "month")
+            hour = round((month.start - START) / HOUR)
+            node = {"hour": hour, "provider_id": "aws:///use1-az1/i-0"}
+            store_ledger(tmp_path / "ledger", holder("a", 0.75, **node), free(0.25, **node))
+
+            def deliver(price):
+                invoiced = {"BillingPeriodStart": month.start, "BillingPeriodEnd": month.end}
+                table = bill(usage(hour=hour, price=price, **invoiced), other("Tax", "1", **invoiced))
+                store.write_table(name, table)
+
+            async def total(time):
+                body = await desk.look(time)
+                assert condition(body, "Ready") == ("True", "Written")
+                return float(body["status"]["total"]["amount"]), body["status"]
+
+            deliver("4")
+            run = datetime.fromisoformat((await desk.look(desk.created))["status"]["nextRunTime"])
+            assert (await total(run))[0] == 5
+            (path,) = bills.rglob("cost-and-usage.parquet")
+            found = pq.read_table(path).to_pylist()
+            assert [(row["AllocatedResourceName"], row["EffectiveCost"]) for row in found] == [
+                ("a", 3),
+                (None, 1),
+                (None, 1),
+            ]
+            deliver("8")
+            assert (await total(run + timedelta(days=1)))[0] == 9
+            _, closed = await total(run + timedelta(days=60))
+            assert {file["state"] for file in closed["files"]} == {"Closed"}
+            deliver("12")
+            _, late = await total(run + timedelta(days=61))
+            assert late["restatementCount"] == 1
+
+    asyncio.run(story())
+
+
+def test_a_bill_that_is_not_there_is_said(cluster, tmp_path):
+    spec = {"schedule": "@daily", "period": "Month", "billURL": str(tmp_path / "nowhere")}
+
+    async def story():
+        async with Desk(cluster, tmp_path / "ledger", "no-bill", str(tmp_path / "bills"), **spec) as desk:
+            run = datetime.fromisoformat((await desk.look(desk.created))["status"]["nextRunTime"])
+            body = await desk.look(run)
+            assert condition(body, "Ready") == ("False", "WriteFailed")
+            (message,) = (one["message"] for one in body["status"]["conditions"] if one["type"] == "Ready")
+            assert message == f"{tmp_path}/nowhere: there is no such file or folder."
 
     asyncio.run(story())
 

@@ -255,6 +255,16 @@ INVALID: dict[str, tuple[str, Change, str]] = {
         {("spec", "period"): DROP},
         "`period` must be set together with `schedule`",
     ),
+    "a bill by the day": (
+        "ChargebackReport",
+        {("spec", "billURL"): "s3://bills/focus", ("spec", "period"): "Day"},
+        "`period` must be 'Month' where `billURL` is set",
+    ),
+    "a page of a bill": (
+        "ChargebackReport",
+        {("spec", "billURL"): "s3://bills", ("spec", "period"): "Month", ("spec", "formats"): ["FOCUS", "HTML"]},
+        "`formats` must not hold 'HTML' where `billURL` is set",
+    ),
     "a FOCUS version of the future": (
         "ChargebackReport",
         {("spec", "focusVersion"): "2.0"},

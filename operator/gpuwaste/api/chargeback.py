@@ -114,6 +114,16 @@ class ChargebackReportSpec(ApiModel):
                 "`grain` must be 'Hour' where `period` is 'Hour'",
                 field_path=".grain",
             ),
+            Cel(
+                "!has(self.billURL) || (has(self.period) && self.period == 'Month')",
+                "`period` must be 'Month' where `billURL` is set",
+                field_path=".period",
+            ),
+            Cel(
+                "!has(self.billURL) || !self.formats.exists(f, f == 'HTML')",
+                "`formats` must not hold 'HTML' where `billURL` is set",
+                field_path=".formats",
+            ),
         )
     )
     schedule: Cron | None = None
@@ -132,6 +142,8 @@ class ChargebackReportSpec(ApiModel):
     """is the id of the method by which a node's cost is divided."""
     currency: Currency | None = None
     """is the one currency to report, for a ledger that has several."""
+    bill_url: Url | None = None
+    """is the file, folder or object store of the provider's FOCUS bill, whose rows are divided instead, by month."""
     provider: ProviderName = "Platform"
     """is who provides the nodes, for the provider columns of charges that no bill names."""
     grace_period_seconds: Annotated[int, Field(ge=0, le=366 * 86_400), Format("int32")] = 259_200

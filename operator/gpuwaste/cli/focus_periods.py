@@ -158,6 +158,8 @@ def publish_command(
         for name in write_layout(place, layout, months_of(periods)):
             click.echo(f"{place.store.root}/{name}", err=True)
     for result in results:
+        if result.outcome == "Empty":
+            click.echo(f"{result.period.name}: the ledger has no hour that the bill charges; not published", err=True)
         if result.outcome == "Differs":
             click.echo(
                 f"{result.period.name}: is closed, and its ledger was written to since; "

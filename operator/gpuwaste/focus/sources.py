@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections import defaultdict
@@ -15,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.ahead import ahead
-from gpuwaste.focus.archive import file_sha256
 from gpuwaste.focus.bill_files import BillFile, open_bill
 from gpuwaste.focus.bill_windows import BillSplitter
 from gpuwaste.focus.columns import TIME_TYPE
@@ -28,6 +28,7 @@ from gpuwaste.model.units import hours_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash as Hash
     from pathlib import Path
 
     from gpuwaste.focus.options import ExportOptions
@@ -141,6 +142,24 @@ class LedgerSource:
         yield from ahead(lambda day: split_ledger(day.read(), options), self.days(period.start, period.end))
 
 
+@dataclass(slots=True)
+class _Issued:
+    """What a bill charges in one billing period: the days of the ledger that divide it, and a hash of its rows."""
+
+    days: set[date] = field(default_factory=set)
+    sha256: Hash = field(default_factory=hashlib.sha256)
+
+    def add(self, rows: pa.Table, known: list[date]) -> None:
+        """Take in the next rows of the period."""
+        charged = rows.select(_PERIODS[1:]).group_by(list(_PERIODS[1:])).aggregate([])
+        for row in charged.to_pylist():
+            self.days.update(_days_of(row, known))
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, rows.schema) as stream:
+            stream.write_table(rows.combine_chunks())
+        self.sha256.update(buffer.getvalue())
+
+
 @dataclass(slots=True, kw_only=True)
 class BillSource:
     """A provider's own bill, by billing period; its nodes' rows are divided by the ledger of the time they charge.
@@ -152,42 +171,41 @@ class BillSource:
 
     ledger: LedgerSource
     bill: Path
-    _charged: dict[datetime, list[date]] | None = field(default=None)
+    _issued: dict[datetime, _Issued] = field(default_factory=dict)
+    _read: tuple[tuple[str, int, int], ...] = ()
 
-    def _days_by_start(self) -> dict[datetime, list[date]]:
-        """The days that usage was charged in, by the start of the billing period that charges it."""
-        if self._charged is None:
-            found: dict[datetime, set[date]] = defaultdict(set)
-            for _, rows in open_bill(self.bill).batches():
-                missing = [name for name in _PERIODS if name not in rows.column_names]
-                if missing:
-                    raise InputError(f"column {missing[0]} is missing", where=str(self.bill))
-                distinct = rows.select(list(_PERIODS)).group_by(list(_PERIODS)).aggregate([])
-                for row in distinct.to_pylist():
-                    if row["BillingPeriodStart"] is not None:
-                        found[row["BillingPeriodStart"]] |= _days_of(row)
-            self._charged = {start: sorted(days) for start, days in sorted(found.items())}
-        return self._charged
+    def _by_start(self) -> dict[datetime, _Issued]:
+        """What the bill charges, by the start of the billing period that charges it; read again if a file changed."""
+        bill = open_bill(self.bill)
+        now = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in bill.files for stat in [path.stat()])
+        if now == self._read:
+            return self._issued
+        days = sorted({hour.date() for hour in self.ledger.hours()})
+        found: dict[datetime, _Issued] = defaultdict(_Issued)
+        for _, rows in bill.batches():
+            missing = [name for name in _PERIODS if name not in rows.column_names]
+            if missing:
+                raise InputError(f"column {missing[0]} is missing", where=str(self.bill))
+            for start in pc.unique(rows["BillingPeriodStart"]).drop_null().to_pylist():
+                found[start].add(rows.filter(pc.equal(rows["BillingPeriodStart"], start)), days)
+        self._issued, self._read = dict(sorted(found.items())), now
+        return self._issued
 
     def hours(self) -> list[datetime]:
         """See `Source.hours`: the starts of the bill's billing periods."""
-        return list(self._days_by_start())
+        return list(self._by_start())
 
-    def _days(self, period: Period) -> list[Period] | None:
-        """The days whose ledger divides the bill of a period, None where the bill has no row of it."""
-        found = [days for start, days in self._days_by_start().items() if period.holds(start)]
-        if not found:
-            return None
-        return [parse_period(day.isoformat(), "day") for day in sorted({day for days in found for day in days})]
+    def _of(self, period: Period) -> list[_Issued]:
+        return [issued for start, issued in self._by_start().items() if period.holds(start)]
 
     def inputs(self, period: Period) -> Inputs | None:
-        """See `Source.inputs`."""
-        days = self._days(period)
-        if days is None:
+        """See `Source.inputs`; nothing, too, where the ledger has no hour that the bill charges."""
+        issued = self._of(period)
+        known = [one for one in map(self.ledger.inputs, _days(issued)) if one is not None]
+        if not known:
             return None
-        known = [one for one in map(self.ledger.inputs, days) if one is not None]
         return Inputs(
-            sha256=_digest([*map(file_sha256, open_bill(self.bill).files), *(one.sha256 for one in known)]),
+            sha256=_digest([*(one.sha256.hexdigest() for one in issued), *(one.sha256 for one in known)]),
             rules_sha256=_digest(sorted({one.rules_sha256 for one in known})),
             missing_hours=sum(one.missing_hours for one in known),
             clusters=tuple(sorted({name for one in known for name in one.clusters})),
@@ -195,10 +213,7 @@ class BillSource:
 
     def splits(self, period: Period, options: ExportOptions) -> Iterator[Split]:
         """See `Source.splits`; what is said of the whole comes with the last piece."""
-        days = [day for one in self._days(period) or () for day in self.ledger.days(one.start, one.end)]
-        if not days:
-            raise InputError(f"the ledger has no hour that the bill of {period.name} charges", where=str(self.bill))
-        open_bill(self.bill)
+        days = [day for one in _days(self._of(period)) for day in self.ledger.days(one.start, one.end)]
         splitter = BillSplitter(bill=_IssuedIn(path=self.bill, period=period), days=days, options=options)
         schema = None
         for rows in splitter.splits():
@@ -223,12 +238,18 @@ class _IssuedIn(BillFile):
                 yield number, mine
 
 
-def _days_of(row: dict[str, Any]) -> set[date]:
+def _days(issued: list[_Issued]) -> list[Period]:
+    """The days whose ledger divides what was issued."""
+    return [parse_period(day.isoformat(), "day") for day in sorted({day for one in issued for day in one.days})]
+
+
+def _days_of(row: dict[str, Any], known: list[date]) -> list[date]:
+    """Those of the known days that a charge of usage touches; whatever period a bill claims, no more than there are."""
     start, end = row["ChargePeriodStart"], row["ChargePeriodEnd"]
     if row["ChargeCategory"] != "Usage" or start is None or end is None:
-        return set()
+        return []
     last = (end - timedelta(microseconds=1)).date()
-    return {start.date() + timedelta(days=n) for n in range((last - start.date()).days + 1)}
+    return known[bisect.bisect_left(known, start.date()) : bisect.bisect_right(known, last)]
 
 
 def _digest(value: object) -> str:

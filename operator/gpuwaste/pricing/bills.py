@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "BILL_SUFFIXES",
     "DATA_CATEGORIES",
     "TIME_UNIT",
     "BillPrices",
@@ -34,7 +35,7 @@ __all__ = [
     "read_bill_prices",
 ]
 
-_SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
+BILL_SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
 _NEEDED: Final = ("ChargeCategory", "ChargePeriodStart", "ChargePeriodEnd", "ResourceId", "BillingCurrency")
 _COSTS: Final = ("ListCost", "ContractedCost", "BilledCost", "EffectiveCost")
 _MACHINES: Final = r"((instance|compute|machine|node|server|vm)s?[ -]?)?"
@@ -156,9 +157,9 @@ def bill_files(paths: Iterable[Path]) -> list[Path]:
                 raise InputError("there is no such file or folder", where=str(path))
             found.add(path)
             continue
-        inside = {file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(_SUFFIXES)}
+        inside = {file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(BILL_SUFFIXES)}
         if not inside:
-            raise InputError(f"holds no file that ends in {', '.join(_SUFFIXES)}", where=str(path))
+            raise InputError(f"holds no file that ends in {', '.join(BILL_SUFFIXES)}", where=str(path))
         found |= inside
     return sorted(found)
 
@@ -243,8 +244,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """Charges of usage by resource, period, currency and SKU: the hours charged and the four costs."""
     if not path.is_file():
         raise InputError("there is no such file", where=str(path))
-    if not path.name.lower().endswith(_SUFFIXES):
-        raise InputError(f"is none of {', '.join(_SUFFIXES)}", where=str(path))
+    if not path.name.lower().endswith(BILL_SUFFIXES):
+        raise InputError(f"is none of {', '.join(BILL_SUFFIXES)}", where=str(path))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         try:

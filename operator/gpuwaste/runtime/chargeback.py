@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from gpuwaste.focus.periods import months_of, period_at, span_period
 from gpuwaste.focus.publish import Outcome
 from gpuwaste.focus.restate import Restater
 from gpuwaste.model.errors import GpuwasteError, InputError, UnreachableError
+from gpuwaste.runtime.bill_copy import local_bill
 from gpuwaste.runtime.events import event_about, post_event
 from gpuwaste.runtime.report_status import MAX_FILES, Run, failed_status, run_status, waiting_status
 from gpuwaste.runtime.reports import open_since, publisher_for
@@ -207,13 +209,18 @@ class Chargeback:
         self, report: ChargebackReport, due: datetime, following: datetime | None, now: datetime
     ) -> tuple[list[Result], Run]:
         """Runs in a thread: dividing a month of a large cluster takes seconds."""
-        publisher = publisher_for(
-            report, ledger=self.ledger, cluster=self.cluster, generator_version=self.generator_version
-        )
         try:
-            settled = self._settled.setdefault(report.metadata.name, {})
-            results = publish_due(publisher, report, due=due, now=now, settled=settled)
-            self._lay_out(publisher, report, results)
+            with nullcontext() if report.spec.bill_url is None else local_bill(report.spec.bill_url) as bill:
+                publisher = publisher_for(
+                    report,
+                    ledger=self.ledger,
+                    cluster=self.cluster,
+                    generator_version=self.generator_version,
+                    bill=bill,
+                )
+                settled = self._settled.setdefault(report.metadata.name, {})
+                results = publish_due(publisher, report, due=due, now=now, settled=settled)
+                self._lay_out(publisher, report, results)
         except pa.ArrowException as error:
             what = " ".join(str(error).split())
             raise InputError(f"cannot be reported: {what}", where="ledger") from error
@@ -222,7 +229,8 @@ class Chargeback:
                 f"{error.filename or 'files'}: cannot be written: {error.strerror or error}"
             ) from error
         archive = publisher.archive
-        manifests, restated = _newest(archive, since=now - publisher.grace - _SETTLED)
+        open_from = [one.period.start for one in results if one.manifest is not None and not one.manifest.closed]
+        manifests, restated = _newest(archive, since=min([now - publisher.grace - _SETTLED, *open_from]))
         run = Run(manifests=manifests, restatements=restated, at=due, following=following, url=archive.url)
         return results, run
 
@@ -335,6 +343,11 @@ def _periods(publisher: Publisher, report: ChargebackReport, *, due: datetime, n
     # The period that was complete when the report was asked for is its first.
     first = period_at(period_at(created, length).start - timedelta(microseconds=1), length)
     complete = [one for one in publisher.due(first.start, due) if one.end <= due]
+    if spec.bill_url is not None:  # a provider may correct any month, and there are few
+        return complete
     known = set(publisher.archive.periods())
     recent = now - timedelta(seconds=spec.grace_period_seconds) - _LATE_DATA
-    return [one for one in complete if one.end > recent or one not in known]
+    # Whoever was away for long may have left older periods open.
+    closed = report.status.closed_through_time if report.status else None
+    last = recent if closed is not None and closed >= recent else closed
+    return [one for one in complete if last is None or one.end > last or one not in known]

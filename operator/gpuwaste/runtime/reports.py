@@ -13,7 +13,7 @@ from gpuwaste.focus.methods import parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.periods import period_at, span_period
 from gpuwaste.focus.publish import Publisher, series_of
-from gpuwaste.focus.sources import LedgerSource
+from gpuwaste.focus.sources import BillSource, LedgerSource
 from gpuwaste.ledger.store import open_store
 from gpuwaste.ledger.write import read_ledger
 from gpuwaste.report.html import render_report
@@ -21,6 +21,7 @@ from gpuwaste.report.summary import summarize
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from gpuwaste.api import ChargebackReport
     from gpuwaste.focus.periods import Length, Period
@@ -49,8 +50,17 @@ def archive_url(report: ChargebackReport, cluster: str) -> str:
     return f"{base.rstrip('/')}/{folder}{question}{query}"
 
 
-def publisher_for(report: ChargebackReport, *, ledger: Store, cluster: str, generator_version: str) -> Publisher:
+def publisher_for(
+    report: ChargebackReport, *, ledger: Store, cluster: str, generator_version: str, bill: Path | None = None
+) -> Publisher:
     """The publisher of a report's series.
+
+    Args:
+        report: what is asked for.
+        ledger: where the ledger lies.
+        cluster: whose ledger.
+        generator_version: version of this program.
+        bill: the provider's bill on this machine, where the report asks for its rows to be divided.
 
     Raises:
         InputError: an unknown method, or a destination that is no store.
@@ -67,11 +77,12 @@ def publisher_for(report: ChargebackReport, *, ledger: Store, cluster: str, gene
     )
     length = "span" if spec.period is None else spec.period.lower()
     formats = ["parquet", *(_FORMATS[one] for one in spec.formats if one != ReportFormat.FOCUS)]
+    hours = LedgerSource(store=ledger, cluster=cluster)
     return Publisher(
         archive=Archive(store=open_store(archive_url(report, cluster))),
-        source=LedgerSource(store=ledger, cluster=cluster),
+        source=hours if bill is None else BillSource(ledger=hours, bill=bill),
         options=options,
-        series=series_of(options, length=length, formats=formats, source="ledger"),
+        series=series_of(options, length=length, formats=formats, source="ledger" if bill is None else "bill"),
         grace=timedelta(seconds=spec.grace_period_seconds),
         generator_version=generator_version,
         page=_Page(ledger=ledger, cluster=cluster, name=report.metadata.name),

@@ -152,7 +152,7 @@ def test_late_data_becomes_a_numbered_restatement_and_an_adjustment_in_the_next_
     restated = manifest(out, revision=1)
     assert (restated.revision, restated.carried_in) == (1, NEXT.name)
     assert sums(data(out, revision=1)) == {"a": Decimal("1.5"), "b": Decimal("1.5"), None: Decimal(1)}
-    assert outcomes(made.publish([DAY, NEXT], now=at(hours=99))) == [Outcome.FINAL, Outcome.WRITTEN]
+    assert outcomes(made.publish([DAY, NEXT], now=at(hours=99))) == [Outcome.FINAL, Outcome.CLOSED]
     adjustments = [row for row in data(out, NEXT).to_pylist() if row["ChargeCategory"] == "Adjustment"]
     assert [(row["x_Team"], row["EffectiveCost"], row["BilledCost"]) for row in adjustments] == [
         ("a", Decimal("-0.5"), Decimal("-0.5")),
@@ -293,6 +293,35 @@ def test_a_bill_of_several_months_is_published_month_by_month(tmp_path, suffix):
     ]
     assert [manifest(tmp_path / "out", month).charges for month in months] == [1, 1]
     assert outcomes(made.publish(months, now=at(days=91))) == [Outcome.FINAL, Outcome.FINAL]
+
+
+def test_a_month_of_a_bill_differs_only_where_its_own_rows_do(tmp_path):
+    where = {"provider_id": "aws:///use1-az1/i-0"}
+    store_ledger(tmp_path / "ledger", *halves(0, **where)[:2])
+    folder = tmp_path / "bill"
+    folder.mkdir()
+    later = {
+        "BillingPeriodStart": datetime(2026, 12, 1, tzinfo=UTC),
+        "BillingPeriodEnd": datetime(2027, 1, 1, tzinfo=UTC),
+        "ChargePeriodEnd": datetime(9999, 12, 31, tzinfo=UTC),
+    }
+    pq.write_table(bill(usage(price="3")), folder / "november.parquet")
+    month = parse_period("2026-11", "month")
+    made = publisher(tmp_path / "ledger", tmp_path / "out", length="month", bill=folder)
+    assert outcomes(made.publish([month], now=at(days=90))) == [Outcome.CLOSED]
+    pq.write_table(bill(usage(price="5", **later)), folder / "december.parquet")
+    assert outcomes(made.publish([month, month.following], now=at(days=91))) == [Outcome.FINAL, Outcome.CLOSED]
+    pq.write_table(bill(usage(price="4")), folder / "november.parquet")
+    assert outcomes(made.publish([month], now=at(days=92))) == [Outcome.DIFFERS]
+
+
+def test_a_month_of_a_bill_without_any_hour_of_the_ledger_is_not_published(tmp_path):
+    store_ledger(tmp_path / "ledger", *halves(24 * 40))
+    path = tmp_path / "bill.parquet"
+    pq.write_table(bill(usage()), path)
+    made = publisher(tmp_path / "ledger", tmp_path / "out", length="month", bill=path)
+    assert outcomes(made.publish([parse_period("2026-11", "month")], now=at(days=90))) == [Outcome.EMPTY]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_new_split_makes_no_correction(stored):
