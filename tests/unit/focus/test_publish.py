@@ -152,7 +152,7 @@ def test_late_data_becomes_a_numbered_restatement_and_an_adjustment_in_the_next_
     restated = manifest(out, revision=1)
     assert (restated.revision, restated.carried_in) == (1, NEXT.name)
     assert sums(data(out, revision=1)) == {"a": Decimal("1.5"), "b": Decimal("1.5"), None: Decimal(1)}
-    assert outcomes(made.publish([DAY, NEXT], now=at(hours=99))) == [Outcome.FINAL, Outcome.CLOSED]
+    assert outcomes(made.publish([DAY, NEXT], now=at(hours=99))) == [Outcome.FINAL, Outcome.WRITTEN]
     adjustments = [row for row in data(out, NEXT).to_pylist() if row["ChargeCategory"] == "Adjustment"]
     assert [(row["x_Team"], row["EffectiveCost"], row["BilledCost"]) for row in adjustments] == [
         ("a", Decimal("-0.5"), Decimal("-0.5")),
