@@ -47,7 +47,8 @@ LEDGER_COLUMNS = {
     "resource": "`gpu`, or `cpu` or `memory` of the node that the GPUs are in",
     "gpu_uuid": "the physical GPU; a stand-in where no agent described it",
     "parent_id": "the GPU, or the MIG instance, of the slice; of `unprovisioned` the purchase, or `booting`",
-    "slice_id": "the slice that is held, as the kubelet names it; of a purchase its count of GPUs; else empty",
+    "slice_id": "the slice that is held, as the kubelet names it; of a purchase its count of GPUs, and `@` its"
+    " nanoseconds of the hour where these are not all; else empty",
     "pod_uid": "who holds it; `name:…` where only the name is known",
     "container": "container of the pod",
     "node": "name of the node",

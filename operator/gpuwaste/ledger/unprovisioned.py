@@ -13,8 +13,8 @@ from gpuwaste.ledger.join import pool_name
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA, PRICE_COLUMNS
 from gpuwaste.model.facts import NodeData, PriceData, ReservationData
 from gpuwaste.model.grouping import group_rows
-from gpuwaste.model.units import to_unix_ns
-from gpuwaste.pricing.reservations import cover_nodes, gpus_by_node
+from gpuwaste.model.units import NS_PER_HOUR, to_unix_ns
+from gpuwaste.pricing.reservations import cover_time, gpus_by_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,8 @@ def unprovisioned_rows(inputs: HourInputs, facts: Sequence[Fact], span: Interval
     """Rows of LEDGER_SCHEMA, unsorted.
 
     A reservation has a row in every hour of its term, also where nothing of it is missing (owned is 0 then): the row
-    says by `slice_id` how many GPUs were bought, from which the purchase can be counted once over several clusters.
+    says by `slice_id` how many GPUs were bought, `16`, and where not for the whole hour for how many nanoseconds of
+    it, `16@1800000000000`, from which the purchase can be counted once over several clusters.
 
     Args:
         inputs: the hour.
@@ -57,26 +58,21 @@ def _overlap(fact: Fact, span: Interval) -> int:
 
 def _of_reservations(facts: Sequence[Fact], span: Interval, pool_label: str) -> list[dict[str, Any]]:
     covered: dict[str, int] = {}
-    for cover in cover_nodes(facts, pool_label=pool_label):
-        term = cover.reservation
-        inside = (
-            max(span[0], to_unix_ns(term.valid_from)),
-            span[1] if term.valid_to is None else min(span[1], to_unix_ns(term.valid_to)),
-        )
-        covered[term.uid] = covered.get(term.uid, 0) + cover.gpus * _overlap(cover.node.fact, inside)
+    for cover in cover_time(facts, start=span[0], end=span[1], pool_label=pool_label):
+        covered[cover.reservation.uid] = covered.get(cover.reservation.uid, 0) + cover.gpu_ns
     rows = []
     for fact in facts:
         if isinstance(fact.data, ReservationData):
-            bought = fact.data
+            bought, lasted = fact.data, _overlap(fact, span)
             rows.append(
                 {
                     "parent_id": bought.identity,
-                    "slice_id": str(bought.count),
+                    "slice_id": str(bought.count) if lasted == NS_PER_HOUR else f"{bought.count}@{lasted}",
                     "pool": f"{bought.product}/{bought.node_pool or 'default'}",
                     "gpu_model": bought.product,
                     "namespace": bought.owner_namespace,
                     "team": bought.owner_team or bought.owner_namespace,
-                    "owned": bought.count * _overlap(fact, span) - covered.get(fact.uid, 0),
+                    "owned": bought.count * lasted - covered.get(fact.uid, 0),
                     **_reserved_price(fact, bought),
                 }
             )
@@ -150,14 +146,9 @@ def once_over_clusters(rows: pa.Table) -> pa.Table:
     mine = rows.take(pa.array(place))
     groups = group_rows([mine[name] for name in ("hour", "parent_id", "slice_id")])
     owned = mine["owned"].to_numpy()
-    bought = _bought(mine["slice_id"].to_pylist())
+    whole = _bought(mine["slice_id"].take(pa.array(groups.first)).to_pylist())
     count = len(groups.first)
     there = np.zeros(count, np.int64)
-    most = np.zeros(count, np.int64)
-    np.maximum.at(most, groups.of, owned)
-    # Within one hour every cluster's term is the same: what was bought is the count times the longest of them.
-    whole = np.zeros(count, np.int64)
-    np.maximum.at(whole, groups.of, np.maximum(owned, bought * _HOUR_NS))
     np.add.at(there, groups.of, whole[groups.of] - owned)
     missing = np.maximum(whole - there, 0)
     first = np.full(count, len(place))
@@ -170,8 +161,10 @@ def once_over_clusters(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.schema.get_field_index("owned"), rows.schema.field("owned"), pa.array(result))
 
 
-_HOUR_NS: Final = 3_600 * 10**9
-
-
-def _bought(counts: Iterable[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.array([int(count) if count.isdigit() else 0 for count in counts], np.int64)
+def _bought(slices: Iterable[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Nanoseconds of GPU in the hour, of each `count` or `count@nanoseconds`."""
+    found = []
+    for text in slices:
+        count, _, lasted = text.partition("@")
+        found.append(int(count) * (int(lasted) if lasted else NS_PER_HOUR))
+    return np.array(found, np.int64)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import HOUR
+from gpuwaste.model.units import HOUR, hour_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,17 +96,29 @@ class BillPrices:
         return next((self.charges[name] for name in machine_names(provider_id) if name in self.charges), ())
 
     def hourly(self, provider_id: str, hour: datetime) -> tuple[tuple[Decimal | None, ...], str] | None:
-        """The four costs of the hour that starts at `hour`, and their currency; None where no charge covers it."""
-        covering = [one for one in self.of(provider_id) if one.start <= hour < one.end]
-        if not covering:
+        """The four costs of the hour that starts at `hour`, and their currency; None where no charge touches it.
+
+        Charges of one time add up; of charges that follow one another within the hour each counts for its time.
+        """
+        end = hour + HOUR
+        touching = [one for one in self.of(provider_id) if one.start < end and one.end > hour]
+        if not touching:
             return None
-        rates = [
-            None
-            if any(one.costs[kind] is None for one in covering)
-            else sum((_divide(one.costs[kind] or Decimal(0), one.hours) for one in covering), Decimal(0))
-            for kind in range(len(_COSTS))
-        ]
-        return tuple(rates), covering[0].currency
+        inside = [(max(one.start, hour), min(one.end, end)) for one in touching]
+        whole = _covered_seconds(inside)
+        costs: list[Decimal | None] = []
+        for kind in range(len(_COSTS)):
+            known = [
+                (_divide(cost, one.hours), _seconds(first, last))
+                for one, (first, last) in zip(touching, inside, strict=True)
+                if (cost := one.costs[kind]) is not None
+            ]
+            mean = sum(
+                (rate if took == whole else _divide(_ROUNDING.multiply(rate, took), whole) for rate, took in known),
+                Decimal(0),
+            )
+            costs.append(mean if len(known) == len(touching) else None)
+        return tuple(costs), touching[0].currency
 
     def billed_from(self, provider_id: str, present: datetime) -> datetime:
         """When the machine of a node that came at `present` began to be charged: earlier while it booted."""
@@ -121,7 +133,7 @@ class BillPrices:
         """The hours that any charge covers."""
         found: set[datetime] = set()
         for charge in {(one.start, one.end) for charges in self.charges.values() for one in charges}:
-            at = charge[0]
+            at = hour_start(charge[0])
             while at < charge[1]:
                 found.add(at)
                 at += HOUR
@@ -224,6 +236,21 @@ def _sum(values: list[Decimal | None]) -> Decimal | None:
 
 def _divide(amount: Decimal, hours: Decimal) -> Decimal:
     return _ROUNDING.divide(amount, hours).quantize(_STEP, context=_ROUNDING)
+
+
+def _seconds(first: datetime, last: datetime) -> Decimal:
+    return Decimal((last - first) // timedelta(microseconds=1)).scaleb(-6)
+
+
+def _covered_seconds(parts: Iterable[tuple[datetime, datetime]]) -> Decimal:
+    """How long any of them lasts."""
+    covered, until = Decimal(0), None
+    for first, last in sorted(parts):
+        begins = first if until is None else max(first, until)
+        if last > begins:
+            covered += _seconds(begins, last)
+            until = last
+    return covered
 
 
 def _exchanged(row: dict[str, Any], exchange: Exchange, path: Path) -> tuple[tuple[Decimal | None, ...], str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, PriceData, ReservationData
 from gpuwaste.model.resources import resource_product
+from gpuwaste.model.units import NS_PER_HOUR, to_unix_ns
+from gpuwaste.pricing.bills import Exchange
 from gpuwaste.pricing.capacity import capacity_of
-from gpuwaste.pricing.pricelist import Owned, PriceList, UnitCosts, builtin_prices
-from gpuwaste.pricing.reservations import Cover, NodeGpus, cover_nodes, gpus_by_node
+from gpuwaste.pricing.pricelist import EarlierPriceList, Owned, PriceList, UnitCosts, builtin_prices
+from gpuwaste.pricing.reservations import NodeGpus, cover_nodes, cover_time, gpus_by_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,12 +53,18 @@ class PriceSources:
         own: the user's price list.
         weights: how a node's price is divided.
         pool_label: a node label that names the pool before the well-known ones.
+        exchange: the wanted currency; prices of lists and reservations in a currency with a rate are turned into it.
     """
 
     bills: BillPrices | None = None
     own: PriceList | None = None
     weights: NodeWeights = field(default=FULLY_LOADED)
     pool_label: str = ""
+    exchange: Exchange = field(default_factory=Exchange)
+
+    def own_at(self, hour: datetime | None) -> EarlierPriceList | None:
+        """The user's list as it was on the day of an hour; without an hour the newest."""
+        return self.own if self.own is None or hour is None else self.own.at(hour.date())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +97,7 @@ def price_facts(
     """
     listed = list(facts)
     known = sources or PriceSources(own=own)
-    covers: dict[tuple[str, str], list[Cover]] = defaultdict(list)
-    for cover in cover_nodes(listed, pool_label=known.pool_label):
-        covers[cover.node.fact.uid, cover.node.product].append(cover)
+    covers = _covers(listed, known.pool_label, hour)
     gpus = gpus_by_node(listed)
     on_node: dict[str, int] = defaultdict(int)
     for one in gpus:
@@ -104,23 +110,67 @@ def price_facts(
     return sorted({fact.key: fact for fact in priced}.values(), key=lambda fact: fact.key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What of a node's GPUs a reservation covers: GPUs, or in an hour nanoseconds of GPU."""
+
+    reservation: Fact
+    amount: int
+
+
+def _covers(facts: Sequence[Fact], pool_label: str, hour: datetime | None) -> dict[tuple[str, str], list[_Part]]:
+    """By node and product, what reservations cover: of an hour by time, else as the facts say at once."""
+    covers: dict[tuple[str, str], list[_Part]] = defaultdict(list)
+    if hour is None:
+        for cover in cover_nodes(facts, pool_label=pool_label):
+            part = _Part(reservation=cover.reservation, amount=cover.gpus)
+            covers[cover.node.fact.uid, cover.node.product].append(part)
+        return covers
+    start = to_unix_ns(hour)
+    for timed in cover_time(facts, start=start, end=start + NS_PER_HOUR, pool_label=pool_label):
+        part = _Part(reservation=timed.reservation, amount=timed.gpu_ns)
+        covers[timed.node.fact.uid, timed.node.product].append(part)
+    return covers
+
+
+def _whole(gpus: NodeGpus, hour: datetime | None) -> int:
+    """All of a node's GPUs, in the unit of the parts that reservations cover."""
+    if hour is None:
+        return gpus.count
+    start, end = to_unix_ns(hour), to_unix_ns(hour) + NS_PER_HOUR
+    last = end if gpus.fact.valid_to is None else min(end, to_unix_ns(gpus.fact.valid_to))
+    return gpus.count * max(0, last - max(start, to_unix_ns(gpus.fact.valid_from)))
+
+
 def _price(
-    gpus: NodeGpus, all_gpus: int, covers: Sequence[Cover], sources: PriceSources, hour: datetime | None
+    gpus: NodeGpus, all_gpus: int, covers: Sequence[_Part], sources: PriceSources, hour: datetime | None
 ) -> _Price | None:
     if sources.bills is not None and hour is not None and all_gpus:
         billed = sources.bills.hourly(gpus.node.provider_id, hour)
         if billed is not None and all(cost is None or cost >= 0 for cost in billed[0]):
             costs = tuple(None if cost is None else _divide(cost, all_gpus) for cost in billed[0])
             return _Price(costs=costs, currency=billed[1], source="Bill", date=hour.date().isoformat())
-    listed = _listed(gpus, all_gpus, sources.own)
-    for cover in covers:
-        reserved = _reserved(cover, listed)
-        if reserved is not None:
-            listed = _mixed(reserved, cover.gpus, listed, gpus.count)
-    return listed
+    listed = _exchanged(_listed(gpus, all_gpus, sources.own_at(hour)), sources.exchange)
+    reserved = [
+        (price, part.amount) for part in covers if (price := _reserved(part, listed, sources.exchange)) is not None
+    ]
+    left = _whole(gpus, hour) - sum(amount for _, amount in reserved)
+    return _mixed(reserved, listed, left) if reserved else listed
 
 
-def _listed(gpus: NodeGpus, all_gpus: int, own: PriceList | None) -> _Price | None:
+def _exchanged(price: _Price | None, exchange: Exchange) -> _Price | None:
+    """The price in the wanted currency where there is a rate for it, else in its own."""
+    rate = exchange.rates.get(price.currency) if price is not None and exchange.currency else None
+    if price is None or rate is None or price.currency == exchange.currency:
+        return price
+    costs = tuple(
+        None if cost is None else _ROUNDING.multiply(cost, rate).quantize(_STEP, context=_ROUNDING)
+        for cost in price.costs
+    )
+    return replace(price, costs=costs, currency=exchange.currency)
+
+
+def _listed(gpus: NodeGpus, all_gpus: int, own: EarlierPriceList | None) -> _Price | None:
     """The price by the user's list, else the built-in one."""
     labels = gpus.node.labels
     instance_type = next((labels[key] for key in INSTANCE_TYPE_LABELS if labels.get(key)), "")
@@ -138,41 +188,54 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: PriceList | None) -> _Price | No
     return None
 
 
-def _by_resource(gpus: NodeGpus, prices: PriceList) -> UnitCosts | Owned | None:
+def _by_resource(gpus: NodeGpus, prices: EarlierPriceList) -> UnitCosts | Owned | None:
     """The entry for the extended resource that the product stands for, of devices that only the API tells of."""
     names = sorted(n for n in gpus.node.gpus if resource_product(gpus.node.labels, n) == gpus.product)
     return next((prices.gpus[name] for name in names if name in prices.gpus), None)
 
 
-def _reserved(cover: Cover, listed: _Price | None) -> _Price | None:
+def _reserved(part: _Part, listed: _Price | None, exchange: Exchange) -> _Price | None:
     """The price of a GPU that a reservation covers; None where it names none.
 
     What was paid in advance is in the effective cost and in no invoice of an hour.
     """
-    data = cover.reservation.data
+    data = part.reservation.data
     assert isinstance(data, ReservationData)  # noqa: S101 - covers are of reservations
     if data.price is None or data.currency is None:
         return None
     price = Decimal(data.price)
-    on_list = listed.costs[0] if listed is not None and listed.currency == data.currency else None
-    return _Price(
-        costs=(on_list, price, Decimal(0) if data.prepaid else price, price),
+    own = _Price(
+        costs=(None, price, Decimal(0) if data.prepaid else price, price),
         currency=data.currency,
         source="Reservation",
-        date=cover.reservation.valid_from.date().isoformat(),
+        date=part.reservation.valid_from.date().isoformat(),
     )
+    found = _exchanged(own, exchange) or own
+    on_list = listed.costs[0] if listed is not None and listed.currency == found.currency else None
+    return replace(found, costs=(on_list, *found.costs[1:]))
 
 
-def _mixed(reserved: _Price, covered: int, other: _Price | None, gpus: int) -> _Price:
-    """The mean price of a node's GPUs where a reservation covers some of them; unknown where the others' price is."""
-    if covered >= gpus:
-        return reserved
-    same = other is not None and other.currency == reserved.currency
-    costs = tuple(
-        None if one is None or two is None else _divide(one * covered + two * (gpus - covered), gpus)
-        for one, two in zip(reserved.costs, other.costs if other and same else (None,) * 4, strict=True)
-    )
-    return _Price(costs=costs, currency=reserved.currency, source="Reservation", date=reserved.date)
+def _mixed(reserved: Sequence[tuple[_Price, int]], other: _Price | None, left: int) -> _Price:
+    """The mean price of a node's GPUs over what each reservation covers and the rest, which is `left`.
+
+    Unknown where the price of a part is, or is in another currency.
+    """
+    parts: list[tuple[_Price | None, int]] = [*reserved, (other, left)] if left > 0 else [*reserved]
+    first, whole = reserved[0][0], sum(amount for _, amount in parts)
+    if len(parts) == 1 or not whole:
+        return first
+    costs: list[Decimal | None] = []
+    for kind in range(len(first.costs)):
+        known = [
+            (cost, amount)
+            for price, amount in parts
+            if price is not None and price.currency == first.currency and (cost := price.costs[kind]) is not None
+        ]
+        mean = None
+        if len(known) == len(parts):
+            mean = _divide(sum((_ROUNDING.multiply(cost, Decimal(part)) for cost, part in known), Decimal(0)), whole)
+        costs.append(mean)
+    return replace(first, costs=tuple(costs))
 
 
 def _divide(amount: Decimal, by: int) -> Decimal:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.gpu_products import PRODUCTS, find_product
@@ -20,7 +20,16 @@ from gpuwaste.pricing.capacity import Capacity
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Owned", "Price", "PriceList", "UnitCosts", "builtin_prices", "load_price_list", "parse_price_list"]
+__all__ = [
+    "EarlierPriceList",
+    "Owned",
+    "Price",
+    "PriceList",
+    "UnitCosts",
+    "builtin_prices",
+    "load_price_list",
+    "parse_price_list",
+]
 
 
 def _price(value: Any) -> Decimal:
@@ -98,7 +107,7 @@ def _costs(value: Any) -> Any:
 Costs = Annotated[UnitCosts | Owned, BeforeValidator(_costs)]
 
 
-class PriceList(BaseModel):
+class EarlierPriceList(BaseModel):
     """Prices of an hour: of a whole instance by type, and of one GPU by product."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -122,8 +131,49 @@ class PriceList(BaseModel):
                 raise ValueError(
                     f"`{name}` is no GPU product known here; did you mean {' or '.join(near) or 'another'}?"
                 )
+            if product.name in named:
+                raise ValueError(f"`{name}` and another entry are both of {product.name}; keep one of them")
             named[product.name] = price
         return named
+
+
+class PriceList(EarlierPriceList):
+    """The prices in force since `date`, and those before them.
+
+    A list without earlier ones holds for all time: its date says what day its prices were read.
+    """
+
+    earlier: tuple[EarlierPriceList, ...] = Field(
+        default=(), description="Lists that were in force before this one, each from its own date on."
+    )
+
+    @field_validator("earlier")
+    @classmethod
+    def _in_turn(cls, earlier: tuple[EarlierPriceList, ...], info: ValidationInfo) -> tuple[EarlierPriceList, ...]:
+        dates = [one.date for one in earlier]
+        if len(set(dates)) < len(dates):
+            raise ValueError(f"two lists are of {max(d for d in dates if dates.count(d) > 1)}; each needs its own date")
+        newest = info.data.get("date")
+        if newest is not None and dates and max(dates) >= newest:
+            raise ValueError(f"the list of {max(dates)} is not earlier than {newest}")
+        return tuple(sorted(earlier, key=lambda one: one.date, reverse=True))
+
+    def at(self, day: Date) -> EarlierPriceList:
+        """The list in force on a day: the newest that is not of a later date, else the oldest there is."""
+        lists = (self, *self.earlier)
+        return next((one for one in lists if one.date <= day), lists[-1])
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: of two prices none is the right one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
 
 
 def parse_price_list(text: str, *, where: str) -> PriceList:
@@ -133,7 +183,7 @@ def parse_price_list(text: str, *, where: str) -> PriceList:
         InputError: names the file and the field.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise InputError(f"not YAML: {' '.join(str(error).split())}", where=where) from None
     if not isinstance(raw, dict):

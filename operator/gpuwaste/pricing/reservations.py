@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, GpuData, NodeData, ReservationData
 from gpuwaste.model.pools import node_pool
 from gpuwaste.model.resources import is_measured, labelled_product, resource_product
+from gpuwaste.model.units import to_unix_ns
 from gpuwaste.pricing.capacity import Capacity, capacity_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Cover", "NodeGpus", "cover_nodes", "gpus_by_node"]
+__all__ = ["Cover", "CoverTime", "NodeGpus", "cover_nodes", "cover_time", "gpus_by_node"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,15 @@ class Cover:
     reservation: Fact
     node: NodeGpus
     gpus: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverTime:
+    """How long a reservation covers how many of a node's GPUs, as nanoseconds of GPU."""
+
+    reservation: Fact
+    node: NodeGpus
+    gpu_ns: int
 
 
 def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
@@ -73,9 +84,52 @@ def cover_nodes(facts: Sequence[Fact], *, pool_label: str = "") -> list[Cover]:
         facts: of one hour: reservations, nodes and GPUs.
         pool_label: a node label that names the pool before the well-known ones.
     """
-    if not any(isinstance(fact.data, ReservationData) for fact in facts):
+    reservations = [fact for fact in facts if isinstance(fact.data, ReservationData)]
+    return _cover(reservations, gpus_by_node(facts), pool_label) if reservations else []
+
+
+def cover_time(facts: Sequence[Fact], *, start: int, end: int, pool_label: str = "") -> list[CoverTime]:
+    """What `cover_nodes` says at every moment of a span, summed: terms and nodes may begin and end inside it.
+
+    A purchase that follows on another in the middle of an hour covers from then on what the first one covered, and a
+    node that goes makes room for its successor.
+
+    Args:
+        facts: of the hour: reservations, nodes and GPUs.
+        start: of the span, Unix nanoseconds.
+        end: its end.
+        pool_label: a node label that names the pool before the well-known ones.
+
+    Returns:
+        One entry a reservation and node, in the order in which they cover; those of no time are left out.
+    """
+    reservations = [fact for fact in facts if isinstance(fact.data, ReservationData)]
+    if not reservations:
         return []
     there = gpus_by_node(facts)
+    spans = {fact.key: _span(fact, start, end) for fact in (*reservations, *(one.fact for one in there))}
+    cuts = sorted({start, end, *(at for first, last in spans.values() if first < last for at in (first, last))})
+    covered: dict[tuple[object, ...], CoverTime] = {}
+    for first, last in pairwise(cuts):
+
+        def holds(fact: Fact, first: int = first, last: int = last) -> bool:
+            return spans[fact.key][0] <= first and last <= spans[fact.key][1]
+
+        for cover in _cover(list(filter(holds, reservations)), [one for one in there if holds(one.fact)], pool_label):
+            key = (cover.reservation.key, cover.node.fact.key, cover.node.product)
+            before = covered[key].gpu_ns if key in covered else 0
+            gpu_ns = before + cover.gpus * (last - first)
+            covered[key] = CoverTime(reservation=cover.reservation, node=cover.node, gpu_ns=gpu_ns)
+    return list(covered.values())
+
+
+def _span(fact: Fact, start: int, end: int) -> tuple[int, int]:
+    """The part of a span in which a fact held; its end lies before its start where it did not."""
+    last = end if fact.valid_to is None else min(end, to_unix_ns(fact.valid_to))
+    return max(start, to_unix_ns(fact.valid_from)), last
+
+
+def _cover(reservations: Sequence[Fact], there: Sequence[NodeGpus], pool_label: str) -> list[Cover]:
     left = {(one.fact.key, one.product): one.count for one in there}
     nodes = sorted(
         (one for one in there if capacity_of(one.node.labels) is not Capacity.SPOT),
@@ -86,12 +140,11 @@ def cover_nodes(facts: Sequence[Fact], *, pool_label: str = "") -> list[Cover]:
             one.product,
         ),
     )
-    reservations = sorted(
-        (fact for fact in facts if isinstance(fact.data, ReservationData)),
-        key=lambda fact: (not _data(fact).node_pool, fact.valid_from, _data(fact).name, fact.uid),
-    )
     covers: list[Cover] = []
-    for reservation in reservations:
+    first = sorted(
+        reservations, key=lambda fact: (not _data(fact).node_pool, fact.valid_from, _data(fact).name, fact.uid)
+    )
+    for reservation in first:
         data = _data(reservation)
         wanted = data.count
         for one in nodes:

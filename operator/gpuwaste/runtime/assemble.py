@@ -72,6 +72,7 @@ async def assemble(
         pool_label=settings.pool_label,
     )
     state = ClusterState(api=api, now=now, random=random, rules=_record_rules(settings))
+    exchange = Exchange(currency=pricing.currency, rates=pricing.exchange_rates)
     metrics = OperatorMetrics()
     books = Books(
         inputs=inputs,
@@ -85,11 +86,9 @@ async def assemble(
                 memory=pricing.node_price_weights.memory,
             ),
             pool_label=settings.pool_label,
+            exchange=exchange,
         ),
-        bills=Bills(
-            paths=pricing.bills,
-            exchange=Exchange(currency=pricing.currency, rates=pricing.exchange_rates),
-        ),
+        bills=Bills(paths=pricing.bills, exchange=exchange),
         keep_inputs=timedelta(days=settings.retention.inputs_days),
     )
     chargeback = Chargeback(

@@ -124,7 +124,9 @@ class PricingSettings(_Settings):
         default=(), description="FOCUS exports of your provider: files, or folders of Parquet or CSV files."
     )
     currency: str = Field(
-        default="", pattern=r"^([A-Z]{3})?$", description="Currency that bills are turned into; empty takes theirs."
+        default="",
+        pattern=r"^([A-Z]{3})?$",
+        description="Currency that prices and bills are turned into; empty takes theirs.",
     )
     exchange_rates: dict[str, Annotated[Decimal, Field(gt=0)]] = Field(
         default_factory=dict, description="What one unit of another currency is in `currency`."

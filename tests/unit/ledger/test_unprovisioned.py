@@ -1,12 +1,13 @@
 """What is paid for and is no GPU of the cluster, and GPUs that no agent measures."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 from tests.helpers import facts as fact
-from tests.helpers.facts import HOUR
+from tests.helpers.facts import BEFORE, HOUR
 from tests.unit.ledger.test_hour import Journal, assert_conserved, build, minutes, rows
 from tests.unit.pricing.test_reservations import reservation
 
@@ -36,8 +37,18 @@ def test_a_purchase_counts_from_its_first_to_its_last_moment():
     assert row["owned"] == NS_PER_HOUR
 
 
-def cluster_rows(**missing):
-    facts = {name: [fact.node(gpus=8 - lost), reservation(8, commitment_id="cr-1")] for name, lost in missing.items()}
+def test_a_renewal_inside_the_hour_leaves_nothing_missing():
+    half = HOUR + timedelta(minutes=30)
+    old, new = replace(reservation(8, name="old"), valid_to=half), reservation(8, name="new", start=half)
+    found = rows(build([Journal()], [fact.node(gpus=8), old, new]), row_kind="unprovisioned")
+    assert [(row["parent_id"], row["owned"]) for row in found] == [("new", 0), ("old", 0)]
+
+
+def cluster_rows(start=BEFORE, **missing):
+    facts = {
+        name: [fact.node(gpus=8 - lost), reservation(8, commitment_id="cr-1", start=start)]
+        for name, lost in missing.items()
+    }
     tables = []
     for name, found in facts.items():
         table = build([Journal()], found)
@@ -53,6 +64,13 @@ def cluster_rows(**missing):
 def test_a_purchase_of_several_clusters_counts_once(missing, left):
     table = once_over_clusters(cluster_rows(**missing))
     assert sum(row["owned"] for row in rows(table, row_kind="unprovisioned")) == left * NS_PER_HOUR
+
+
+def test_a_purchase_of_several_clusters_counts_once_from_its_first_moment():
+    half = HOUR + timedelta(minutes=30)
+    for missing, left in (({"a": 8, "b": 8}, 8), ({"a": 3, "b": 6}, 1), ({"a": 2, "b": 3}, 0)):
+        table = once_over_clusters(cluster_rows(half, **missing))
+        assert sum(row["owned"] for row in rows(table, row_kind="unprovisioned")) == left * NS_PER_HOUR // 2
 
 
 def test_a_machine_that_is_charged_before_it_is_a_node():

@@ -176,3 +176,24 @@ def test_a_machine_is_charged_while_it_boots(tmp_path):
     assert found.valid_from == HOUR + timedelta(minutes=15)
     long_ago = fact.node(start=datetime(2026, 10, 1, tzinfo=UTC), gpus=8)
     assert prices(bill(tmp_path, charge()), node=long_ago)["H100-80GB"].valid_from == long_ago.valid_from
+
+
+def test_charges_that_begin_and_end_inside_an_hour_count_for_their_time(tmp_path):
+    quarter = charge("3", start=HOUR + timedelta(minutes=15), hours=0.25, quantity="0.25")
+    found = prices(bill(tmp_path, quarter), gpus=1)["H100-80GB"].data
+    assert found.effective_unit_cost == "12", "a quarter of an hour for 3"
+    rest = charge("3", start=HOUR + timedelta(minutes=30), hours=0.5, quantity="0.5")
+    found = prices(bill(tmp_path, quarter, rest), gpus=1)["H100-80GB"].data
+    assert found.effective_unit_cost == "8", "three quarters of an hour for 6"
+    before = charge("4", start=HOUR - timedelta(hours=1), hours=1)
+    assert read_bill_prices([bill(tmp_path, before, quarter)]).hours() == {HOUR, HOUR - timedelta(hours=1)}
+
+
+def test_periods_in_local_time_across_the_end_of_summer(tmp_path):
+    """The 25 hours of a day in Berlin at the end of October are one charge period; the bill says it in local time."""
+    day = charge("50", hours=25, quantity="25")
+    day |= {"ChargePeriodStart": "2026-10-25T00:00:00+02:00", "ChargePeriodEnd": "2026-10-26T00:00:00+01:00"}
+    for hour in (datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 25, 22, tzinfo=UTC)):
+        assert prices(bill(tmp_path, day), gpus=1, hour=hour)["H100-80GB"].data.effective_unit_cost == "2"
+    outside = prices(bill(tmp_path, day), gpus=1, hour=datetime(2026, 10, 25, 23, tzinfo=UTC))
+    assert outside["H100-80GB"].data.source == "BuiltIn"

@@ -1,12 +1,14 @@
 """Price lists and the prices of nodes."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 from tests.helpers import facts as fact
 
 from gpuwaste.model.errors import InputError
-from gpuwaste.pricing.facts import price_facts
+from gpuwaste.pricing.bills import Exchange
+from gpuwaste.pricing.facts import PriceSources, price_facts
 from gpuwaste.pricing.pricelist import builtin_prices, load_price_list, parse_price_list
 
 HEAD = "currency: EUR\ndate: 2026-11-01\n"
@@ -57,6 +59,18 @@ def test_the_four_unit_costs():
         ("date: 2026-11-01", "field `currency`"),
         ("currency: euro\ndate: 2026-11-01", "field `currency`"),
         (HEAD + "gpu: {}", "field `gpu`"),
+        (HEAD + "gpus: {A100-80GB: 1, NVIDIA-A100-SXM4-80GB: 2}", "another entry are both of A100-80GB; keep one"),
+        (HEAD + "gpus:\n  H100-80GB: 1\n  H100-80GB: 2", "`H100-80GB` stands twice"),
+        (HEAD + "gpus: {H100-80GB: {list: 1, spot: -1}}", "field `gpus.H100-80GB.spot`: price must not be negative"),
+        (HEAD + "earlier: [{currency: EUR, date: 2026-11-01}]", "field `earlier`: the list of 2026-11-01 is not"),
+        (
+            HEAD + "earlier: [{currency: EUR, date: 2026-01-01}, {currency: EUR, date: 2026-01-01}]",
+            "two lists are of 2026-01-01",
+        ),
+        (
+            HEAD + "earlier: [{currency: EUR, date: 2026-01-01, gpus: {H1: 1}}]",
+            "field `earlier.0.gpus`: `H1` is no GPU",
+        ),
         ("- 1", "must be a mapping"),
         ("a: [", "not YAML"),
     ],
@@ -71,3 +85,50 @@ def test_bad_price_lists_are_refused_by_field(text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
         load_price_list(tmp_path / "none.yaml")
+
+
+CHANGED = (
+    HEAD + "gpus: {H100-80GB: 2}\n"
+    "earlier:\n- {currency: EUR, date: 2026-03-01, gpus: {H100-80GB: 3}}\n"
+    "- {currency: EUR, date: 2026-09-15, gpus: {H100-80GB: 4}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("day", "amount", "dated"),
+    [
+        ((2026, 11, 30, 23), "2", "2026-11-01"),
+        ((2026, 11, 1, 0), "2", "2026-11-01"),
+        ((2026, 10, 31, 23), "4", "2026-09-15"),
+        ((2026, 9, 14, 23), "3", "2026-03-01"),
+        ((2026, 1, 1, 0), "3", "2026-03-01"),
+    ],
+)
+def test_each_hour_has_the_price_of_its_day(day, amount, dated):
+    sources = PriceSources(own=parse_price_list(CHANGED, where="prices.yaml"))
+    node = fact.node(start=datetime(2025, 1, 1, tzinfo=UTC))
+    (found,) = price_facts([node], sources=sources, hour=datetime(*day, tzinfo=UTC))
+    assert (found.data.effective_unit_cost, found.data.date) == (amount, dated)
+
+
+def test_a_zero_price_is_a_price():
+    own = parse_price_list(HEAD + "gpus: {H100-80GB: 0, A30-24GB: 0.000000000001}", where="prices.yaml")
+    assert prices_of(fact.node(), own=own) == [("0", "EUR", "PriceList")]
+    assert prices_of(fact.node(product="NVIDIA-A30"), own=own) == [("0.000000000001", "EUR", "PriceList")]
+
+
+def test_a_type_has_a_price_on_demand_and_one_on_spot():
+    own = parse_price_list(HEAD + "instanceTypes: {big: {list: 16, effective: 12, spot: 4}}", where="prices.yaml")
+    label = {"node.kubernetes.io/instance-type": "big"}
+    spot = fact.node("spot", gpus=8, labels={**label, "karpenter.sh/capacity-type": "spot"})
+    found = {f.uid: f.data for f in price_facts([fact.node("kept", gpus=8, labels=label), spot], own=own)}
+    assert found["uid-kept/H100-80GB"].effective_unit_cost == "1.5"
+    assert found["uid-spot/H100-80GB"].effective_unit_cost == "0.5"
+    assert found["uid-spot/H100-80GB"].list_unit_cost == "2"
+
+
+@pytest.mark.parametrize(("rates", "want"), [({"USD": Decimal("0.5")}, ("3.44", "EUR")), ({}, ("6.88", "USD"))])
+def test_prices_are_turned_into_the_wanted_currency_where_there_is_a_rate(rates, want):
+    sources = PriceSources(exchange=Exchange(currency="EUR", rates=rates))
+    (found,) = price_facts([fact.node()], sources=sources)
+    assert (found.data.list_unit_cost, found.data.currency) == want

@@ -1,18 +1,22 @@
 """Purchased capacity, spot and hardware of one's own as sources of prices."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.helpers import facts as fact
 from tests.helpers.facts import BEFORE, HOUR
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.facts import Fact, ReservationData
+from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE, to_unix_ns
 from gpuwaste.pricing.capacity import capacity_of
 from gpuwaste.pricing.facts import PriceSources, price_facts
 from gpuwaste.pricing.pricelist import parse_price_list
-from gpuwaste.pricing.reservations import cover_nodes
+from gpuwaste.pricing.reservations import cover_nodes, cover_time
 
 HEAD = "currency: USD\ndate: 2026-11-01\n"
 
@@ -62,6 +66,69 @@ def test_the_mean_with_an_unknown_price_is_unknown():
     one = reservation(4, product="A30-24GB")
     found = prices_of(node(product="NVIDIA-A30"), one)["uid-node-a/A30-24GB"]
     assert (found.effective_unit_cost, found.source) == (None, "Reservation")
+
+
+def test_two_reservations_on_one_node_each_count_for_what_they_cover():
+    two = [reservation(4, name="one", price="2"), reservation(2, name="two", price="1")]
+    found = prices_of(node(), *two, own='gpus: {H100-80GB: "5"}')["uid-node-a/H100-80GB"]
+    assert found.effective_unit_cost == "2.5", "(4 x 2 + 2 x 1 + 2 x 5) / 8"
+
+
+def test_a_term_that_begins_or_ends_inside_an_hour_counts_for_its_time():
+    quarter = HOUR + timedelta(minutes=15)
+    own = 'gpus: {H100-80GB: "6"}'
+    found = prices_of(node(), reservation(start=quarter), own=own)["uid-node-a/H100-80GB"]
+    assert (found.source, found.effective_unit_cost) == ("Reservation", "3"), "(15 x 6 + 45 x 2) / 60"
+    ended = replace(reservation(), valid_to=quarter)
+    assert prices_of(node(), ended, own=own)["uid-node-a/H100-80GB"].effective_unit_cost == "5"
+    came = node(start=HOUR + timedelta(minutes=30))
+    assert prices_of(came, reservation(), own=own)["uid-node-a/H100-80GB"].effective_unit_cost == "2"
+    over = replace(reservation(), valid_to=HOUR)
+    assert prices_of(node(), over, own=own)["uid-node-a/H100-80GB"].source == "PriceList"
+
+
+def test_a_renewal_inside_an_hour_covers_what_the_first_term_covered():
+    half = HOUR + timedelta(minutes=30)
+    old, new = replace(reservation(name="old"), valid_to=half), reservation(name="new", price="1", start=half)
+    assert prices_of(node(), old, new)["uid-node-a/H100-80GB"].effective_unit_cost == "1.5"
+    start = to_unix_ns(HOUR)
+    covered = cover_time([node(), old, new], start=start, end=start + NS_PER_HOUR)
+    assert [(one.reservation.data.name, one.gpu_ns) for one in covered] == [
+        ("old", 4 * NS_PER_HOUR),
+        ("new", 4 * NS_PER_HOUR),
+    ]
+
+
+def test_a_node_that_goes_makes_room_for_its_successor():
+    half = HOUR + timedelta(minutes=30)
+    went, came = node("a", end=half), node("b", start=half)
+    found = prices_of(went, came, reservation(), own='gpus: {H100-80GB: "6"}')
+    assert [found[f"uid-{name}/H100-80GB"].effective_unit_cost for name in "ab"] == ["2", "2"]
+
+
+@given(
+    terms=st.lists(st.tuples(st.integers(1, 20), st.integers(-70, 70), st.integers(1, 140)), max_size=4),
+    nodes=st.lists(st.tuples(st.integers(1, 8), st.integers(-70, 59), st.integers(1, 140)), max_size=5),
+)
+def test_at_every_minute_as_much_is_covered_as_is_bought_and_there(terms, nodes):
+    def at(minute):
+        return HOUR + timedelta(minutes=minute)
+
+    bought = [
+        replace(reservation(count, name=f"r{i}", start=at(first)), valid_to=at(first + length))
+        for i, (count, first, length) in enumerate(terms)
+    ]
+    there = [
+        node(f"n{i}", gpus=count, start=at(first), end=at(first + length))
+        for i, (count, first, length) in enumerate(nodes)
+    ]
+    want = 0
+    for minute in range(60):
+        sums = [sum(n for n, first, length in kind if first <= minute < first + length) for kind in (terms, nodes)]
+        want += min(sums) * NS_PER_MINUTE
+    start = to_unix_ns(HOUR)
+    covered = cover_time([*bought, *there], start=start, end=start + NS_PER_HOUR)
+    assert sum(one.gpu_ns for one in covered) == want
 
 
 def test_each_reservation_covers_its_count_once():
