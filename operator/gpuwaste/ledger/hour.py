@@ -141,7 +141,8 @@ def _pod_uids(holding: HolderWindows, index: FactIndex) -> Texts:
     found = uids.names[uids.codes]
     for row in unnamed.tolist():
         namespace, name = namespaces.names[namespaces.codes[row]], pods.names[pods.codes[row]]
-        fact = index.find_pod(namespace=namespace, name=name, uid="", at=from_unix_ns(int(holding.start[row])))
+        at, until = (from_unix_ns(int(time)) for time in (holding.start[row], holding.start[row] + holding.window[row]))
+        fact = index.find_pod(namespace=namespace, name=name, uid="", at=at, until=until)
         found[row] = fact.uid if fact else f"name:{namespace}/{name}"
     names, codes = np.unique(found, return_inverse=True)
     return Texts(codes=codes, names=names)

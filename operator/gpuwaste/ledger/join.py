@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from gpuwaste.cluster.owners import workload_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gpuwaste.settings.teams import TeamRules
 
 __all__ = ["FactIndex", "PodLabels", "pool_name"]
+
+_MOMENT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +94,22 @@ class FactIndex:
             case _:
                 return
 
-    def find_pod(self, *, namespace: str, name: str, uid: str, at: datetime) -> Fact | None:
-        """The pod by UID, else the one of that name that ran at `at` (two pods of one name do not overlap)."""
+    def find_pod(
+        self, *, namespace: str, name: str, uid: str, at: datetime, until: datetime | None = None
+    ) -> Fact | None:
+        """The pod by UID, else the one of that name that ran longest in [at, until), or at `at`.
+
+        Two pods of one name never run at once, but a window may hold the end of one and the start of the next.
+        """
         if uid:
             found = self.pods.get(uid, [])
             return found[0] if found else None
         named = self.pods_by_name.get((namespace, name), [])
-        running = [fact for fact in named if fact.valid_from <= at and (fact.valid_to is None or at < fact.valid_to)]
-        if running:
-            return running[0]
+        last = at + _MOMENT if until is None else until
+        ran = [(min(last, fact.valid_to or last) - max(at, fact.valid_from), fact) for fact in named]
+        longest, fact = max(ran, key=lambda one: one[0], default=(timedelta(0), None))
+        if longest > timedelta(0):
+            return fact
         return named[0] if len(named) == 1 else None
 
     def labels(self, fact: Fact | None, *, namespace: str, name: str, teams: TeamRules) -> PodLabels:

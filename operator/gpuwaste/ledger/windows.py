@@ -73,6 +73,7 @@ class HolderWindows:
     Attributes:
         names: the columns of the parent's key, of the holder's, and `origin`.
         start: int64[m], when the window starts, Unix nanoseconds.
+        window: int64[m], length of the window.
         holders: the accounting's input.
         low: int64[m], least effective; 0 where unmeasured.
         high: int64[m], most effective.
@@ -82,6 +83,7 @@ class HolderWindows:
 
     names: dict[str, Texts]
     start: Int64s
+    window: Int64s
     holders: Holders
     low: Int64s
     high: Int64s
@@ -154,6 +156,7 @@ def holder_windows(usage: WindowColumns, parents: ParentWindows, *, starting_lim
     return HolderWindows(
         names=names,
         start=at,
+        window=window,
         holders=holders,
         low=low,
         high=high,

@@ -209,6 +209,26 @@ def test_two_pods_of_one_name_are_told_apart_by_time():
     assert held == {"first": 20 * NS_PER_MINUTE, "second": 40 * NS_PER_MINUTE}
 
 
+def test_a_window_with_the_end_of_one_pod_and_the_start_of_the_next_of_its_name():
+    """A StatefulSet's pod is made anew under its name; the window in between begins while neither runs."""
+    journal = Journal()
+    for at in minutes():
+        journal.device(at, "gpu-1").usage(at, "gpu-1", "web-0", duty=0.1, sm=0.1, pod_uid="")
+    ended, began = HOUR + timedelta(minutes=19, seconds=55), HOUR + timedelta(minutes=20, seconds=10)
+    set_of = fact.owned_by("StatefulSet", "web")
+    pods = [
+        fact.pod("web-0", uid="first", end=ended, owner=set_of),
+        fact.pod("web-0", uid="second", start=began, owner=set_of),
+    ]
+    table = build([journal], [fact.node(), fact.gpu("gpu-1"), *pods])
+    found = rows(table, row_kind="holder")
+    assert {row["pod_uid"]: row["held"] for row in found} == {
+        "first": 20 * NS_PER_MINUTE,
+        "second": 40 * NS_PER_MINUTE,
+    }
+    assert {row["workload_name"] for row in found} == {"web"}
+
+
 def test_free_gpus_without_cpu_for_any_pod_are_stranded():
     journal = Journal()
     for at in minutes():
