@@ -46,8 +46,11 @@ def _problem(body: Json) -> str:
     except InputError as error:
         return str(error)
     model = body.get("spec", {}).get("gpuModel")
-    if model and find_product(model) is None:
-        return f"`spec.gpuModel` {model!r} is no GPU product known here; `gpuwaste mig --list` prints them"
+    if model and find_product(model) is None and "/" not in model:
+        return (
+            f"`spec.gpuModel` {model!r} is no GPU product known here; `gpuwaste mig --list` prints them,"
+            " and other devices go by their resource, such as amd.com/gpu"
+        )
     return ""
 
 

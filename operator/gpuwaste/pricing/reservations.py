@@ -151,7 +151,7 @@ def _cover(reservations: Sequence[Fact], there: Sequence[NodeGpus], pool_label: 
             if not wanted:
                 break
             key = (one.fact.key, one.product)
-            if one.product != data.product or not left[key]:
+            if not left[key] or not _is_of(one, data.product):
                 continue
             if data.node_pool and node_pool(one.node.labels, label=pool_label) != data.node_pool:
                 continue
@@ -160,6 +160,13 @@ def _cover(reservations: Sequence[Fact], there: Sequence[NodeGpus], pool_label: 
             wanted -= gpus
             covers.append(Cover(reservation=reservation, node=one, gpus=gpus))
     return covers
+
+
+def _is_of(gpus: NodeGpus, product: str) -> bool:
+    """Whether GPUs are of a product, or devices behind the extended resource that stands in its place."""
+    if gpus.product == product:
+        return True
+    return "/" in product and product in gpus.node.gpus and resource_product(gpus.node.labels, product) == gpus.product
 
 
 def _data(fact: Fact) -> ReservationData:

@@ -54,7 +54,7 @@ def parse_reservations(items: Iterable[Json]) -> list[GPUReservation]:
         except InputError as error:
             _log.debug("reservation not understood: %s", error)
             continue
-        if find_product(one.spec.gpu_model) is None:
+        if find_product(one.spec.gpu_model) is None and "/" not in one.spec.gpu_model:
             _log.debug("reservation %s is of an unknown model", one.metadata.name)
             continue
         found.append(one)

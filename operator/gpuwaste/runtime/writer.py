@@ -200,7 +200,10 @@ class ObjectWriter:
                 result.failed["/".join(part for part in change.key if part)] = str(error)
         wanted = {_key_of(item) for item in listed}
         for key in [key for key in self._stored if key[0] in set(owns) and key not in wanted]:
-            await self._remove(key, result)
+            if self._spent >= allowed:
+                result.left += 1
+            else:
+                await self._remove(key, result)
         self._spent = 0
         return result
 
@@ -221,18 +224,34 @@ class ObjectWriter:
         return sorted(changes, key=lambda change: change.order)
 
     async def _apply(self, change: _Change, result: WriteResult) -> None:
-        kind, key = _KINDS[change.key[0]], change.key
-        stored: Json = self._stored.get(key) or {}
-        if change.new_spec:
-            await self._turn()
-            stored = await self.api.apply(kind, change.manifest, field_manager=FIELD_MANAGER, force=True)
-            self._stored[key] = stored
+        key = change.key
+        stored = await self._apply_spec(change) if change.new_spec else self._stored.get(key) or {}
         if not worth_writing(stored.get("status") or {}, change.status["status"]):
             result.unchanged += 1
             return
-        await self._turn()
-        self._stored[key] = await self.api.apply_status(kind, change.status, field_manager=FIELD_MANAGER, force=True)
+        try:
+            await self._apply_status(change)
+        except NotFoundError:
+            # Somebody removed it, perhaps with its namespace, which may be there again.
+            self._stored.pop(key, None)
+            if key[0] in _WRITTEN_BY_PEOPLE:
+                result.unchanged += 1
+                return
+            await self._apply_spec(change)
+            await self._apply_status(change)
         result.written += 1
+
+    async def _apply_spec(self, change: _Change) -> Json:
+        await self._turn()
+        kind = _KINDS[change.key[0]]
+        stored = await self.api.apply(kind, change.manifest, field_manager=FIELD_MANAGER, force=True)
+        self._stored[change.key] = stored
+        return stored
+
+    async def _apply_status(self, change: _Change) -> None:
+        await self._turn()
+        kind, key = _KINDS[change.key[0]], change.key
+        self._stored[key] = await self.api.apply_status(kind, change.status, field_manager=FIELD_MANAGER, force=True)
 
     async def _remove(self, key: _Key, result: WriteResult) -> None:
         try:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.cluster.cache import cache_folder
 
 from gpuwaste.pricing.pricelist import load_price_list
+from gpuwaste.runtime.doctor.checks import OPERATOR_RIGHTS
 from gpuwaste.settings.operator import load_settings
 from gpuwaste_agent.main import _parser, _settings
 
@@ -189,6 +190,17 @@ def test_the_operator_writes_its_own_objects_only(helm: str) -> None:
             assert set(rule["verbs"]) == {"create", "patch"}
         elif rule["apiGroups"] != ["gpuwaste.dev"]:
             assert set(rule["verbs"]) <= {"get", "list", "watch"}, rule
+
+
+def test_the_operator_has_every_right_that_the_doctor_asks_for(helm: str) -> None:
+    rules = drawn(helm)["ClusterRole", "gw-operator"]["rules"]
+    for right in OPERATOR_RIGHTS:
+        assert any(
+            right.group in rule["apiGroups"]
+            and (right.resource in rule["resources"] or "*" in rule["resources"])
+            and right.verb in rule["verbs"]
+            for rule in rules
+        ), right
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.helpers import facts as fact
 from tests.helpers.facts import BEFORE, HOUR
 
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.facts import Fact, ReservationData
+from gpuwaste.model.facts import Fact, NodeData, ReservationData
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE, to_unix_ns
 from gpuwaste.pricing.capacity import capacity_of
 from gpuwaste.pricing.facts import PriceSources, price_facts
@@ -136,6 +136,15 @@ def test_each_reservation_covers_its_count_once():
     assert covered(*nodes, reservation(20)) == [("bought", "c", 8), ("bought", "b", 8), ("bought", "a", 4)]
     two = [reservation(8, name="one", start=BEFORE - timedelta(days=1)), reservation(8, name="two")]
     assert covered(*nodes, *two) == [("one", "c", 8), ("two", "b", 8)]
+
+
+def test_devices_of_other_vendors_are_bought_by_their_resource():
+    labels = {"amd.com/gpu.product-name": "AMD_Instinct_MI300X"}
+    data = NodeData(name="amd", labels=labels, gpus={"amd.com/gpu": 8}, cpu_milli=1000, memory_bytes=1 << 30)
+    there = Fact(kind="node", uid="uid-amd", valid_from=BEFORE, valid_to=None, data=data)
+    assert covered(there, node(), reservation(10, product="amd.com/gpu")) == [("bought", "amd", 8)]
+    found = prices_of(there, reservation(8, product="amd.com/gpu", price="1.5"))
+    assert found["uid-amd/AMD-Instinct-MI300X"].effective_unit_cost == "1.5"
 
 
 def test_pool_model_and_spot_decide_what_is_covered():

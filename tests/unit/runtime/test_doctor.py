@@ -77,6 +77,29 @@ def test_nodes_with_the_same_reason_are_one_finding():
     assert "gpu-0, gpu-1, gpu-2 and 2 more" in bad.message
 
 
+def test_a_pod_that_runs_counts_before_those_that_ended():
+    evicted = pod(phase="Failed", ready="False")
+    for pods in ([evicted, pod()], [pod(), evicted]):
+        (found,) = agent_findings([node()], [daemon_set()], pods)
+        assert (found.state, found.message) == ("ok", "an agent runs on 1 of 1 nodes")
+
+
+def test_a_pod_that_finds_no_room_is_found_by_the_node_it_was_made_for():
+    waiting = pod("", phase="Pending", ready="False", **UNSCHEDULED)
+    field = {"key": "metadata.name", "operator": "In", "values": ["gpu-a"]}
+    required = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    waiting["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    (found,) = agent_findings([node()], [daemon_set()], [waiting])
+    assert found.message == "no agent on gpu-a: its pod is not scheduled: 0/3 nodes: Insufficient cpu"
+
+
+def test_of_two_daemon_sets_that_counts_which_the_node_is_meant_for():
+    other = daemon_set("agent-arm", nodeSelector={"kubernetes.io/arch": "arm64"})
+    for both in ([other, daemon_set()], [daemon_set(), other]):
+        (found,) = agent_findings([node()], both, [])
+        assert "has made no pod yet" in found.message
+
+
 def test_without_a_daemon_set_there_is_a_way_to_begin():
     (found,) = agent_findings([node()], [], [])
     assert (found.state, "gpuwaste scan" in found.fix) == ("warning", True)

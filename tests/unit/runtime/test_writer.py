@@ -136,3 +136,22 @@ def test_the_spec_of_what_people_write_is_left_alone():
     assert stored["spec"]["count"] == 4
     assert stored["status"]["unprovisionedGPUs"] == 0
     assert asyncio.run(to.write([shown])).written == 0
+
+
+def test_removing_many_is_left_for_the_next_time_too():
+    api = MemoryCluster(now=lambda: NOW)
+    to = ObjectWriter(api=api, writes_per_second=4, limit_seconds=1, sleep=no_wait)
+    while asyncio.run(to.write([pool(f"p{number}") for number in range(5)])).left:
+        pass
+    results = [asyncio.run(to.write([], owns=("GPUPool",))) for _ in range(2)]
+    assert [(result.removed, result.left) for result in results] == [(4, 1), (1, 0)]
+    assert api.objects(GPU_POOLS) == []
+
+
+def test_what_somebody_removed_is_written_again():
+    api, to = writer()
+    asyncio.run(to.write([pool("a")]))
+    asyncio.run(api.delete(GPU_POOLS, "a"))
+    result = asyncio.run(to.write([pool("a", owned="20.00")]))
+    assert (result.written, result.failed) == (1, {})
+    assert api.objects(GPU_POOLS)[0]["status"]["summary"]["ownedGPUHours"] == "20.00"

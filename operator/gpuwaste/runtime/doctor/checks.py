@@ -56,17 +56,27 @@ SCAN_RIGHTS: tuple[Right, ...] = (
 )
 """What a scan reads."""
 
+_OWN = ("gpuwastes", "gpupools", "rightsizingplans")
+_OF_PEOPLE = ("gpureservations", "chargebackreports", "rightsizingpolicies", "clusterrightsizingpolicies")
+
 OPERATOR_RIGHTS: tuple[Right, ...] = (
     *SCAN_RIGHTS,
     *(Right(verb="watch", resource=resource) for resource in ("pods", "nodes", "namespaces")),
+    Right(verb="list", resource="resourcequotas"),
+    Right(verb="patch", resource="events"),
     *(
         Right(verb=verb, resource=resource, group="gpuwaste.dev")
-        for resource in ("gpuwastes", "gpupools", "rightsizingplans")
+        for resource in _OWN
         for verb in ("list", "create", "patch", "delete")
     ),
     *(
+        Right(verb=verb, resource=resource, group="gpuwaste.dev")
+        for resource in _OF_PEOPLE
+        for verb in ("list", "watch")
+    ),
+    *(
         Right(verb="patch", resource=resource, group="gpuwaste.dev", subresource="status")
-        for resource in ("gpuwastes", "gpupools", "rightsizingplans")
+        for resource in (*_OWN, *_OF_PEOPLE)
     ),
 )
 """What the operator does."""

@@ -16,6 +16,7 @@ __all__ = ["agent_findings", "why_no_agent"]
 
 _CHECK = "agents"
 _INSTALL = "install the chart: helm install gpuwaste (see docs/install.md)"
+_NO_POD = ("the DaemonSet has made no pod yet", "kubectl describe daemonset: quota, admission or the controller")
 _PAUSED = "nvidia.com/gpu.deploy.dcgm-exporter"
 
 
@@ -32,14 +33,14 @@ def agent_findings(nodes: Sequence[Json], daemon_sets: Sequence[Json], pods: Seq
     if not daemon_sets:
         message = f"no agent DaemonSet; {len(nodes)} GPU nodes are not measured by agents"
         return [CheckFinding(check=_CHECK, state="warning", message=message, fix=f"{_INSTALL}, or use `gpuwaste scan`")]
-    of_node: dict[str, Json] = {}
-    for pod in pods:
-        of_node.setdefault(str(pod.get("spec", {}).get("nodeName", "")), pod)
+    of_node = _best_by_node(pods)
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     good = 0
     for node in nodes:
         name = node["metadata"]["name"]
-        reason = why_no_agent(node, daemon_sets[0], of_node.get(name))
+        found_reasons = [why_no_agent(node, one, of_node.get(name)) for one in daemon_sets]
+        # Of several DaemonSets, one for each kind of node, that counts which the node is meant for.
+        reason = next((one for one in found_reasons if one is None or one == _NO_POD), found_reasons[0])
         if reason is None:
             good += 1
         else:
@@ -53,6 +54,31 @@ def agent_findings(nodes: Sequence[Json], daemon_sets: Sequence[Json], pods: Seq
             0, CheckFinding(check=_CHECK, state="ok", message=f"an agent runs on {good} of {len(nodes)} nodes")
         )
     return found
+
+
+def _best_by_node(pods: Sequence[Json]) -> dict[str, Json]:
+    """The agent's pod of each node: of several the one that runs, else the newest."""
+    found: dict[str, Json] = {}
+    for pod in sorted(pods, key=_goodness):
+        found[_node_of(pod)] = pod
+    return found
+
+
+def _goodness(pod: Json) -> tuple[bool, bool, str]:
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return _of_pod(pod) is None, not ended, str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def _node_of(pod: Json) -> str:
+    """The node that a pod is on, or that the DaemonSet controller made it for."""
+    spec = pod.get("spec", {})
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or () if not spec.get("nodeName") else ():
+        for one in term.get("matchFields") or ():
+            if one.get("key") == "metadata.name" and one.get("operator") == "In" and one.get("values"):
+                return str(one["values"][0])
+    return str(spec.get("nodeName", ""))
 
 
 def why_no_agent(node: Json, daemon_set: Json, pod: Json | None) -> tuple[str, str] | None:
@@ -73,7 +99,7 @@ def why_no_agent(node: Json, daemon_set: Json, pod: Json | None) -> tuple[str, s
         return "mig-manager changes the node's layout", "wait until it is done; else see nvidia.com/mig.config.state"
     if not _affine(labels, spec):
         return "its node affinity leaves the node out", "change `agent.affinity`, or label the node"
-    return "the DaemonSet has made no pod yet", "kubectl describe daemonset: quota, admission or the controller"
+    return _NO_POD
 
 
 def _of_pod(pod: Json) -> tuple[str, str] | None:
