@@ -83,8 +83,10 @@ def scan(
     is said), and the metrics of dcgm-exporter and kube-state-metrics from Prometheus. Says what it could not see, and
     how to see it.
     """
+    from gpuwaste.model.lean_arrow import lean_arrow
+
     settings = prometheus_settings(options)
-    _give_memory_back()
+    lean_arrow()
     if not without_cluster and kubeconfig is None:
         check_environment()
     wish = _Wish(
@@ -106,13 +108,6 @@ def scan(
     view.show(output, top=top)
     if html is not None:
         click.echo(f"the page: {html}", err=True)
-
-
-def _give_memory_back() -> None:
-    """Let Arrow take memory from the system's allocator: its own keeps what an hour needed, a tenth of a large scan."""
-    import pyarrow as pa
-
-    pa.set_memory_pool(pa.system_memory_pool())
 
 
 @contextlib.contextmanager

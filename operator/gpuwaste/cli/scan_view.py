@@ -14,7 +14,7 @@ from gpuwaste.cli.output import Column, plain_value, render_table
 from gpuwaste.cli.summary_tables import group_columns
 from gpuwaste.model.money import plain
 from gpuwaste.model.units import format_time
-from gpuwaste.report.summary import summarize
+from gpuwaste.report.summary import SUMMARY_COLUMNS, summarize
 from gpuwaste.report.tables import flat_rows
 from gpuwaste.report.words import hours_text, money_text, percent_text, time_text
 from gpuwaste.runtime.scan_findings import find
@@ -73,7 +73,7 @@ class ScanView:
         asked_hours: int,
     ) -> ScanView:
         """Sum a scanned ledger in every way that is shown."""
-        summary, found = summarize(ledger.rows()), find(ledger)
+        summary, found = summarize(ledger.rows(SUMMARY_COLUMNS)), find(ledger)
         team_of = {(one.namespace, one.kind, one.name): one.team for one in found.findings}
         workloads = flat_rows([group for group in summary.workloads if group.is_held])
         for row in workloads:

@@ -60,7 +60,7 @@ class Survey:
         rejected: objects that could not be understood.
     """
 
-    snapshot: ClusterSnapshot
+    snapshot: ClusterSnapshot = field(repr=False)
     pods: int
     refused: tuple[Refusal, ...]
     rejected: tuple[str, ...]

@@ -15,7 +15,10 @@ from gpuwaste.model.units import from_unix_ns
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["gpu_facts"]
+__all__ = ["Described", "described_gpus", "gpu_facts"]
+
+Described = tuple[str, str, int, str]
+"""Node, its UID, when it was described, and its description."""
 
 
 def gpu_facts(windows: pa.Table) -> list[Fact]:
@@ -24,19 +27,22 @@ def gpu_facts(windows: pa.Table) -> list[Fact]:
     Args:
         windows: rows of WINDOW_SCHEMA; only those of kind `node_facts` are read.
     """
-    rows = windows.filter(pc.equal(windows["kind"], "node_facts"))
-    found = [
-        Fact(
-            kind="gpu",
-            uid=uid,
-            valid_from=from_unix_ns(row["window_start_ns"]),
-            valid_to=None,
-            data=data,
-        )
-        for row in rows.select(["node", "node_uid", "window_start_ns", "body_json"]).to_pylist()
-        for uid, data in _described(row["body_json"], row["node"], row["node_uid"])
-    ]
+    found = []
+    for node, node_uid, start_ns, body_json in described_gpus(windows):
+        since = from_unix_ns(start_ns)
+        found += [
+            Fact(kind="gpu", uid=uid, valid_from=since, valid_to=None, data=data)
+            for uid, data in _described(body_json, node, node_uid)
+        ]
     return sorted(found, key=lambda fact: fact.key)
+
+
+def described_gpus(windows: pa.Table, *, since_ns: int = 0) -> list[Described]:
+    """What the facts of `gpu_facts` are made of; times count from `since_ns`."""
+    rows = windows.filter(pc.equal(windows["kind"], "node_facts"))
+    starts = pc.subtract(rows["window_start_ns"], since_ns).to_pylist()
+    texts = (rows[name].to_pylist() for name in ("node", "node_uid", "body_json"))
+    return [(node, uid, at, body) for node, uid, body, at in zip(*texts, starts, strict=True)]
 
 
 @lru_cache(maxsize=4096)

@@ -11,19 +11,17 @@ import pyarrow.compute as pc
 
 from gpuwaste.ledger.accounting import split_parents
 from gpuwaste.ledger.columns import Texts, WindowColumns, largest_by, ranks
-from gpuwaste.ledger.gpus import gpu_facts
-from gpuwaste.ledger.join import FactIndex
-from gpuwaste.ledger.labels import with_labels
+from gpuwaste.ledger.hour_facts import HourFacts
 from gpuwaste.ledger.node_rows import node_rows
 from gpuwaste.ledger.rows import free_rows, holder_rows, hour_rows, sum_hour, unattributed_rows
 from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
-from gpuwaste.ledger.stranded import mig_remainder_stranded, stranded_nodes
+from gpuwaste.ledger.stranded import mig_remainder_stranded
 from gpuwaste.ledger.uncovered import uncovered_rows
 from gpuwaste.ledger.unprovisioned import unprovisioned_rows
 from gpuwaste.ledger.windows import HolderWindows, ParentWindows, holder_windows, parent_windows
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.grouping import group_numbers, sum_by
-from gpuwaste.model.units import HOUR, NS_PER_HOUR, NS_PER_SECOND, from_unix_ns, to_unix_ns
+from gpuwaste.model.units import NS_PER_HOUR, NS_PER_SECOND, from_unix_ns, to_unix_ns
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,9 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuwaste.ledger.inputs import HourInputs
+    from gpuwaste.ledger.join import FactIndex
     from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["HourRules", "LedgerHour", "build_hour"]
+__all__ = ["HourBuilder", "HourRules", "LedgerHour", "build_hour"]
 
 _STARTING_LIMIT_SECONDS = 900
 
@@ -75,32 +74,43 @@ def build_hour(
     Raises:
         InvariantError: the parts of a GPU do not add up to its time.
     """
-    start = to_unix_ns(inputs.hour)
-    end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
-    facts = [*inputs.facts, *gpu_facts(inputs.windows)]
-    index = FactIndex.build(facts, start=inputs.hour, end=inputs.hour + HOUR)
-    gpus, findings = _gpu_rows(inputs.windows, index, rules, (start, end), whole=through is None)
-    _check_gpus(gpus, findings)
-    rows = [gpus]
-    if not gpus_only:
-        nodes, crowded = node_rows(index, (start, end))
-        findings += crowded
-        rows.append(nodes.select(gpus.schema.names))
-    labelled = with_labels(
-        pa.concat_tables(rows),
-        inputs,
-        index,
-        rules.teams,
-        pool_label=rules.pool_label,
-    )
-    missing = unprovisioned_rows(inputs, facts, (start, end), pool_label=rules.pool_label)
-    labelled = pa.concat_tables([labelled, missing])
-    ordered = labelled.sort_by([(name, "ascending") for name in KEY_COLUMNS]).combine_chunks()
-    return LedgerHour(table=ordered, findings=tuple(findings))
+    return HourBuilder(rules).build(inputs, through=through, gpus_only=gpus_only)
+
+
+class HourBuilder:
+    """Computes one hour after the other; what their facts have in common is worked out once.
+
+    Args:
+        rules: team rules and limits.
+    """
+
+    def __init__(self, rules: HourRules) -> None:
+        self._rules = rules
+        self._before: HourFacts | None = None
+
+    def build(self, inputs: HourInputs, *, through: datetime | None = None, gpus_only: bool = False) -> LedgerHour:
+        """See `build_hour`; the rows are the same."""
+        rules = self._rules
+        start = to_unix_ns(inputs.hour)
+        end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
+        known = HourFacts(inputs, rules.teams, pool_label=rules.pool_label, before=self._before)
+        self._before = known
+        gpus, findings = _gpu_rows(inputs.windows, known, rules, (start, end), whole=through is None)
+        _check_gpus(gpus, findings)
+        rows = [gpus]
+        if not gpus_only:
+            nodes, crowded = node_rows(known.index, (start, end))
+            findings += crowded
+            rows.append(nodes.select(gpus.schema.names))
+        labelled = known.labels.labelled(pa.concat_tables(rows), inputs)
+        missing = unprovisioned_rows(inputs, known.gpus, (start, end), pool_label=rules.pool_label)
+        labelled = pa.concat_tables([labelled, missing])
+        ordered = labelled.sort_by([(name, "ascending") for name in KEY_COLUMNS]).combine_chunks()
+        return LedgerHour(table=ordered, findings=tuple(findings))
 
 
 def _gpu_rows(
-    windows: pa.Table, index: FactIndex, rules: HourRules, span: tuple[int, int], *, whole: bool
+    windows: pa.Table, known: HourFacts, rules: HourRules, span: tuple[int, int], *, whole: bool
 ) -> tuple[pa.Table, list[str]]:
     """The rows of all GPUs, one a key, and what was noted."""
     parents = parent_windows(WindowColumns.of_kind(windows, "device", start=span[0], end=span[1]))
@@ -112,7 +122,7 @@ def _gpu_rows(
     findings = []
     if holding.lost:
         findings.append(f"{holding.lost} usage records name a device that has no device record in their window")
-    stranded = stranded_nodes(index)
+    index, stranded = known.index, known.stranded
     on_stranded = _is_in(parents.names["node"], stranded)
     split = split_parents(parents.parents(free_stranded=np.where(on_stranded, parents.capacity, 0)), holding.holders)
     pod_uids = _pod_uids(holding, index)

@@ -215,6 +215,19 @@ class Store:
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
+    def row_count(self, name: str) -> int:
+        """How many rows a Parquet file has, by its footer.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            InputError: the file is no Parquet.
+        """
+        try:
+            with self._reading(name, "cannot be read"), self.filesystem.open_input_file(self._path(name)) as stream:
+                return int(pq.read_metadata(stream).num_rows)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file; the same table always gives the same bytes."""
         sink = io.BytesIO()

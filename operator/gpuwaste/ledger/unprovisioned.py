@@ -13,7 +13,7 @@ from gpuwaste.ledger.join import pool_name
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA, PRICE_COLUMNS
 from gpuwaste.model.facts import NodeData, PriceData, ReservationData
 from gpuwaste.model.grouping import group_rows
-from gpuwaste.model.units import NS_PER_HOUR, to_unix_ns
+from gpuwaste.model.units import NS_PER_HOUR, from_unix_ns, to_unix_ns
 from gpuwaste.pricing.reservations import cover_time, gpus_by_node
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ BOOTING: Final = "booting"
 """`parent_id` of the row of a machine that is charged and is no node yet; of a reservation it is its identity."""
 
 
-def unprovisioned_rows(inputs: HourInputs, facts: Sequence[Fact], span: Interval, *, pool_label: str) -> pa.Table:
+def unprovisioned_rows(inputs: HourInputs, gpus: Sequence[Fact], span: Interval, *, pool_label: str) -> pa.Table:
     """Rows of LEDGER_SCHEMA, unsorted.
 
     A reservation has a row in every hour of its term, also where nothing of it is missing (owned is 0 then): the row
@@ -38,16 +38,25 @@ def unprovisioned_rows(inputs: HourInputs, facts: Sequence[Fact], span: Interval
 
     Args:
         inputs: the hour.
-        facts: its facts, the GPUs that agents described among them.
+        gpus: those that agents described in it.
         span: the hour, or the part of it up to which data has come in, Unix nanoseconds.
         pool_label: a node label that names the pool before the well-known ones.
     """
-    there = [fact for fact in facts if _overlap(fact, span)]
+    there = _there(inputs, gpus, span)
     rows = _of_reservations(there, span, pool_label) + _booting(there, span, pool_label)
     common = {"hour": inputs.hour, "cluster": inputs.cluster, "row_kind": "unprovisioned", "resource": "gpu"}
     amounts = dict.fromkeys(AMOUNT_COLUMNS, 0)
     texts = {field.name: "" for field in LEDGER_SCHEMA if pa.types.is_string(field.type) and not field.nullable}
     return pa.Table.from_pylist([{**texts, **amounts, **common, **row} for row in rows], schema=LEDGER_SCHEMA)
+
+
+def _there(inputs: HourInputs, gpus: Sequence[Fact], span: Interval) -> list[Fact]:
+    """The facts that hold in the span; none where nothing was bought and no node came, as in most hours."""
+    begin = from_unix_ns(span[0])
+    for fact in inputs.facts:
+        if fact.kind == "reservation" or (fact.kind == "node" and fact.valid_from > begin):
+            return [one for one in (*inputs.facts, *gpus) if _overlap(one, span)]
+    return []
 
 
 def _overlap(fact: Fact, span: Interval) -> int:

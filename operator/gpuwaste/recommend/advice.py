@@ -118,13 +118,15 @@ def advise(figures: WorkloadFigures) -> WorkloadAdvice:
     """What to do, dearest first, and the first of it in at most 40 characters.
 
     Dearest is by cash now, then by GPU time freed; the two are never added. The advices are alternatives: each
-    saving is of following that one alone.
+    saving is of following that one alone. Of a workload that holds nothing now nothing can be freed.
     """
     due = advice_due(figures.first_window)
     if figures.data_until < due:
         return WorkloadAdvice(headline=f"Collecting until {due.astimezone(UTC):%m-%d %H:%M} UTC")
     if not figures.held_ns:
         return WorkloadAdvice(headline="Holds no GPU")
+    if not figures.pods:
+        return WorkloadAdvice(headline="Holds no GPU now")
     found = [advice for rule in _RULES if (advice := rule(figures)) is not None]
     if not found:
         return WorkloadAdvice(headline="No advice for this waste" if _wasteful(figures) else "Nothing to do")

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
 __all__ = [
     "GROUPINGS",
+    "SUMMARY_COLUMNS",
     "Group",
     "Grouping",
     "Origin",
@@ -45,6 +47,13 @@ GROUPINGS: dict[Grouping, tuple[str, ...]] = {
     "cluster": ("cluster",),
 }
 """The ledger's columns by which each grouping sums. Empty names are parts that nobody holds."""
+
+SUMMARY_COLUMNS = (
+    *("hour", "cluster", "row_kind", "resource", "gpu_uuid", "node_uid", "pod_uid", "gpu_model", "pool", "namespace"),
+    *("workload_kind", "workload_name", "team"),
+    *(*AMOUNT_COLUMNS, "effective_unit_cost", "currency", "price_source", "price_date", "origin", "coverage_ppm"),
+)
+"""The columns of the ledger that `summarize` reads."""
 
 _SUMMED = ("row_kind", "resource", *AMOUNT_COLUMNS, "effective_unit_cost", "currency", "coverage_ppm")
 
@@ -119,7 +128,7 @@ def _sql(name: str) -> str:
 
 
 @contextmanager
-def _opened(ledger: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(ledger: pa.Table | ds.Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection in which `ledger` is the table of that name; its rows are read where they lie."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -169,11 +178,11 @@ def _merge(groups: Iterable[Group], keys: tuple[str, ...]) -> list[Group]:
     ]
 
 
-def summarize(ledger: pa.Table) -> Summary:
+def summarize(ledger: pa.Table | ds.Dataset) -> Summary:
     """Sum a ledger in every way that a report needs.
 
     Args:
-        ledger: rows of LEDGER_SCHEMA of any hours and clusters.
+        ledger: rows of LEDGER_SCHEMA of any hours and clusters, its SUMMARY_COLUMNS at least.
 
     Raises:
         InputError: there is no row about a GPU.

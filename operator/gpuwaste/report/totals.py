@@ -90,8 +90,9 @@ class Totals:
     @classmethod
     def sum(cls, parts: Iterable[Totals]) -> Totals:
         """All parts together."""
-        total = cls(ns=dict.fromkeys(MEASURES))
-        for part in parts:
+        first, *rest = [*parts] or [cls(ns=dict.fromkeys(MEASURES))]
+        total = first
+        for part in rest:
             total = total + part
         return cls(
             ns={

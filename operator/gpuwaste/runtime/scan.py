@@ -14,12 +14,13 @@ import pyarrow.dataset as ds
 
 from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
 from gpuwaste.ledger.columns import COMPUTED_FROM
-from gpuwaste.ledger.gpus import gpu_facts
-from gpuwaste.ledger.hour import build_hour
+from gpuwaste.ledger.gpus import described_gpus, gpu_facts
+from gpuwaste.ledger.hour import HourBuilder
 from gpuwaste.ledger.inputs import HourInputs, InputStore
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.facts import Fact, merge_facts
+from gpuwaste.model.grouping import only
 from gpuwaste.model.units import HOUR
 from gpuwaste.pricing.facts import price_facts
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ScanLedger", "read_hours"]
 
+_ROWS_AT_ONCE = 300_000
+"""Rows that lie in memory together, about 200 bytes each."""
+
 
 @dataclass(slots=True, kw_only=True)
 class ScanLedger:
@@ -43,6 +47,7 @@ class ScanLedger:
         store: where they lie.
         cluster: name of the cluster.
         hours: those for which the store knew anything, oldest first.
+        count: how many rows they have.
         through: end of the last window.
         nodes: names of those whose GPUs were seen.
         activity: peak memory and media engines of pods.
@@ -53,40 +58,64 @@ class ScanLedger:
     cluster: str
     through: datetime
     hours: list[datetime] = field(default_factory=list)
+    count: int = 0
     nodes: set[str] = field(default_factory=set)
     activity: PodActivity = field(default_factory=PodActivity)
     findings: dict[str, None] = field(default_factory=dict)
 
-    def rows(self) -> ds.Dataset:
-        """All rows, read from the files when they are asked for."""
+    def rows(self, columns: Sequence[str]) -> pa.Table | ds.Dataset:
+        """Some columns of all rows; where these are too many for memory, still to be read from the files."""
+        if self.count <= _ROWS_AT_ONCE:
+            return self._read(columns)
         files = [f"{self.store.root}/{hour_file(self.cluster, hour)}" for hour in self.hours]
         return ds.dataset(files, schema=LEDGER_SCHEMA, format="parquet", filesystem=self.store.filesystem)
 
-    def batches(self, filter_: ds.Expression, *, most_rows: int) -> Iterator[pa.Table]:
-        """Rows of whole workloads, about so many at once.
+    def holders(self, columns: Sequence[str], *, most_rows: int = _ROWS_AT_ONCE) -> Iterator[pa.Table]:
+        """Rows of the holders of GPUs, all rows of a workload together, about so many rows at once.
 
         Args:
-            filter_: which rows.
+            columns: which columns, `resource`, `row_kind` and `workload_name` among them.
             most_rows: a workload with more comes alone.
         """
-        rows = self.rows()
-        names = rows.to_table(columns=["workload_name"], filter=filter_).group_by(["workload_name"])
+        if self.count <= most_rows:
+            yield self._read(columns, "holder")
+            return
+        names = self._read(("resource", "row_kind", "workload_name"), "holder")["workload_name"].cast(pa.string())
         batch: list[str] = []
         size = 0
-        for row in names.aggregate([("workload_name", "count")]).sort_by("workload_name").to_pylist():
-            if batch and size + row["workload_name_count"] > most_rows:
-                yield _taken(rows, filter_, batch)
+        for name, count in sorted(tuple(one.values()) for one in pc.value_counts(names).to_pylist()):
+            if batch and size + count > most_rows:
+                yield self._read(columns, "holder", pa.array(batch))
                 batch, size = [], 0
-            batch.append(row["workload_name"])
-            size += row["workload_name_count"]
+            batch.append(name)
+            size += count
         if batch:
-            yield _taken(rows, filter_, batch)
+            yield self._read(columns, "holder", pa.array(batch))
 
+    def free(self, columns: Sequence[str]) -> pa.Table:
+        """Rows of what nobody holds of GPUs: some columns, `resource` and `row_kind` among them."""
+        return self._read(columns, "free")
 
-def _taken(rows: ds.Dataset, filter_: ds.Expression, names: list[str]) -> pa.Table:
-    """Rows of some workloads, a file after the other: hours read ahead would lie in memory with all their columns."""
-    wanted = filter_ & ds.field("workload_name").isin(names)
-    return rows.to_table(filter=wanted, batch_readahead=1, fragment_readahead=1)
+    def _read(self, columns: Sequence[str], row_kind: str = "", workloads: pa.Array | None = None) -> pa.Table:
+        """Rows of GPUs, a file after the other; texts as dictionaries, which is a quarter of the memory.
+
+        Args:
+            columns: which columns.
+            row_kind: rows of this kind alone.
+            workloads: rows of workloads of these names alone.
+        """
+        texts = [name for name in columns if pa.types.is_string(LEDGER_SCHEMA.field(name).type)]
+        tables = []
+        for hour in self.hours:
+            name = hour_file(self.cluster, hour)
+            table, _ = self.store.read_columns(name, columns, dictionaries=texts, threads=False)
+            table = only(table, pc.equal(table["resource"], "gpu"))
+            if row_kind:
+                table = only(table, pc.equal(table["row_kind"], row_kind))
+            if workloads is not None:
+                table = only(table, pc.is_in(table["workload_name"].cast(pa.string()), workloads))
+            tables.append(table)
+        return pa.concat_tables(tables).unify_dictionaries()
 
 
 def read_hours(
@@ -121,14 +150,14 @@ def read_hours(
     total = -(-(end - start) // HOUR)
     inputs = InputStore.open(store, source.cluster) if keep_inputs else None
     seen: list[PodActivity] = []
-    around = _Facts(facts, prices)
+    around, builder = _Facts(facts, prices), HourBuilder(rules)
     for number, hour in enumerate(source.read(start, end, facts=facts, looked=looked), start=1):
         if hour.windows.num_rows:
             known = around.of(hour)
             if inputs is not None:
                 findings = _stored(inputs, store, hour, known, rules)
             else:
-                findings = _computed(store, hour, known, rules, cluster=source.cluster, end=end)
+                findings = _computed(store, hour, known, builder, cluster=source.cluster, end=end)
             found.findings |= dict.fromkeys(findings)
             seen.append(pod_activity(hour.windows))
             found.hours.append(hour.hour)
@@ -136,12 +165,13 @@ def read_hours(
         progress(number, total)
     if found.hours:
         found.through = min(end, found.hours[-1] + HOUR)
+    found.count = sum(store.row_count(hour_file(source.cluster, hour)) for hour in found.hours)
     found.activity = merge_activity(seen)
     return found
 
 
 class _Facts:
-    """Facts of one hour after the other; prices are worked out again only when nodes or GPUs change.
+    """Facts of one hour after the other; worked out again only where they change.
 
     Args:
         facts: what the API server tells, sorted by key.
@@ -151,19 +181,28 @@ class _Facts:
     def __init__(self, facts: Sequence[Fact], prices: PriceSources) -> None:
         self._facts, self._prices = facts, prices
         self._priced: tuple[object, list[Fact]] = (None, [])
+        self._known: tuple[object, list[Fact]] = (None, [])
 
     def of(self, hour: SourceHour) -> list[Fact]:
-        """All facts of an hour, prices among them, sorted by key."""
+        """All facts of an hour, prices among them, sorted by key; the same list where they are those of the last."""
         end = hour.hour + HOUR
         mine = [fact for fact in self._facts if fact.overlaps(hour.hour, end) or fact.kind in ("owner", "namespace")]
-        known = merge_facts(list(hour.facts), mine) if hour.facts else mine
-        described = gpu_facts(hour.windows)
-        nodes = [fact for fact in known if fact.kind in ("node", "reservation")]
-        bills = hour.hour if self._prices.bills is not None else None
-        key = (bills, [fact.key for fact in nodes], [(fact.uid, fact.data) for fact in described])
+        prices = [fact for fact in self._prices_of(hour, mine) if fact.overlaps(hour.hour, end)]
+        key = (mine, hour.facts, prices)
+        if self._known[0] != key:
+            self._known = (key, merge_facts(list(hour.facts), mine, prices))
+        return self._known[1]
+
+    def _prices_of(self, hour: SourceHour, mine: list[Fact]) -> list[Fact]:
+        wanted = [fact for fact in (*hour.facts, *mine) if fact.kind in ("node", "reservation")]
+        nodes = merge_facts(wanted)
+        by_hour = self._prices.bills is not None or any(fact.kind == "reservation" for fact in nodes)
+        described = [(node, uid, body) for node, uid, _, body in described_gpus(hour.windows)]
+        key = (hour.hour if by_hour else None, self._prices.own_at(hour.hour), nodes, described)
         if self._priced[0] != key:
-            self._priced = (key, price_facts([*nodes, *described], sources=self._prices, hour=hour.hour))
-        return merge_facts(known, [fact for fact in self._priced[1] if fact.overlaps(hour.hour, end)])
+            priced = price_facts([*nodes, *gpu_facts(hour.windows)], sources=self._prices, hour=hour.hour)
+            self._priced = (key, priced)
+        return self._priced[1]
 
 
 def _stored(inputs: InputStore, store: Store, hour: SourceHour, facts: list[Fact], rules: HourRules) -> tuple[str, ...]:
@@ -175,10 +214,10 @@ def _stored(inputs: InputStore, store: Store, hour: SourceHour, facts: list[Fact
 
 
 def _computed(
-    store: Store, hour: SourceHour, facts: list[Fact], rules: HourRules, *, cluster: str, end: datetime
+    store: Store, hour: SourceHour, facts: list[Fact], builder: HourBuilder, *, cluster: str, end: datetime
 ) -> tuple[str, ...]:
     windows = hour.windows.select(list(COMPUTED_FROM))
     inputs = HourInputs(cluster=cluster, hour=hour.hour, windows=windows, facts=tuple(facts))
-    built = build_hour(inputs, rules, through=end if end < hour.hour + HOUR else None, gpus_only=True)
+    built = builder.build(inputs, through=end if end < hour.hour + HOUR else None, gpus_only=True)
     store.write_table(hour_file(cluster, hour.hour), built.table)
     return built.findings

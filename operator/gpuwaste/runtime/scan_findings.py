@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-import pyarrow.dataset as ds
-
-from gpuwaste.ledger.schema import AMOUNT_COLUMNS, FREE_CATEGORIES, HOLDER_CATEGORIES
-from gpuwaste.model.units import HOURS_PER_MONTH, NS_PER_HOUR
+from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES
+from gpuwaste.model.units import HOURS_PER_MONTH, NS_PER_HOUR, to_unix_ns
 from gpuwaste.runtime.advice import advise_workload
-from gpuwaste.waste.figures import Figures, gpu_hours, money_of, summarise
+from gpuwaste.waste.figures import FIGURE_COLUMNS, Figures, gpu_hours, money_of, summarise
 from gpuwaste.waste.windows import cut_windows
-from gpuwaste.waste.workloads import collect_workloads
+from gpuwaste.waste.workloads import WORKLOAD_COLUMNS, collect_workloads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Findings", "Saving", "find"]
 
-_BATCH_ROWS = 30_000
 _STEP = Decimal("0.000001")
 _FREE_ADVICE = {
     "unallocated": "Nobody asked for these GPUs: release nodes (`gpuwaste plan`), or let other work have them.",
@@ -98,18 +95,18 @@ class Findings:
 
 def find(ledger: ScanLedger) -> Findings:
     """Look at every workload and at what nobody holds."""
-    holders = (ds.field("resource") == "gpu") & (ds.field("row_kind") == "holder")
     findings, saving, advice = [], Saving(), {}
     span = ledger.through - ledger.hours[0]
-    for rows in ledger.batches(holders, most_rows=_BATCH_ROWS):
-        for workload in collect_workloads(cut_windows(rows, through=ledger.through, lengths=(("scan", span),))):
+    # Some workloads' rows alone do not tell which hour is the newest of the ledger, nor how long it is.
+    newest = (ledger.hours[-1], to_unix_ns(ledger.through) - to_unix_ns(ledger.hours[-1]))
+    for rows in ledger.holders(WORKLOAD_COLUMNS):
+        windows = cut_windows(rows, through=ledger.through, lengths=(("scan", span),))
+        for workload in collect_workloads(windows, newest=newest):
             found = advise_workload(workload, ledger.activity)
             key = workload.key
             advice[key.namespace, key.kind, key.name] = found.headline
             findings.append(_of_workload(workload, found, saving))
-    free = (ds.field("resource") == "gpu") & (ds.field("row_kind") == "free")
-    columns = ["pool", "origin", "coverage_ppm", "effective_unit_cost", "currency", "price_source", "price_date"]
-    pools = summarise(ledger.rows().to_table(columns=[*columns, *AMOUNT_COLUMNS], filter=free), ("pool",))
+    pools = summarise(ledger.free(("resource", "row_kind", "pool", *FIGURE_COLUMNS)), ("pool",))
     findings += [_of_pool(name, figures) for (name,), figures in pools.items() if figures.waste]
     return Findings(findings=tuple(_dearest_first(findings)), saving=saving, advice=advice)
 

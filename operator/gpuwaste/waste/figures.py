@@ -18,7 +18,11 @@ from gpuwaste.model.units import NS_PER_HOUR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Figures", "gpu_hours", "gpu_rows", "money_of", "summarise", "total"]
+__all__ = ["FIGURE_COLUMNS", "Figures", "gpu_hours", "gpu_rows", "money_of", "summarise", "total"]
+
+_PRICE = ("effective_unit_cost", "currency", "price_source", "price_date", "origin")
+FIGURE_COLUMNS = (*AMOUNT_COLUMNS, "coverage_ppm", *_PRICE)
+"""What of LEDGER_SCHEMA `summarise` reads besides the columns that it sums by."""
 
 _HOURS_DECIMALS = Decimal(1).scaleb(-6)
 _PPM = 1_000_000
@@ -89,8 +93,7 @@ def summarise(rows: pa.Table, by: Sequence[str]) -> dict[tuple[str, ...], Figure
     ppm = pc.fill_null(rows["coverage_ppm"], 0).to_numpy().astype(np.int64)
     covered = held // _PPM * ppm + held % _PPM * ppm // _PPM
     prepared = rows.append_column("waste", waste).append_column("covered", pa.array(covered))
-    price = ["effective_unit_cost", "currency", "price_source", "price_date", "origin"]
-    grouped = prepared.group_by([*by, *price], use_threads=False).aggregate(
+    grouped = prepared.group_by([*by, *_PRICE], use_threads=False).aggregate(
         [(name, "sum") for name in (*AMOUNT_COLUMNS, "waste", "covered")]
     )
     found: dict[tuple[str, ...], Figures] = defaultdict(Figures)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuwaste.model.grouping import only
 from gpuwaste.model.units import HOUR, NS_PER_HOUR
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def cut_windows(
     newest = (through - timedelta(microseconds=1)).replace(minute=0, second=0, microsecond=0)
     # A purchase that is all there has a row that says so, and no part in any sum.
     something = pc.or_(pc.not_equal(rows["row_kind"], "unprovisioned"), pc.greater(rows["owned"], 0))
-    rows = rows.filter(pc.and_(pc.equal(rows["resource"], "gpu"), something))
+    rows = only(rows, pc.and_(pc.equal(rows["resource"], "gpu"), something))
     windows: list[LedgerWindow] = []
     for length, span in lengths:
         start = newest + HOUR - span
         hours = rows["hour"]
-        inside = rows.filter(pc.and_(pc.greater_equal(hours, start), pc.less_equal(hours, newest)))
+        inside = only(rows, pc.and_(pc.greater_equal(hours, start), pc.less_equal(hours, newest)))
         if not inside.num_rows:
             continue
         first: datetime = pc.min(inside["hour"]).as_py()

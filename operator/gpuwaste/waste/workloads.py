@@ -28,8 +28,9 @@ from gpuwaste.api import (
     set_condition,
 )
 from gpuwaste.ledger.schema import HOLDER_CATEGORIES
+from gpuwaste.model.grouping import only
 from gpuwaste.model.units import NS_PER_HOUR
-from gpuwaste.waste.figures import Figures, gpu_hours, summarise
+from gpuwaste.waste.figures import FIGURE_COLUMNS, Figures, gpu_hours, summarise
 from gpuwaste.waste.texts import (
     cost_per_month,
     hours_text,
@@ -48,7 +49,14 @@ if TYPE_CHECKING:
 
     from gpuwaste.waste.windows import LedgerWindow
 
-__all__ = ["WorkloadAdvice", "WorkloadKey", "WorkloadWaste", "collect_workloads", "workload_object"]
+__all__ = [
+    "WORKLOAD_COLUMNS",
+    "WorkloadAdvice",
+    "WorkloadKey",
+    "WorkloadWaste",
+    "collect_workloads",
+    "workload_object",
+]
 
 _DEFAULT_API_VERSIONS = {
     "Pod": "v1",
@@ -61,6 +69,13 @@ _DEFAULT_API_VERSIONS = {
     "CronJob": "batch/v1",
 }
 _KEY = ("namespace", "workload_kind", "workload_name", "workload_uid", "team")
+WORKLOAD_COLUMNS = (
+    *("hour", "row_kind", "resource", "gpu_uuid", "parent_id", "slice_id", "pod_uid", "gpu_model", "pool"),
+    *_KEY,
+    *FIGURE_COLUMNS,
+)
+"""What of LEDGER_SCHEMA `collect_workloads` reads."""
+
 _MEASURED_WELL, _MEASURED_PARTLY = 95, 50
 
 
@@ -115,21 +130,25 @@ class WorkloadAdvice:
     advice: tuple[Advice, ...] = ()
 
 
-def collect_workloads(windows: Sequence[LedgerWindow]) -> list[WorkloadWaste]:
+def collect_workloads(
+    windows: Sequence[LedgerWindow], *, newest: tuple[datetime, int] | None = None
+) -> list[WorkloadWaste]:
     """Sum each window by workload.
 
     Args:
         windows: shortest first, as `cut_windows` gives them.
+        newest: the newest hour and how long it is so far, in nanoseconds; None: the newest that has rows, which must
+            then be those of all workloads and of all GPUs.
 
     Returns:
         Workloads in the order of their keys.
     """
     if not windows:
         return []
-    holding = [(window, window.rows.filter(pc.equal(window.rows["row_kind"], "holder"))) for window in windows]
+    holding = [(window, only(window.rows, pc.equal(window.rows["row_kind"], "holder"))) for window in windows]
     summed = [(window, summarise(rows, _KEY)) for window, rows in holding]
     _, longest = holding[-1]
-    now = _gpus_now(windows[-1].rows)
+    now = _gpus_now(windows[-1].rows, newest)
     places = _by_held(longest, ("gpu_model", "pool"))
     holdings = _holdings(longest)
     found = []
@@ -190,10 +209,13 @@ def _holdings(rows: pa.Table) -> dict[tuple[str, ...], _Holding]:
     return found
 
 
-def _gpus_now(rows: pa.Table) -> dict[tuple[str, ...], tuple[int, int]]:
+def _gpus_now(rows: pa.Table, newest: tuple[datetime, int] | None) -> dict[tuple[str, ...], tuple[int, int]]:
     """Held in the newest hour, scaled to an hour (GPUs × NS_PER_HOUR), and by how many pods."""
-    newest, length = newest_hour(rows)
-    holders = newest.filter(pc.equal(newest["row_kind"], "holder"))
+    if newest is None:
+        there, length = newest_hour(rows)
+    else:
+        there, length = rows.filter(pc.equal(rows["hour"], newest[0])), newest[1]
+    holders = there.filter(pc.equal(there["row_kind"], "holder"))
     found = {}
     grouped = holders.group_by(list(_KEY), use_threads=False).aggregate(
         [("held", "sum"), ("pod_uid", "count_distinct")]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
-import sys
 import time
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -22,6 +21,7 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
+from gpuwaste.ingest.prometheus.matrix import LabelSets, labels_of, read_matrix, series_of
 from gpuwaste.ingest.prometheus.store import Query, Sample, Series
 from gpuwaste.model.errors import InputError, UnreachableError
 
@@ -76,7 +76,8 @@ class PrometheusStore:
         self._base = base or settings.url
         self._warnings: dict[str, None] = {}
         self._skew_seconds: float | None = None
-        session.hooks["response"].append(self._note_warnings)
+        self._label_sets = LabelSets()
+        session.hooks["response"] += [self._note_warnings, self._as_matrix]
         self._client = PrometheusConnect(
             url=self._base,
             session=session,
@@ -106,7 +107,7 @@ class PrometheusStore:
 
         def ask(text: str) -> list[Sample]:
             found = self._asked(lambda: self._client.custom_query(text, params=parameters))
-            return [Sample(labels=_labels(one["metric"]), value=float(one["value"][1])) for one in found]
+            return [Sample(labels=labels_of(one["metric"]), value=float(one["value"][1])) for one in found]
 
         try:
             return self._divided(query, ask)
@@ -132,7 +133,7 @@ class PrometheusStore:
             found = self._asked(
                 lambda: self._client.custom_query_range(text, start, end, str(step_seconds), params=parameters)
             )
-            return [_series(one) for one in found]
+            return [one if isinstance(one, Series) else series_of(one) for one in found]
 
         try:
             return self._divided(query, ask)
@@ -231,6 +232,27 @@ class PrometheusStore:
             text = " ".join(found[1].decode("utf-8", "replace").replace('"', "").split())
             self._warnings[text[:_TEXT]] = None
 
+    def _as_matrix(self, response: requests.Response, *_: Any, **__: Any) -> requests.Response | None:
+        """Have the answer of a range query read series by series; the client only asks it for its JSON."""
+        if not response.ok or "/query_range" not in response.url:
+            return None
+        found = read_matrix(response.content, self._label_sets)
+        return None if found is None else _Matrix(response, found)
+
+
+class _Matrix(requests.Response):
+    """An answer that was read already."""
+
+    def __init__(self, answer: requests.Response, series: list[Series]) -> None:
+        super().__init__()
+        self.__dict__.update(answer.__dict__)
+        self._content = b""  # nobody reads it again
+        self._series = series
+
+    def json(self, **_: Any) -> Any:
+        """What the client takes the series from."""
+        return {"data": {"result": self._series}}
+
 
 class _Bearer(requests.auth.AuthBase):
     """A bearer token, or no credentials at all."""
@@ -326,21 +348,6 @@ def _reason(error: BaseException) -> str:
         return inner.reason or str(inner)
     text = re.sub(r"^<[^>]*>:?\s*|^HTTPS?Connection\([^)]*\):\s*", "", str(inner))
     return " ".join(text.split())[:_TEXT] or type(inner).__name__
-
-
-def _labels(raw: dict[str, str]) -> dict[str, str]:
-    """Each text once in memory: thousands of series of many metrics carry the same labels."""
-    return {sys.intern(name): sys.intern(value) for name, value in raw.items()}
-
-
-def _series(raw: dict[str, Any]) -> Series:
-    times, texts = zip(*raw["values"], strict=True)
-    count = len(times)
-    return Series(
-        labels=_labels(raw["metric"]),
-        times_s=np.rint(np.fromiter(times, np.float64, count)).astype(np.int64),
-        values=np.fromiter(map(float, texts), np.float64, count),
-    )
 
 
 def _pages(start: datetime, end: datetime, step_seconds: int, most: int) -> Iterator[tuple[datetime, datetime]]:

@@ -6,6 +6,7 @@ A gauge's reading stands for the time since the reading before it. Where reading
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,6 +48,8 @@ _REACH = 1.5
 _BEYOND_SECONDS = 600
 _PIECE_SECONDS = 600
 _RARE = 2
+_AT_ONCE = 3
+"""Queries that a store is given at the same time."""
 _LARGEST_ACTIVITY = 150.0
 _BY_HOST = ", ".join((*HOST_LABELS, "namespace", "pod"))
 
@@ -158,9 +161,23 @@ def read_readings(
     main = next((name for name in _MAIN if name in plan.metrics), "")
     if not main:
         return readings
-    intervals = _intervals(store, plan, main, hosts)
-    reads = list(_ask(store, plan))
-    counts = _asked(store, plan, _query(main, "count_over_time", "max", plan.step_seconds))
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="prometheus") as asking:
+        try:
+            coming_intervals = asking.submit(_intervals, store, plan, main, hosts)
+            coming = [asking.submit(_read, store, plan, *what) for what in _wanted(plan)]
+            coming_counts = asking.submit(
+                _asked, store, plan, _query(main, "count_over_time", "max", plan.step_seconds)
+            )
+            coming_highest = {
+                name: asking.submit(_largest_by_node, store, plan, hosts, name, "max_over_time")
+                for name in _with_scale(plan)
+            }
+            intervals, reads = coming_intervals.result(), [one.result() for one in coming]
+            counts = coming_counts.result()
+            highest = {name: one.result() for name, one in coming_highest.items()}
+        except BaseException:
+            asking.shutdown(cancel_futures=True)
+            raise
     everything = [series.labels for read in reads for series in read.series]
     honors = honors_labels(everything)
     keys: dict[RowKey, int] = {}
@@ -176,7 +193,7 @@ def read_readings(
     counted = [(row_of(series.labels), series) for series in counts]
     readings.rows = list(keys)
     readings.interval_seconds = np.array([intervals.get(key.node, _USUAL_INTERVAL_SECONDS) for key in keys])
-    _fill(readings, placed, _scales(store, plan, reads, hosts, largest))
+    _fill(readings, placed, _scales(reads, highest, largest))
     readings.coverage = _coverage(readings, counted)
     return readings
 
@@ -203,17 +220,19 @@ def _query(name: str, over: str, reduce: str, seconds: int) -> Query:
     return Query(template=f"{reduce} by ({_BY}) ({over}({name}{{$selector}}[{window}]))", shard_label="UUID")
 
 
-def _ask(store: MetricStore, plan: ReadPlan) -> Iterator[_Read]:
+def _wanted(plan: ReadPlan) -> Iterator[tuple[str, FigureMetric, str]]:
+    """Figures, their metrics, and the names of those that the store has."""
     for metric in FIGURE_METRICS:
-        over, reduce = ("max_over_time", "max") if metric.figure == "xid" else ("avg_over_time", "avg")
         for name in metric.names:
-            if name not in plan.metrics:
-                continue
-            series = _asked(store, plan, _query(name, over, reduce, plan.step_seconds))
-            yield _Read(metric.figure, metric, name, series)
-            if metric.figure == "memory":
-                series = _asked(store, plan, _query(name, "max_over_time", "max", plan.step_seconds))
-                yield _Read("memory_peak", metric, name, series)
+            if name in plan.metrics:
+                yield metric.figure, metric, name
+                if metric.figure == "memory":
+                    yield "memory_peak", metric, name
+
+
+def _read(store: MetricStore, plan: ReadPlan, figure: str, metric: FigureMetric, name: str) -> _Read:
+    over, reduce = ("max_over_time", "max") if figure in ("xid", "memory_peak") else ("avg_over_time", "avg")
+    return _Read(figure, metric, name, _asked(store, plan, _query(name, over, reduce, plan.step_seconds)))
 
 
 def _largest_by_node(
@@ -245,16 +264,27 @@ def _intervals(store: MetricStore, plan: ReadPlan, main: str, hosts: HostNames) 
     return found
 
 
+def _with_scale(plan: ReadPlan) -> list[str]:
+    """Metrics that exporters count from 0 to 1 or to 100."""
+    return [name for metric in FIGURE_METRICS if metric.scale for name in metric.names if name in plan.metrics]
+
+
 def _scales(
-    store: MetricStore, plan: ReadPlan, reads: Sequence[_Read], hosts: HostNames, largest: dict[str, dict[str, float]]
+    reads: Sequence[_Read], highest: Mapping[str, Mapping[str, float]], largest: dict[str, dict[str, float]]
 ) -> dict[str, dict[str, Scale | None]]:
-    """By metric and node. The largest value is that of single readings: averages hide whole per cents."""
+    """By metric and node.
+
+    Args:
+        reads: the answers.
+        highest: the largest single reading by metric and node: averages hide whole per cents.
+        largest: the same of what was read before; added to.
+    """
     scales: dict[str, dict[str, Scale | None]] = {}
     for read in reads:
         if read.metric.scale is None:
             continue
         seen = largest.setdefault(read.name, {})
-        for node, value in _largest_by_node(store, plan, hosts, read.name, "max_over_time").items():
+        for node, value in highest[read.name].items():
             if value <= _LARGEST_ACTIVITY:
                 seen[node] = max(seen.get(node, 0.0), value)
         scales[read.name] = decide_scales(seen, usual=read.metric.scale)

@@ -38,7 +38,7 @@ class Series:
     """One series of a range query.
 
     Attributes:
-        labels: without those that the expression dropped.
+        labels: without those that the expression dropped; other series may share the object.
         times_s: int64[n], Unix seconds of the evaluations.
         values: float64[n].
     """
@@ -57,7 +57,7 @@ class Sample:
 
 
 class MetricStore(Protocol):
-    """A store. Calls block: they belong into a thread.
+    """A store. Calls block: they belong into a thread, and several threads may call at the same time.
 
     Every call raises `UnreachableError` where nothing answered, or not in time, and `InputError` where what
     answered is no such store or refuses the query for good.
