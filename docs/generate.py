@@ -26,7 +26,6 @@ from gpuwaste.model.facts import (
     PodData,
     PriceData,
     QuotaData,
-    ReadyData,
     ReservationData,
 )
 from gpuwaste.settings.operator import OperatorSettings
@@ -96,7 +95,6 @@ _FACTS = {
     "gpu": (GpuData, "GPU UUID"),
     "reservation": (ReservationData, "the object's UID"),
     "quota": (QuotaData, "the object's UID"),
-    "ready": (ReadyData, "node UID; says what its condition Ready said since then, until the next of these"),
     "price": (PriceData, "`<node uid>/<product>`, or `/cpu` or `/memory`"),
 }
 

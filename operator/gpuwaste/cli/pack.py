@@ -47,6 +47,12 @@ _RESERVE_SECONDS = 0.5
     "unless moving them saves something.",
 )
 @click.option(
+    "--rules",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML or JSON of scheduling rules: priorities, onlyOn, resources, atMost, islands, apart, together, spread, "
+    "gangs, keepFree. They speak of groups of pods (column 'group' of the pods) and of any column of the nodes.",
+)
+@click.option(
     "--time-limit",
     type=float,
     default=15.0,
@@ -73,6 +79,7 @@ def pack(
     pods: Path,
     prices: Path | None,
     start: Path | None,
+    rules: Path | None,
     time_limit: float,
     objective: str,
     out: Path,
@@ -91,7 +98,7 @@ def pack(
     if not (math.isfinite(time_limit) and time_limit >= 0):
         raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
     age = _process_age()
-    instance, price_of = read_instance(nodes=nodes, pods=pods, prices=prices)
+    instance, price_of = read_instance(nodes=nodes, pods=pods, prices=prices, rules=rules)
     if start is not None:
         instance = replace(instance, current_node=start_nodes(start, instance))
     before = age()

@@ -28,7 +28,6 @@ __all__ = [
     "PodData",
     "PriceData",
     "QuotaData",
-    "ReadyData",
     "Requests",
     "ReservationData",
     "merge_facts",
@@ -37,7 +36,7 @@ __all__ = [
     "requested",
 ]
 
-FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota", "ready"]
+FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota"]
 _KINDS: tuple[str, ...] = get_args(FactKind)
 
 
@@ -220,14 +219,6 @@ class QuotaData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyData:
-    """What a node's condition Ready has said since `valid_from`, until the next such fact of the node."""
-
-    node: str
-    ready: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PriceData:
     """Unit costs of one resource-hour on a node, as decimal strings; None where a figure is not known.
 
@@ -247,7 +238,7 @@ class PriceData:
     resource: str = _later("gpu")
 
 
-Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData | ReadyData
+Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData
 _DATA_OF: dict[str, type[Any]] = {
     "pod": PodData,
     "owner": OwnerData,
@@ -258,7 +249,6 @@ _DATA_OF: dict[str, type[Any]] = {
     "price": PriceData,
     "pending": PodData,
     "quota": QuotaData,
-    "ready": ReadyData,
 }
 
 

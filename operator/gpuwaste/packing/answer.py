@@ -9,6 +9,7 @@ import numpy as np
 
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.packing.gpu_patterns import pack_shares
+from gpuwaste.packing.islands import whole_gpus
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -109,21 +110,23 @@ def gpu_slots(problem: Problem, kind: int, pattern: Ints) -> list[tuple[int, tup
     """(shape, GPU indexes) of every pod of one node: shares on the first GPUs, whole GPUs after them."""
     shapes = np.flatnonzero(pattern)
     sharing = [shape for shape in shapes.tolist() if problem.share[shape] for _ in range(pattern[shape])]
-    bins = int(problem.type_gpus[kind] - problem.whole @ pattern)
-    packed = pack_shares(problem.share[sharing].tolist(), bins) if bins >= 0 else None
-    if packed is None:
+    whole = [shape for shape in shapes.tolist() if not problem.share[shape] for _ in range(pattern[shape])]
+    gpus = int(problem.type_gpus[kind])
+    held = whole_gpus(
+        problem.whole[whole].tolist(),
+        problem.island[whole].tolist(),
+        gpus=gpus,
+        island=int(problem.type_island[kind]),
+    )
+    taken = {gpu for one in held or () for gpu in one}
+    left = [gpu for gpu in range(gpus) if gpu not in taken]
+    packed = None if held is None else pack_shares(problem.share[sharing].tolist(), len(left))
+    if held is None or packed is None:
         raise InvariantError(f"a filling does not fit on the GPUs of node type {kind}")
     slots: list[tuple[int, tuple[int, ...]]] = [
-        (sharing[position], (gpu,)) for gpu, members in enumerate(packed) for position in members
+        (sharing[position], (gpu,)) for gpu, members in zip(left, packed, strict=True) for position in members
     ]
-    first = bins
-    for shape in shapes.tolist():
-        width = int(problem.whole[shape])
-        if problem.share[shape]:
-            continue
-        for _ in range(int(pattern[shape])):
-            slots.append((shape, tuple(range(first, first + width))))
-            first += width
+    slots += zip(whole, held, strict=True)
     return slots
 
 

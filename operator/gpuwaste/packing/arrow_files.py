@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from gpuwaste.packing.answer import Answer, Placement
+from gpuwaste.packing.group_rules import Apart, Gang, GroupRule, Spread, Together
 from gpuwaste.packing.instance import Instance
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["read_answer", "read_instance_file", "write_answer", "write_instance"]
 
 _POD_ARRAYS = ("pod_cpu", "pod_memory", "pod_gpus", "pod_gpu_milli", "pod_model_set")
+_OPTIONAL_ARRAYS = ("current_node", "pod_priority", "node_island_gpus", "pod_island")
+_RULES: dict[str, type[GroupRule]] = {kind.__name__: kind for kind in (Gang, Spread, Together, Apart)}
 _NODE_ARRAYS = ("node_cpu", "node_memory", "node_gpus", "node_model")
 
 
@@ -36,8 +40,15 @@ def write_instance(path: Path, instance: Instance) -> None:
         columns["resources"] = pa.array([list(instance.resources)], pa.list_(pa.string()))
         columns["pod_resources"] = _row(instance.needs.reshape(-1))
         columns["node_resources"] = _row(instance.rooms.reshape(-1))
-    if instance.current_node is not None:
-        columns["current_node"] = _row(instance.current_node)
+    if instance.exclusions:
+        columns["exclusions"] = pa.array([list(instance.exclusions)], pa.list_(pa.string()))
+        columns["pod_sides"] = _row(instance.sides.reshape(-1))
+    for name in _OPTIONAL_ARRAYS:
+        values = getattr(instance, name)
+        if values is not None:
+            columns[name] = _row(values)
+    if instance.group_rules:
+        columns["group_rules"] = pa.array([json.dumps([_plain_rule(rule) for rule in instance.group_rules])])
     _write(path, pa.record_batch(columns))
 
 
@@ -52,6 +63,11 @@ def read_instance_file(path: Path) -> Instance:
         name: _values(batch, name).reshape(-1, len(resources)) if resources else None
         for name in ("pod_resources", "node_resources")
     }
+    exclusions = tuple(batch["exclusions"][0].as_py()) if "exclusions" in names else ()
+    optional = {name: _values(batch, name) for name in _OPTIONAL_ARRAYS if name in names}
+    if "pod_island" in optional:
+        optional["pod_island"] = optional["pod_island"].astype(np.bool_)
+    rules = json.loads(batch["group_rules"][0].as_py()) if "group_rules" in names else []
     return Instance(
         pod_names=batch["pod_names"][0].as_py(),
         node_names=batch["node_names"][0].as_py(),
@@ -61,9 +77,28 @@ def read_instance_file(path: Path) -> Instance:
         resources=resources,
         pod_resources=amounts["pod_resources"],
         node_resources=amounts["node_resources"],
-        current_node=_values(batch, "current_node") if "current_node" in names else None,
+        exclusions=exclusions,
+        pod_sides=_values(batch, "pod_sides").reshape(-1, len(exclusions)) if exclusions else None,
+        group_rules=tuple(_rule_of(plain) for plain in rules),
         **arrays,
+        **optional,
     )
+
+
+def _plain_rule(rule: GroupRule) -> dict[str, Any]:
+    values = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    return {"kind": type(rule).__name__} | {
+        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
+    }
+
+
+def _rule_of(plain: dict[str, Any]) -> GroupRule:
+    kind: Any = _RULES[plain.pop("kind")]
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    if "domain" in values:
+        values["domain"] = np.array(values["domain"], dtype=np.int64)
+    rule: GroupRule = kind(**values)
+    return rule
 
 
 _FIGURES = ("unplaced_milli", "unplaced_pods", "nodes_used", "gpus_used", "first_feasible_seconds", "method")

@@ -44,7 +44,21 @@ class Shelf:
         self._gpu = np.where(np.arange(widest) < gpus[:, None], WHOLE_GPU_MILLI, 0)
         self._most = self._gpu.max(axis=1)
         self._empty = (self._gpu == WHOLE_GPU_MILLI).sum(axis=1)
+        self._sides = np.zeros((len(kinds), problem.sides.shape[1], 3), dtype=np.bool_)
         self.filling = np.zeros((len(kinds), len(problem.demand)), dtype=np.int64)
+
+    def copy(self) -> Shelf:
+        """The same nodes, to try something on."""
+        other = object.__new__(Shelf)
+        other._problem, other.kind = self._problem, self.kind
+        other.become(self)
+        return other
+
+    def become(self, other: Shelf) -> None:
+        """Take over what is on the nodes of another."""
+        self._cpu, self._memory, self._extra = other._cpu.copy(), other._memory.copy(), other._extra.copy()
+        self._gpu, self._most, self._empty = other._gpu.copy(), other._most.copy(), other._empty.copy()
+        self._sides, self.filling = other._sides.copy(), other.filling.copy()
 
     def load(self, filling: Ints) -> None:
         """Put a whole filling on the empty nodes, shares packed exactly; int64[N, S].
@@ -57,6 +71,8 @@ class Shelf:
         self._cpu -= filling @ problem.cpu
         self._memory -= filling @ problem.memory
         self._extra -= filling @ problem.extra
+        for side in (1, 2):
+            self._sides[:, :, side] = filling @ (problem.sides == side) > 0
         rows: dict[tuple[int, bytes], Ints] = {}
         for node, kind in enumerate(self.kind.tolist()):
             if not filling[node].any():
@@ -91,6 +107,8 @@ class Shelf:
         able &= self._memory >= problem.memory[shape]
         if problem.extra.shape[1]:
             able &= (self._extra >= problem.extra[shape]).all(axis=1)
+        for rule in np.flatnonzero(problem.sides[shape]).tolist():
+            able &= ~self._sides[:, rule, 3 - problem.sides[shape, rule]]
         if problem.whole[shape]:
             able &= self._empty >= problem.whole[shape]
         elif problem.share[shape]:
@@ -104,6 +122,7 @@ class Shelf:
         self._cpu[node] -= problem.cpu[shape]
         self._memory[node] -= problem.memory[shape]
         self._extra[node] -= problem.extra[shape]
+        self._sides[node, np.arange(problem.sides.shape[1]), problem.sides[shape]] = True
         whole, share = int(problem.whole[shape]), int(problem.share[shape])
         row = self._gpu[node]
         if whole:
@@ -146,25 +165,25 @@ class Shelf:
 
 
 def decreasing_order(problem: Problem, pods: Ints) -> Ints:
-    """The shape of each pod, largest GPU need first, then CPU, then memory.
+    """The shape of each pod, highest priority first, then largest GPU need, then CPU, then memory.
 
     Args:
         problem: shapes and types.
         pods: int64[S], how many pods of each shape; negative counts as none.
     """
-    order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli))
+    order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli, problem.level))
     return np.repeat(order, np.maximum(pods[order], 0))
 
 
 def scarcest_order(problem: Problem, pods: Ints) -> Ints:
-    """The shape of each pod, those that the fewest nodes can take first, then as in `decreasing_order`.
+    """The shape of each pod; of one priority those that the fewest nodes can take, then as in `decreasing_order`.
 
     Args:
         problem: shapes and types.
         pods: int64[S], how many pods of each shape; negative counts as none.
     """
     nodes = problem.fits @ problem.supply
-    order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli, nodes))
+    order = np.lexsort((-problem.memory, -problem.cpu, -problem.total_milli, nodes, problem.level))
     return np.repeat(order, np.maximum(pods[order], 0))
 
 

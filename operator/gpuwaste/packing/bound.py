@@ -23,10 +23,37 @@ _SAFETY = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What may stay unplaced: at most so many GPU-milli and at most so many pods."""
+    """What may stay unplaced: at most so many GPU-milli and at most so many pods.
+
+    Attributes:
+        milli: of all priorities.
+        pods: of all priorities.
+        by_level: the same of each priority, highest first; empty = no more is said.
+    """
 
     milli: int
     pods: int
+    by_level: tuple[tuple[int, int], ...] = ()
+
+    def covers(self, other: Allowance) -> bool:
+        """Whether all that the other allows is allowed here."""
+        if self.milli < other.milli or self.pods < other.pods:
+            return False
+        if not self.by_level:
+            return True
+        return len(self.by_level) == len(other.by_level) and all(
+            mine[0] >= its[0] and mine[1] >= its[1] for mine, its in zip(self.by_level, other.by_level, strict=True)
+        )
+
+    def most(self, problem: Problem) -> Ints:
+        """int64[S]: pods of each shape that may stay unplaced."""
+        most = np.minimum(problem.demand, self.pods)
+        if self.by_level:
+            milli, pods = np.array(self.by_level, dtype=np.int64)[problem.level].T
+            whole = problem.total_milli > 0
+            most = np.minimum(most, pods)
+            most[whole] = np.minimum(most[whole], milli[whole] // problem.total_milli[whole])
+        return most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +82,7 @@ class Relaxed:
         """int64[S + V]: pods of each shape that may stay unplaced."""
         if self.allowance is None:
             return self.problem.demand
-        return np.minimum(self.problem.demand, self.allowance.pods)
+        return self.allowance.most(self.problem)
 
     @property
     def caps(self) -> list[float]:

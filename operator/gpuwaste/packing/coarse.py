@@ -24,9 +24,9 @@ _MOST_SHARES = 24
 def classes_of(problem: Problem, *, most: int) -> Ints:
     """int64[S]: the class of each shape.
 
-    Shapes of one class may run on the same types and ask for as many whole GPUs and as much of every further
-    resource. A class is split where
-    that takes most off what rounding up adds, each resource as a part of what the fleet has of it.
+    Shapes of one class may run on the same types, beside the same pods, have one priority, and ask for as many whole
+    GPUs and as much of every further resource. A class is split where that takes most off what rounding up adds, each
+    resource as a part of what the fleet has of it.
 
     Args:
         problem: shapes and types.
@@ -34,7 +34,18 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
     """
     shares = _share_bucket(problem)
     _, row, _ = distinct_rows(problem.fits.astype(np.int64))
-    keys = np.column_stack([problem.whole, shares, row, problem.demand > 0, problem.extra])
+    keys = np.column_stack(
+        [
+            problem.whole,
+            shares,
+            row,
+            problem.demand > 0,
+            problem.level,
+            problem.island,
+            problem.sides,
+            problem.extra,
+        ]
+    )
     _, key, _ = distinct_rows(keys)
     fleet = problem.supply
     sizes = np.stack(
@@ -117,6 +128,9 @@ def rounded(problem: Problem, class_of_shape: Ints, *, up: bool) -> Problem:
         share=share,
         total_milli=whole * WHOLE_GPU_MILLI + share,
         extra=problem.extra[member],
+        level=problem.level[member],
+        sides=problem.sides[member],
+        island=problem.island[member],
         demand=demand,
         fits=problem.fits[member],
         shape_of_pod=class_of_shape[problem.shape_of_pod],

@@ -11,6 +11,7 @@ import yaml
 from gpuwaste.model.errors import InputError
 from gpuwaste.packing.csv_table import CsvTable
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance
+from gpuwaste.packing.rule_files import with_rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +27,16 @@ _LARGEST = 2**53
 _FRACTION_SCALE = 1_000_000
 
 
-def read_instance(*, nodes: Path, pods: Path, prices: Path | None) -> tuple[Instance, dict[str, Decimal]]:
+def read_instance(
+    *, nodes: Path, pods: Path, prices: Path | None, rules: Path | None = None
+) -> tuple[Instance, dict[str, Decimal]]:
     """Read the question of a packing.
 
     Args:
         nodes: CSV with `sn, cpu_milli, memory_mib, gpu, model`; other columns are ignored.
         pods: CSV with `name, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec`.
         prices: YAML or JSON map of model to money per GPU-hour; without it every GPU costs 1.
+        rules: scheduling rules, as `rule_files.with_rules` reads them; they may name other columns of both files.
 
     Returns:
         The instance, and the price of each model.
@@ -40,7 +44,8 @@ def read_instance(*, nodes: Path, pods: Path, prices: Path | None) -> tuple[Inst
     Raises:
         InputError: a file cannot be read, or a row of it is wrong.
     """
-    node_table, pod_table = CsvTable(nodes, _NODE_COLUMNS), CsvTable(pods, _POD_COLUMNS)
+    node_table = CsvTable(nodes, _NODE_COLUMNS, others=rules is not None)
+    pod_table = CsvTable(pods, _POD_COLUMNS, others=rules is not None)
     node_gpus = node_table.whole("gpu")
     models, node_model = _models(node_table, node_gpus)
     price_of = _prices(prices, models)
@@ -64,6 +69,8 @@ def read_instance(*, nodes: Path, pods: Path, prices: Path | None) -> tuple[Inst
         models=models,
         prices=tuple(price_of[model] for model in models),
     )
+    if rules is not None:
+        instance = with_rules(rules, instance, nodes=node_table, pods=pod_table)
     return instance, {model: price_of[model] for model in models if model}
 
 

@@ -27,14 +27,19 @@ class CsvTable:
     Args:
         path: the file.
         columns: names its first line must have.
+        others: read the other columns, too.
 
     Raises:
         InputError: the file cannot be read, is no CSV, or lacks a column.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...], *, others: bool = False) -> None:
         self.path = path
-        self._table = _read(path, columns)
+        self._table = _read(path, columns, others=others)
+
+    def has(self, field: str) -> bool:
+        """Whether there is one such column."""
+        return field in self._table.column_names
 
     @property
     def rows(self) -> int:
@@ -99,7 +104,7 @@ class CsvTable:
         return values.astype(np.int64)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
+def _read(path: Path, columns: tuple[str, ...], *, others: bool) -> pa.Table:
     try:
         with path.open("rb") as handle:
             header = handle.readline().decode("utf-8-sig").strip()
@@ -114,13 +119,14 @@ def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
     twice = [name for name in columns if present.count(name) > 1]
     if twice:
         raise InputError(f"names column {twice[0]} twice", where=str(path), fix="keep one of them")
+    named = columns if not others else tuple(name for name in present if name and present.count(name) == 1)
     try:
         return pv.read_csv(
             path,
             read_options=pv.ReadOptions(use_threads=False, column_names=present, skip_rows=1),
             convert_options=pv.ConvertOptions(
-                column_types={name: pa.string() for name in columns},
-                include_columns=list(columns),
+                column_types={name: pa.string() for name in named},
+                include_columns=list(named),
                 strings_can_be_null=False,
             ),
         ).combine_chunks()

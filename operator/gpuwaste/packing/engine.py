@@ -9,9 +9,11 @@ import numpy as np
 
 from gpuwaste.packing.answer import Answer, count_gpus, materialise
 from gpuwaste.packing.baselines import decreasing_order, place_in_order, scarcest_order
-from gpuwaste.packing.bound import next_attainable, volume_bound
+from gpuwaste.packing.bound import Allowance, next_attainable, volume_bound
 from gpuwaste.packing.coarse import classes_of, rounded
-from gpuwaste.packing.columns import Filling
+from gpuwaste.packing.columns import ColumnPool, Filling
+from gpuwaste.packing.group_repair import without_broken
+from gpuwaste.packing.ruled import pack_with_rules
 from gpuwaste.packing.shapes import group
 from gpuwaste.packing.start import current_placement, filling_of, materialise_near
 from gpuwaste.packing.state import SolveState
@@ -44,8 +46,8 @@ def solve(
 ) -> Answer:
     """Pack the pods on the nodes.
 
-    Least first: unplaced GPU-milli, unplaced pods, objective. The answer is checked by the verifier before it
-    is returned.
+    Least first: unplaced GPU-milli and unplaced pods of the highest priority, of the next, and so on; then the
+    objective. The answer is checked by the verifier before it is returned.
 
     Args:
         instance: pods, nodes, prices.
@@ -57,6 +59,14 @@ def solve(
     Raises:
         InvariantError: the verifier found the answer wrong.
     """
+    if instance.group_rules:
+        return _solve_with_rules(
+            instance,
+            time_limit_seconds=time_limit_seconds,
+            objective=objective,
+            clock=clock,
+            started_seconds=started_seconds,
+        )
     problem = group(instance, objective=objective)
     current = current_placement(instance)
     if len(problem.demand) > _MANY_SHAPES:
@@ -86,9 +96,88 @@ def solve(
             method="current placement",
         )
         # Nothing is moved for nothing.
-        answer = min(kept, answer, key=lambda one: (one.unplaced_milli, one.unplaced_pods, one.cost))
+        answer = min(kept, answer, key=lambda one: (instance.left_out(one.placement.pod_node < 0), one.cost))
     check(instance, answer)
     return answer
+
+
+def _solve_with_rules(
+    instance: Instance,
+    *,
+    time_limit_seconds: float,
+    objective: Objective,
+    clock: Callable[[], float],
+    started_seconds: float,
+) -> Answer:
+    """Pack without the group rules for the bound, then with them."""
+    began = clock()
+
+    def plainly(instance: Instance, *, time_limit_seconds: float) -> Answer:
+        return solve(
+            instance,
+            time_limit_seconds=time_limit_seconds,
+            objective=objective,
+            clock=clock,
+            started_seconds=started_seconds,
+        )
+
+    problem = group(instance, objective=objective)
+    ruled = pack_with_rules(instance, problem, solver=plainly, time_limit_seconds=time_limit_seconds, clock=clock)
+    placements = [(ruled.placement, ruled.method)]
+    current = current_placement(instance)
+    if current is not None:
+        node = without_broken(instance, current.pod_node)
+        kept = replace(current, pod_node=node, pod_gpu_set=np.where(node < 0, 0, current.pod_gpu_set))
+        placements.insert(0, (kept, "current placement"))
+    answers = [
+        _answer(
+            instance,
+            problem,
+            placement=placement,
+            bound=0.0,
+            objective=objective,
+            first_feasible_seconds=ruled.plain.first_feasible_seconds,
+            method=method,
+        )
+        for placement, method in placements
+    ]
+    best = min(answers, key=lambda one: (instance.left_out(one.placement.pod_node < 0), one.cost))
+    left = time_limit_seconds - (clock() - began)
+    bound = _bound_with_rules(instance, problem, best, ruled.plain, clock=clock, limit_seconds=max(left, 0.0))
+    answer = replace(best, bound=min(next_attainable(problem, bound), best.cost))
+    check(instance, answer)
+    return answer
+
+
+def _bound_with_rules(
+    instance: Instance,
+    problem: Problem,
+    answer: Answer,
+    plain: Answer,
+    *,
+    clock: Callable[[], float],
+    limit_seconds: float,
+) -> float:
+    """A bound of every placement that leaves out no more than the answer, rules or not."""
+    left, of_plain = (instance.left_out(one.placement.pod_node < 0) for one in (answer, plain))
+    known = float(plain.bound)
+    if all(mine[0] <= its[0] and mine[1] <= its[1] for mine, its in zip(left, of_plain, strict=True)):
+        return known
+    # More is left out than there: such placements may be cheaper than the bound of that one.
+    placeable = _placeable(problem)
+    fits = np.isin(problem.shape_of_pod, np.flatnonzero(problem.fits.any(axis=1)))
+    out = instance.left_out((answer.placement.pod_node < 0) & fits)
+    allowance = Allowance(milli=sum(milli for milli, _ in out), pods=sum(pods for _, pods in out), by_level=out)
+    bound = volume_bound(placeable, allowance=allowance)
+    found = filling_of(placeable, answer.placement)
+    if limit_seconds > 0 and found is not None and len(problem.demand) <= _MANY_SHAPES:
+        from gpuwaste.packing.improve import bound_only  # noqa: PLC0415
+
+        seeds = ColumnPool()
+        seeds.add_filling(found)
+        exact = bound_only(placeable, allowance, seeds=seeds, clock=clock, limit_seconds=limit_seconds)
+        bound = max(bound, exact)
+    return bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +252,7 @@ def _start(state: SolveState, *, once: bool) -> None:
     kinds = kinds[np.argsort(dearness[kinds], kind="stable")]
     scarcest = scarcest_order(small, small.demand)
     shuffled = np.random.default_rng(1).permutation(scarcest)
+    shuffled = shuffled[np.argsort(small.level[shuffled], kind="stable")]
     for order in (scarcest,) if once else (scarcest, shuffled, decreasing_order(small, small.demand)):
         filling = Filling.of_nodes(kinds, place_in_order(small, order, kinds, rule="first"))
         state.pool.add_filling(filling)

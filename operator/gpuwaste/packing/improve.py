@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuwaste.packing.bound import Relaxed
+from gpuwaste.packing.bound import Allowance, Relaxed
 from gpuwaste.packing.columns import ColumnPool, Filling
 from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
@@ -22,7 +22,6 @@ from gpuwaste.packing.state import SolveState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpuwaste.packing.bound import Allowance
     from gpuwaste.packing.generation import Generated
     from gpuwaste.packing.instance import Ints
     from gpuwaste.packing.master import Duals
@@ -35,6 +34,10 @@ _POD_PENALTY = 1e-4
 _COST_TIEBREAK = 1e-3
 _CLOSE_ENOUGH = 5e-4
 _UNPLACED_TIMES = 3.0
+_LOWER_PRIORITY = 1e-2
+"""What is left out of lower priorities, beside 1 for the same of the one that is looked at."""
+_DEARER, _MOST_DEARER = 2.0, 8
+"""How much dearer it is, while rounding, to leave out a pod of the next higher priority, and for how many of them."""
 _PRICINGS = 3
 _STEP_PART = 0.1
 """Least part of the fractional fillings that one step of a dive rounds up."""
@@ -124,25 +127,36 @@ class _Search:
         self._seeds_taken = len(pool)
 
     def place_more(self) -> None:
-        """Leave out as few GPU-milli, then as few pods, as possible."""
-        problem = self._slots.problem
+        """Leave out as few GPU-milli, then as few pods, as possible; of one priority after the other."""
+        levels = len(self._state.best.left)
+        for level in range(levels):
+            if self._state.best.left[level][1]:
+                ends = _PLACE_COLUMNS * (level + 1) / levels
+                self._place_more_of(level, ends=ends, part=_PLACE_PART / (levels - level))
+
+    def _place_more_of(self, level: int, *, ends: float, part: float) -> None:
+        """Leave out less of one priority; what is left out of higher ones does not grow, of lower ones it may."""
+        problem, left = self._slots.problem, self._state.best.left
+        milli, pods = int(problem.total_milli @ problem.demand), int(problem.demand.sum())
+        higher = Allowance(milli=milli, pods=pods, by_level=(*left[:level], *((milli, pods) for _ in left[level:])))
         task = Relaxed(
             slots=self._slots,
             node_cost=_COST_TIEBREAK * problem.cost / max(float(problem.cost.max()), 1e-9),
-            penalty=problem.total_milli / WHOLE_GPU_MILLI + _POD_PENALTY,
-            allowance=None,
+            penalty=(problem.total_milli / WHOLE_GPU_MILLI + _POD_PENALTY)
+            * np.where(problem.level <= level, 1.0, _LOWER_PRIORITY),
+            allowance=higher if level else None,
         )
         generated = generate(
             task,
             self._pool,
             self._pricers,
-            time_left=lambda: self._state.seconds_left(_PLACE_COLUMNS),
+            time_left=lambda: self._state.seconds_left(ends),
             on_bound=lambda _: None,
         )
         if generated.duals is None:
             return
-        self._round_by_diving(task, pricings=0, part=_PLACE_PART)
-        self._round_by_master(task, np.arange(len(self._pool)), part=_PLACE_PART)
+        self._round_by_diving(task, pricings=0, part=part)
+        self._round_by_master(task, np.arange(len(self._pool)), part=part)
 
     def linear_optimum(self, allowance: Allowance, *, ends: float) -> _Optimum:
         """Generate fillings for least cost, and note every bound, until a part of the time limit."""
@@ -173,6 +187,7 @@ class _Search:
         # What the fillings fixed first leave no room for may stay unplaced on the way, at a price; a dive that
         # may not would have to stop there.
         dear = _UNPLACED_TIMES * (generated.duals.worth + float(task.node_cost.max()))
+        dear *= _DEARER ** np.minimum(task.problem.level.max(initial=0) - task.problem.level, _MOST_DEARER)
         loose = replace(task, allowance=None, penalty=dear)
         search = _Rounding(task=task, loose=loose, duals=generated.duals, counts=optimum.counts)
         self._round_by_diving(loose, pricings=0, part=1.0)

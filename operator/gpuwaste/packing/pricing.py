@@ -62,6 +62,8 @@ class TypePricer:
         self._gpus = int(problem.type_gpus[kind])
         self._items = np.flatnonzero(slots.offered[:, kind])
         self._program = _knapsack(slots, kind, self._items)
+        # Which side of an exclusion a node is for is whole, too, and stands last.
+        self._switches = len(self._program.cost) - problem.sides.shape[1]
         self._most = self._program.upper[: len(self._items)].copy()
         self._lp = IncrementalLp(self._program)
 
@@ -114,7 +116,13 @@ class TypePricer:
         most = np.minimum(program.upper, np.floor(slack / np.maximum(loss, 1e-12) + _EPSILON))
         keep = np.flatnonzero(most > 0)
         small = _restricted(replace(program, cost=cost, upper=most), keep)
-        result = solve_mip(small, integer=keep < count, seconds=seconds, relative_gap=effort.relative_gap, small=True)
+        result = solve_mip(
+            small,
+            integer=(keep < count) | (keep >= self._switches),
+            seconds=seconds,
+            relative_gap=effort.relative_gap,
+            small=True,
+        )
         if result.bound is not None:
             bound = min(bound, max(-result.bound + _EPSILON * bound, bound - slack))
         if result.values is None:
@@ -158,7 +166,7 @@ def _restricted(program: Program, keep: Ints) -> Program:
 def _knapsack(slots: Slots, kind: int, items: Ints) -> Program:
     """Pods of each shape (whole) and GPUs by pattern.
 
-    Rows: CPU, memory, each further resource, GPUs, then one for each share size.
+    Rows: CPU, memory, each further resource, GPUs, then one for each share size, then one for each pod of an exclusion.
     """
     problem = slots.problem
     share, whole = problem.share[items], problem.whole[items]
@@ -188,19 +196,33 @@ def _knapsack(slots: Slots, kind: int, items: Ints) -> Program:
             ]
         )
         limits = np.concatenate([np.ones(plain), [gpus], np.zeros(len(sizes))])
-    row, column = np.nonzero(matrix)
-    extra = matrix.shape[1] - len(items)
     most = _most_per_node(problem, kind, items, slots.wanted[items]).astype(np.float64)
+    extra = matrix.shape[1] - len(items)
+    matrix, limits = _with_exclusions(matrix, limits, problem.sides[items], most)
+    switches = problem.sides.shape[1]
+    row, column = np.nonzero(matrix)
     return Program(
         cost=np.zeros(matrix.shape[1]),
         lower=np.zeros(matrix.shape[1]),
-        upper=np.concatenate([most, np.full(extra, gpus)]),
+        upper=np.concatenate([most, np.full(extra, gpus), np.ones(switches)]),
         row=row,
         column=column,
         value=matrix[row, column],
         row_lower=np.full(len(limits), -np.inf),
         row_upper=limits,
     )
+
+
+def _with_exclusions(matrix: Floats, limits: Floats, sides: Ints, most: Floats) -> tuple[Floats, Floats]:
+    """A switch for each exclusion, 0 or 1: at 0 no pod of side 1 is on the node, at 1 none of side 2."""
+    rules = sides.shape[1]
+    item, rule = np.nonzero(sides)
+    rows = np.zeros((len(item), matrix.shape[1] + rules))
+    first = sides[item, rule] == 1
+    rows[np.arange(len(item)), item] = 1.0
+    rows[np.arange(len(item)), matrix.shape[1] + rule] = np.where(first, -most[item], most[item])
+    wider = np.concatenate([np.hstack([matrix, np.zeros((len(matrix), rules))]), rows])
+    return wider, np.concatenate([limits, np.where(first, 0.0, most[item])])
 
 
 def _most_per_node(problem: Problem, kind: int, items: Ints, wanted: Ints) -> Ints:

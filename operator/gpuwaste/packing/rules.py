@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.packing.instance import Bools, Instance, Ints
 
-__all__ = ["KEPT_FREE", "at_most_per_node", "keep_free", "only_on"]
+__all__ = ["KEPT_FREE", "at_most_per_node", "keep_apart", "keep_free", "only_on"]
 
 KEPT_FREE = "kept-free/"
 """How the names of the placeholder pods of `keep_free` begin."""
@@ -91,13 +91,42 @@ def at_most_per_node(instance: Instance, limits: Mapping[str, tuple[Sequence[int
     )
 
 
+def keep_apart(instance: Instance, groups: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> Instance:
+    """Let no node have a pod of a group beside another pod of a second one: anti-affinity on single nodes.
+
+    Args:
+        instance: pods and nodes.
+        groups: name of the rule to the indexes of the pods of either group; a pod may be in both.
+
+    Raises:
+        InputError: a pod does not exist.
+    """
+    sides, names, alone = [instance.sides], list(instance.exclusions), {}
+    for name, (first, second) in groups.items():
+        if any(not 0 <= pod < len(instance.pod_names) for pod in (*first, *second)):
+            raise InputError("names a pod that does not exist", where=f"rule {name}")
+        both, only = set(first) & set(second), set(second) - set(first)
+        # A pod of both groups keeps away from all of them, others of its kind among them.
+        for suffix, left, right in (("", set(first), only), (" (in both)", both, set(first) - both)):
+            if left and right:
+                side = np.zeros((len(instance.pod_names), 1), dtype=np.int64)
+                side[sorted(left)], side[sorted(right)] = 1, 2
+                sides.append(side)
+                names.append(name + suffix)
+        if both:
+            alone[name] = (sorted(both), 1)
+    kept = replace(instance, exclusions=tuple(names), pod_sides=np.concatenate(sides, axis=1))
+    return at_most_per_node(kept, alone)
+
+
 def keep_free(instance: Instance, gpus: Mapping[str, int]) -> Instance:
     """Keep so many whole GPUs of a model free, by placeholder pods of one GPU each.
 
-    They need no CPU and no memory. A node that is kept only for them counts as used: it cannot be given back.
+    They need no CPU and no memory, and their priority is that of the most important pods. A node that is kept only for
+    them counts as used: it cannot be given back.
 
     Args:
-        instance: pods and nodes; `only_on` comes after this, if both are wanted.
+        instance: pods and nodes; `only_on` comes after this, if both are wanted, and says on which nodes of the model.
         gpus: model to the number of GPUs.
 
     Raises:
@@ -126,4 +155,14 @@ def keep_free(instance: Instance, gpus: Mapping[str, int]) -> Instance:
         pod_resources=np.concatenate([instance.needs, np.zeros((added, len(instance.resources)), dtype=np.int64)]),
         node_resources=instance.rooms,
         current_node=None if current is None else np.concatenate([current, nothing - 1]),
+        pod_priority=_as_important(instance.pod_priority, added),
+        pod_sides=np.concatenate([instance.sides, np.zeros((added, len(instance.exclusions)), dtype=np.int64)]),
+        pod_island=None if instance.pod_island is None else np.concatenate([instance.pod_island, nothing > 0]),
     )
+
+
+def _as_important(priority: Ints | None, added: int) -> Ints | None:
+    """The priorities with so many more of the highest."""
+    if priority is None:
+        return None
+    return np.concatenate([priority, np.full(added, priority.max(initial=0), dtype=np.int64)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
+from gpuwaste.packing.islands import island_resources
 
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Floats, Instance, Ints
@@ -28,13 +29,17 @@ class Problem:
         whole: int64[S]; whole GPUs of one pod (a share of 1000 milli is one).
         share: int64[S]; milli on one GPU, 0 for pods without GPU or with whole ones.
         total_milli: int64[S]; GPU-milli of one pod.
-        extra: int64[S, R]; what one pod takes of each further resource.
+        extra: int64[S, R]; what one pod takes of each further resource, NVLink islands among them.
+        level: int64[S]; rank of the priority, 0 = highest.
+        sides: int64[S, C]; 1 and 2 of an exclusion may not be on one node, 0 has no part in it.
+        island: bool[S]; the GPUs of a pod must be in one island.
         demand: int64[S]; how many pods have the shape.
         fits: bool[S, K]; the model is allowed and one pod fits on an empty node.
         type_cpu: int64[K] of one node.
         type_memory: int64[K].
         type_gpus: int64[K].
         type_extra: int64[K, R].
+        type_island: int64[K]; GPUs of each island of one node.
         supply: int64[K]; how many nodes have the type.
         unit_cost: Python integers [K]; objective of one used node in units of `cost_unit`, exact.
         cost_unit: what one unit is worth in the objective.
@@ -48,12 +53,16 @@ class Problem:
     share: Ints
     total_milli: Ints
     extra: Ints
+    level: Ints
+    sides: Ints
+    island: Bools
     demand: Ints
     fits: Bools
     type_cpu: Ints
     type_memory: Ints
     type_gpus: Ints
     type_extra: Ints
+    type_island: Ints
     supply: Ints
     unit_cost: tuple[int, ...]
     cost_unit: Decimal
@@ -76,17 +85,31 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
     """
     whole = np.where((instance.pod_gpus > 1) | (instance.pod_gpu_milli == WHOLE_GPU_MILLI), instance.pod_gpus, 0)
     share = np.where((instance.pod_gpus == 1) & (whole == 0), instance.pod_gpu_milli, 0)
+    needs, rooms = (
+        np.hstack(pair) for pair in zip((instance.needs, instance.rooms), island_resources(instance), strict=True)
+    )
     pods = np.column_stack(
-        [instance.pod_cpu, instance.pod_memory, whole, share, instance.pod_model_set, instance.needs]
+        [
+            instance.pod_cpu,
+            instance.pod_memory,
+            whole,
+            share,
+            instance.pod_model_set,
+            instance.level,
+            instance.in_island,
+            instance.sides,
+            needs,
+        ]
     )
     shapes, shape_of_pod, demand = distinct_rows(pods)
     nodes = np.column_stack(
-        [instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory, instance.rooms]
+        [instance.node_model, instance.node_gpus, instance.node_cpu, instance.node_memory, instance.islands, rooms]
     )
     types, type_of_node, supply = distinct_rows(nodes)
-    cpu, memory, whole, share, model_set = shapes.T[:5]
-    model, type_gpus, type_cpu, type_memory = types.T[:4]
-    extra, type_extra = shapes[:, 5:], types[:, 4:]
+    cpu, memory, whole, share, model_set, level, island = shapes.T[:7]
+    model, type_gpus, type_cpu, type_memory, type_island = types.T[:5]
+    sides, extra = np.split(shapes[:, 7:], [instance.sides.shape[1]], axis=1)
+    type_extra = types[:, 5:]
     fits = (
         instance.model_sets[model_set][:, model]
         & (cpu[:, None] <= type_cpu)
@@ -102,12 +125,16 @@ def group(instance: Instance, *, objective: Objective) -> Problem:
         share=share,
         total_milli=whole * WHOLE_GPU_MILLI + share,
         extra=extra,
+        level=level,
+        sides=sides,
+        island=island.astype(np.bool_),
         demand=demand,
         fits=fits,
         type_cpu=type_cpu,
         type_memory=type_memory,
         type_gpus=type_gpus,
         type_extra=type_extra,
+        type_island=type_island,
         supply=supply,
         unit_cost=unit_cost,
         cost_unit=cost_unit,

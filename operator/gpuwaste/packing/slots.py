@@ -51,7 +51,17 @@ class Slots:
         shapes = len(problem.demand)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for shape, key in enumerate(
-            np.column_stack([problem.cpu, problem.memory, problem.whole, problem.share, problem.extra]).tolist()
+            np.column_stack(
+                [
+                    problem.cpu,
+                    problem.memory,
+                    problem.whole,
+                    problem.share,
+                    problem.island,
+                    problem.sides,
+                    problem.extra,
+                ]
+            ).tolist()
         ):
             if problem.demand[shape]:
                 sizes.setdefault(tuple(key), []).append(shape)
@@ -100,6 +110,9 @@ class Slots:
                 share=problem.share[like],
                 total_milli=problem.total_milli[like],
                 extra=problem.extra[like],
+                level=problem.level[like],
+                sides=problem.sides[like],
+                island=problem.island[like],
                 demand=np.concatenate([problem.demand, np.zeros(len(model), dtype=np.int64)]),
                 fits=np.concatenate([problem.fits, types]),
             ),

@@ -10,6 +10,7 @@ from gpuwaste.packing.answer import Placement, gpu_slots
 from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.gpu_patterns import pack_shares
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
+from gpuwaste.packing.islands import whole_gpus
 
 if TYPE_CHECKING:
     from gpuwaste.packing.instance import Bools, Instance, Ints
@@ -30,12 +31,13 @@ def current_placement(instance: Instance) -> Placement | None:
         return None
     node = np.where(_allowed(instance), instance.current_node, -1)
     node = np.where(_within(instance, node), node, -1)
+    node = np.where(_shared_with_friends(instance, node), node, -1)
     gpu_set = np.zeros(len(node), dtype=np.int64)
     sets: dict[tuple[int, ...], int] = {(): 0}
     placed = np.flatnonzero(node >= 0)
     order = placed[np.argsort(node[placed], kind="stable")]
     for members in np.split(order, np.flatnonzero(np.diff(node[order])) + 1) if len(order) else []:
-        gpus = _gpus(instance, members, int(instance.node_gpus[node[members[0]]]))
+        gpus = _gpus(instance, members, int(node[members[0]]))
         if gpus is None:
             node[members] = -1
             continue
@@ -69,26 +71,37 @@ def _within(instance: Instance, node: Ints) -> Bools:
     return fits
 
 
-def _gpus(instance: Instance, members: Ints, have: int) -> list[tuple[int, ...]] | None:
-    """GPU indexes of each pod of one node: shares on the first GPUs, whole ones after them; None if they do not fit."""
+def _shared_with_friends(instance: Instance, node: Ints) -> Bools:
+    """bool[P]: the pod is on a node where no exclusion is broken."""
+    placed = node >= 0
+    fits = placed.copy()
+    for side in instance.sides.T:
+        on = [np.zeros(len(instance.node_names), dtype=np.bool_) for _ in range(2)]
+        for number, present in enumerate(on, start=1):
+            present[node[placed & (side == number)]] = True
+        fits[placed] &= ~((on[0] & on[1])[node[placed]] & (side[placed] > 0))
+    return fits
+
+
+def _gpus(instance: Instance, members: Ints, node: int) -> list[tuple[int, ...]] | None:
+    """GPU indexes of each pod of one node: whole ones, shares on what is left; None if they do not fit."""
     counts = instance.pod_gpus[members]
-    milli = np.where(counts == 1, instance.pod_gpu_milli[members], WHOLE_GPU_MILLI)
-    shared = (counts == 1) & (milli < WHOLE_GPU_MILLI)
-    bins = have - int(counts[~shared].sum())
-    packed = pack_shares(milli[shared].tolist(), bins) if bins >= 0 else None
-    if packed is None:
+    shared = (counts == 1) & (instance.pod_gpu_milli[members] < WHOLE_GPU_MILLI)
+    have = int(instance.node_gpus[node])
+    whole = whole_gpus(
+        counts[~shared].tolist(),
+        instance.in_island[members[~shared]].tolist(),
+        gpus=have,
+        island=int(instance.islands[node]),
+    )
+    taken = {gpu for one in whole or () for gpu in one}
+    left = [gpu for gpu in range(have) if gpu not in taken]
+    packed = None if whole is None else pack_shares(instance.pod_gpu_milli[members[shared]].tolist(), len(left))
+    if whole is None or packed is None:
         return None
-    of_share = {position: gpu for gpu, positions in enumerate(packed) for position in positions}
-    found: list[tuple[int, ...]] = []
-    next_share, next_whole = 0, bins
-    for is_share, count in zip(shared.tolist(), counts.tolist(), strict=True):
-        if is_share:
-            found.append((of_share[next_share],))
-            next_share += 1
-        else:
-            found.append(tuple(range(next_whole, next_whole + count)))
-            next_whole += count
-    return found
+    of_share = {position: (gpu,) for gpu, positions in zip(left, packed, strict=True) for position in positions}
+    shares, wholes = iter(range(len(of_share))), iter(whole)
+    return [of_share[next(shares)] if is_share else next(wholes) for is_share in shared.tolist()]
 
 
 def filling_of(problem: Problem, placement: Placement) -> Filling | None:

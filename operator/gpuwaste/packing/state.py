@@ -26,27 +26,30 @@ class Incumbent:
 
     Attributes:
         filling: the nodes in use.
-        unplaced_milli: GPU-milli left out.
-        unplaced_pods: pods left out.
+        left: GPU-milli and pods left out of each priority, highest first.
         cost_units: objective in the problem's `cost_unit`.
         method: which step found it.
     """
 
     filling: Filling
-    unplaced_milli: int
-    unplaced_pods: int
+    left: tuple[tuple[int, int], ...]
     cost_units: int
     method: str
 
     @property
-    def score(self) -> tuple[int, int, int]:
+    def unplaced_pods(self) -> int:
+        """Pods left out."""
+        return sum(pods for _, pods in self.left)
+
+    @property
+    def score(self) -> tuple[tuple[tuple[int, int], ...], int]:
         """Compares as the objective does; less is better."""
-        return self.unplaced_milli, self.unplaced_pods, self.cost_units
+        return self.left, self.cost_units
 
     @property
     def allowance(self) -> Allowance:
         """What it leaves out, as the allowance a bound is computed for."""
-        return Allowance(milli=self.unplaced_milli, pods=self.unplaced_pods)
+        return Allowance(milli=sum(milli for milli, _ in self.left), pods=self.unplaced_pods, by_level=self.left)
 
 
 class SolveState:
@@ -93,10 +96,12 @@ class SolveState:
         problem = self.problem
         left = problem.demand - filling.placed
         counts = filling.nodes_of_kinds(len(problem.supply)).tolist()
+        levels = int(problem.level.max(initial=0)) + 1
+        of_level = np.zeros((levels, 2), dtype=np.int64)
+        np.add.at(of_level, problem.level, np.stack([left * problem.total_milli, left], axis=1))
         return Incumbent(
             filling=filling,
-            unplaced_milli=int(left @ problem.total_milli),
-            unplaced_pods=int(left.sum()),
+            left=tuple((milli, pods) for milli, pods in of_level.tolist()),
             cost_units=sum(units * count for units, count in zip(problem.unit_cost, counts, strict=True)),
             method=method,
         )
@@ -112,7 +117,7 @@ class SolveState:
         allowance, noted = self.best.allowance, self._bound_for
         first = volume_bound(self.problem, allowance=allowance)
         # What holds for an allowance holds for a smaller one: it allows fewer placements.
-        if noted.milli >= allowance.milli and noted.pods >= allowance.pods:
+        if noted.covers(allowance):
             return max(first, self._bound)
         return first
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.model.errors import InvariantError
+from gpuwaste.packing.group_verifier import group_violations
 
 if TYPE_CHECKING:
     from gpuwaste.packing.answer import Answer
@@ -45,7 +46,10 @@ def violations(instance: Instance, answer: Answer) -> list[str]:
     placed = node >= 0
     return [
         *_node_violations(instance, node, placed),
+        *_exclusion_violations(instance, node, placed),
         *_gpu_violations(instance, answer, placed),
+        *_island_violations(instance, answer, placed),
+        *group_violations(instance, node),
         *_figure_violations(instance, answer, placed),
     ]
 
@@ -71,6 +75,28 @@ def _node_violations(instance: Instance, node: Ints, placed: Bools) -> list[str]
     if not allowed.all():
         wrong = np.flatnonzero(placed)[~allowed]
         found.append(f"pod {instance.pod_names[int(wrong[0])]} is on a GPU model it may not use")
+    return found
+
+
+def _exclusion_violations(instance: Instance, node: Ints, placed: Bools) -> list[str]:
+    found = []
+    for name, side in zip(instance.exclusions, instance.sides.T, strict=True):
+        first, second = (set(node[placed & (side == number)].tolist()) for number in (1, 2))
+        both = first & second
+        if both:
+            found.append(f"node {instance.node_names[min(both)]} has pods of both sides of {name}")
+    return found
+
+
+def _island_violations(instance: Instance, answer: Answer, placed: Bools) -> list[str]:
+    if instance.node_island_gpus is None or instance.pod_island is None:
+        return []
+    found = []
+    for pod in np.flatnonzero(placed & instance.pod_island).tolist():
+        size = int(instance.node_island_gpus[answer.placement.pod_node[pod]])
+        gpus = answer.placement.gpu_sets[answer.placement.pod_gpu_set[pod]]
+        if size and len({gpu // size for gpu in gpus}) > 1:
+            found.append(f"pod {instance.pod_names[pod]} has GPUs of several NVLink islands")
     return found
 
 
