@@ -26,6 +26,7 @@ from gpuwaste.model.facts import (
     PodData,
     PriceData,
     QuotaData,
+    ReadyData,
     ReservationData,
 )
 from gpuwaste.settings.operator import OperatorSettings
@@ -95,6 +96,7 @@ _FACTS = {
     "gpu": (GpuData, "GPU UUID"),
     "reservation": (ReservationData, "the object's UID"),
     "quota": (QuotaData, "the object's UID"),
+    "ready": (ReadyData, "node UID; says what its condition Ready said since then, until the next of these"),
     "price": (PriceData, "`<node uid>/<product>`, or `/cpu` or `/memory`"),
 }
 

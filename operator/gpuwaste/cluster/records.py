@@ -14,7 +14,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gpuwaste.cluster.quantity import cpu_milli, memory_bytes, whole_count
-from gpuwaste.model.facts import ContainerRequest, Fact, NamespaceData, NodeData, OwnerData, OwnerRef, PodData
+from gpuwaste.model.facts import (
+    ContainerRequest,
+    Fact,
+    NamespaceData,
+    NodeData,
+    OwnerData,
+    OwnerRef,
+    PodData,
+    ReadyData,
+)
 from gpuwaste.model.units import parse_time
 
 if TYPE_CHECKING:
@@ -152,7 +161,10 @@ class PodRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
-    """A node; `ready` is None where the kubelet never reported, `deleting` as in `PodRecord`."""
+    """A node; `ready` is None where the kubelet never reported, `deleting` as in `PodRecord`.
+
+    `ready_since` is when `ready` last changed.
+    """
 
     uid: str
     data: NodeData
@@ -160,11 +172,19 @@ class NodeRecord:
     ready: bool | None
     unschedulable: bool
     deleting: datetime | None = None
+    ready_since: datetime | None = None
 
     def fact(self, *, gone: datetime | None = None) -> Fact:
         """Valid from the earliest of creationTimestamp and its conditions' transitions, to `gone`."""
         end = None if gone is None else max(gone, self.start)
         return Fact(kind="node", uid=self.uid, valid_from=self.start, valid_to=end, data=self.data)
+
+    def ready_fact(self) -> Fact | None:
+        """What its condition Ready says and since when; None where it was ready from the start, or says nothing."""
+        if self.ready is None or self.ready_since is None or (self.ready and self.ready_since <= self.start):
+            return None
+        data = ReadyData(node=self.data.name, ready=self.ready)
+        return Fact(kind="ready", uid=self.uid, valid_from=self.ready_since, valid_to=None, data=data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,7 +362,8 @@ def node_record(raw: Json, rules: RecordRules) -> NodeRecord:
     capacity, allocatable = status.get("capacity") or {}, status.get("allocatable") or {}
     free = {**capacity, **allocatable}
     gpus = {name: whole_count(amount) for name, amount in {**allocatable, **capacity}.items() if rules.is_gpu(name)}
-    ready = next((c.get("status") for c in status.get("conditions") or () if c.get("type") == "Ready"), None)
+    said: Json = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), {})
+    ready = said.get("status")
     return NodeRecord(
         uid=metadata["uid"],
         data=NodeData(
@@ -358,6 +379,7 @@ def node_record(raw: Json, rules: RecordRules) -> NodeRecord:
         ready=None if ready is None else ready == "True",
         unschedulable=bool(spec.get("unschedulable")),
         deleting=_time(metadata.get("deletionTimestamp")),
+        ready_since=_time(said.get("lastTransitionTime")),
     )
 
 

@@ -84,10 +84,11 @@ class ClusterSnapshot:
         names = {record.data.namespace for record in held}
         nodes = [r.fact() for r in self.nodes.values() if r.data.name in hosts]
         nodes += [t.record.fact(gone=t.end) for t in self.gone_nodes.values() if t.record.data.name in hosts]
+        ready = [r.ready_fact() for r in self.nodes.values() if r.data.name in hosts]
         spaces = [r.fact() for r in self.namespaces.values() if r.data.name in names]
         spaces += [t.record.fact(gone=t.end) for t in self.gone_namespaces.values() if t.record.data.name in names]
         owners = [record.fact() for record in self.owners.values()]
-        return merge_facts(known, nodes, spaces, owners)
+        return merge_facts(known, nodes, [fact for fact in ready if fact is not None], spaces, owners)
 
 
 class ClusterState:

@@ -16,9 +16,11 @@ from gpuwaste.ledger.node_rows import node_rows
 from gpuwaste.ledger.rows import free_rows, holder_rows, hour_rows, sum_hour, unattributed_rows
 from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
 from gpuwaste.ledger.stranded import mig_remainder_stranded
+from gpuwaste.ledger.times import overlap
 from gpuwaste.ledger.uncovered import uncovered_rows
 from gpuwaste.ledger.unprovisioned import unprovisioned_rows
 from gpuwaste.ledger.windows import HolderWindows, ParentWindows, holder_windows, parent_windows
+from gpuwaste.model.apportion import mul_div
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.grouping import group_numbers, sum_by
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_SECOND, from_unix_ns, to_unix_ns
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.ledger.inputs import HourInputs
     from gpuwaste.ledger.join import FactIndex
+    from gpuwaste.ledger.times import FreeTimes
     from gpuwaste.settings.teams import TeamRules
 
 __all__ = ["HourBuilder", "HourRules", "LedgerHour", "build_hour"]
@@ -122,16 +125,15 @@ def _gpu_rows(
     findings = []
     if holding.lost:
         findings.append(f"{holding.lost} usage records name a device that has no device record in their window")
-    index, stranded = known.index, known.stranded
-    on_stranded = _is_in(parents.names["node"], stranded)
-    split = split_parents(parents.parents(free_stranded=np.where(on_stranded, parents.capacity, 0)), holding.holders)
+    index, free = known.index, known.free_times(span)
+    split = split_parents(parents.parents(free), holding.holders)
     pod_uids = _pod_uids(holding, index)
     rows = [
         holder_rows(holding, split, pod_uids),
         free_rows(parents, split),
         unattributed_rows(parents, split),
-        _mig_remainder(parents, index, stranded),
-        uncovered_rows(parents, holding, pod_uids, index, stranded=stranded, span=span, whole=whole),
+        _mig_remainder(parents, index, free),
+        uncovered_rows(parents, holding, pod_uids, index, free=free, span=span, whole=whole),
     ]
     return sum_hour(pa.concat_tables(rows)), findings
 
@@ -158,7 +160,7 @@ def _pod_uids(holding: HolderWindows, index: FactIndex) -> Texts:
     return Texts(codes=codes, names=names)
 
 
-def _mig_remainder(parents: ParentWindows, index: FactIndex, stranded: frozenset[str]) -> pa.Table:
+def _mig_remainder(parents: ParentWindows, index: FactIndex, free: FreeTimes) -> pa.Table:
     """What the MIG instances of a GPU leave of it: unallocated where a profile fits, else stranded."""
     gpu, node = parents.names["gpu_uuid"], parents.names["node"]
     groups = group_numbers([node.codes, gpu.codes, ranks(parents.start)])
@@ -168,20 +170,33 @@ def _mig_remainder(parents: ParentWindows, index: FactIndex, stranded: frozenset
         raise InvariantError(f"the parents of GPU {worst} weigh more than the GPU")
     some = left > 0
     first, left = groups.first[some], left[some]
-    gpus = group_numbers([node.codes[first], gpu.codes[first]])
-    left = sum_by(gpus.of, left, len(gpus.first))
-    at = first[gpus.first]
-    lost = {
+    lost_gpus = {
         uuid
-        for uuid in gpu.names[np.unique(gpu.codes[at])]
-        if any(data.node in stranded or mig_remainder_stranded(data) for _, data in index.gpus.get(uuid, [])[-1:])
+        for uuid in gpu.names[np.unique(gpu.codes[first])]
+        if any(mig_remainder_stranded(data) for _, data in index.gpus.get(uuid, [])[-1:])
     }
-    is_lost = _is_in(gpu.take(at), lost)
+    unhealthy, stranded = (
+        mul_div(left, overlap(times, node.take(first), parents.start[first], window), window)[0]
+        for window in [parents.window[first]]
+        for times in (free.unhealthy, free.stranded)
+    )
+    stranded = np.where(_is_in(gpu.take(first), lost_gpus), left, stranded)
+    stranded = np.minimum(stranded, left - unhealthy)
+    gpus = group_numbers([node.codes[first], gpu.codes[first]])
+    count, at = len(gpus.first), first[gpus.first]
+    amounts = {
+        name: sum_by(gpus.of, values, count)
+        for name, values in (
+            ("owned", left),
+            ("unhealthy", unhealthy),
+            ("stranded", stranded),
+            ("unallocated", left - unhealthy - stranded),
+        )
+    }
     uuids = gpu.take(at).arrow()
     keys = {"node": node.take(at).arrow(), "gpu_uuid": uuids, "parent_id": uuids}
-    keys["row_kind"] = pa.array(["free"] * len(left), pa.string())
-    amounts = {"owned": left, "stranded": np.where(is_lost, left, 0), "unallocated": np.where(is_lost, 0, left)}
-    return hour_rows(len(left), keys, amounts)
+    keys["row_kind"] = pa.array(["free"] * count, pa.string())
+    return hour_rows(count, keys, amounts)
 
 
 def _check_gpus(rows: pa.Table, findings: list[str]) -> None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from gpuwaste.ledger.gpus import Described, described_gpus, gpu_facts
 from gpuwaste.ledger.join import FactIndex
 from gpuwaste.ledger.labels import LabelMaker
-from gpuwaste.ledger.stranded import stranded_nodes
+from gpuwaste.ledger.readiness import unready_times
+from gpuwaste.ledger.stranded import Stranding
+from gpuwaste.ledger.times import FreeTimes
 from gpuwaste.model.units import HOUR, to_unix_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gpuwaste.ledger.inputs import HourInputs
+    from gpuwaste.ledger.times import Interval
     from gpuwaste.model.facts import Fact
     from gpuwaste.settings.teams import TeamRules
 
@@ -39,7 +42,7 @@ def _equal(one: Fact, other: Fact) -> bool:
 
 
 class HourFacts:
-    """Index, stranded nodes and labels of an hour.
+    """Index, labels and times of what is free in an hour.
 
     Args:
         inputs: of the hour.
@@ -61,9 +64,12 @@ class HourFacts:
         self.labels = LabelMaker(self.index, teams, pool_label=pool_label)
 
     @cached_property
-    def stranded(self) -> frozenset[str]:
-        """See `stranded_nodes`."""
-        return stranded_nodes(self.index)
+    def _stranding(self) -> Stranding:
+        return Stranding(self.index)
+
+    def free_times(self, span: Interval) -> FreeTimes:
+        """When what is free on each node is no room for work, within the hour's span."""
+        return FreeTimes(unhealthy=unready_times(self.index, span), stranded=self._stranding.times(span))
 
 
 def _grounds(inputs: HourInputs) -> _Grounds:

@@ -17,6 +17,7 @@ from gpuwaste.model.facts import (
     OwnerRef,
     PodData,
     PriceData,
+    ReadyData,
 )
 from gpuwaste.model.pools import node_pool
 from gpuwaste.model.resources import is_measured, labelled_product, resource_product, stand_in
@@ -61,6 +62,7 @@ class FactIndex:
     gpus: dict[str, list[tuple[Fact, GpuData]]] = field(default_factory=lambda: defaultdict(list))
     prices: dict[tuple[str, str], PriceData] = field(default_factory=dict)
     product_on: dict[str, str] = field(default_factory=dict)
+    readiness: dict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def build(cls, facts: Iterable[Fact], *, start: datetime, end: datetime) -> FactIndex:
@@ -89,6 +91,8 @@ class FactIndex:
             case GpuData() as gpu:
                 self.gpus[fact.uid].append((fact, gpu))
                 self.product_on.setdefault(gpu.node, gpu.product or gpu.model)
+            case ReadyData() as said:
+                self.readiness[said.node].append(fact)
             case PriceData() as price:
                 self.prices[price.node_uid, price.product] = price
             case _:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from gpuwaste.ledger.times import subtract
 from gpuwaste.model.facts import GpuData, NodeData, PodData
 from gpuwaste.model.resources import is_measured, stand_in
 from gpuwaste.model.units import to_unix_ns
@@ -15,21 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gpuwaste.ledger.join import FactIndex
+    from gpuwaste.ledger.times import FreeTimes, Interval
     from gpuwaste.model.facts import Fact
 
 __all__ = [
-    "Interval",
     "MissingPart",
     "ParentLayout",
     "SeenHolder",
     "holders_by_record",
     "layouts_of",
     "missing_parts",
-    "subtract",
     "unseen_layouts",
 ]
 
-Interval = tuple[int, int]
 _MIG_PREFIX = "nvidia.com/mig-"
 
 
@@ -68,7 +67,10 @@ class SeenHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingPart:
-    """Nanoseconds of GPU without a window: a holder's (unmeasured), or free (pod_uid empty)."""
+    """Nanoseconds of GPU without a window: a holder's (unmeasured), or free (pod_uid empty).
+
+    `category` is what the free time is; empty for a holder's.
+    """
 
     node: str
     gpu_uuid: str
@@ -77,21 +79,7 @@ class MissingPart:
     pod_uid: str
     container: str
     amount: int
-
-
-def subtract(whole: Interval, parts: Iterable[Interval]) -> list[Interval]:
-    """What of `whole` no part covers, in order."""
-    left: list[Interval] = []
-    at = whole[0]
-    for start, end in sorted(parts):
-        if start > at:
-            left.append((at, min(start, whole[1])))
-        at = max(at, end)
-        if at >= whole[1]:
-            break
-    if at < whole[1]:
-        left.append((at, whole[1]))
-    return [(start, end) for start, end in left if start < end]
+    category: str = ""
 
 
 def missing_parts(
@@ -103,6 +91,7 @@ def missing_parts(
     parents: Sequence[ParentLayout],
     seen: Mapping[str, Sequence[SeenHolder]],
     index: FactIndex,
+    free_times: FreeTimes,
 ) -> list[MissingPart]:
     """Divide the uncovered time of one GPU among those who held it as far as the API knows, and what was free.
 
@@ -114,12 +103,14 @@ def missing_parts(
         parents: its parents; their weights add up to at most 1, what is left is a free part of the GPU itself.
         seen: holders by parent, from windows of the same hour.
         index: facts of the hour; a pod holds while its fact says it ran.
+        free_times: when what is free is no room for work.
 
     Returns:
         Parts whose amounts add up to the uncovered time exactly.
     """
-    amounts: dict[tuple[str, str, str, str], int] = defaultdict(int)
-    for interval in subtract(expected, covered):
+    amounts: dict[tuple[str, str, str, str, str], int] = defaultdict(int)
+    gaps = subtract(expected, covered)
+    for interval, category in [piece for gap in gaps for piece in free_times.pieces(node, gap)]:
         length = interval[1] - interval[0]
         left = length
         for parent in parents:
@@ -129,10 +120,10 @@ def missing_parts(
             for holder in seen.get(parent.parent_id, ()):
                 held = _held(holder, interval, capacity // max(parent.replicas, 1), index)
                 held = min(held, free)
-                amounts[parent.parent_id, holder.slice_id, holder.pod_uid, holder.container] += held
+                amounts[parent.parent_id, holder.slice_id, holder.pod_uid, holder.container, ""] += held
                 free -= held
-            amounts[parent.parent_id, "", "", ""] += free
-        amounts[gpu_uuid, "", "", ""] += left
+            amounts[parent.parent_id, "", "", "", category] += free
+        amounts[gpu_uuid, "", "", "", category] += left
     return [
         MissingPart(
             node=node,
@@ -142,8 +133,9 @@ def missing_parts(
             pod_uid=pod_uid,
             container=container,
             amount=amount,
+            category=category,
         )
-        for (parent_id, slice_id, pod_uid, container), amount in sorted(amounts.items())
+        for (parent_id, slice_id, pod_uid, container, category), amount in sorted(amounts.items())
         if amount
     ]
 

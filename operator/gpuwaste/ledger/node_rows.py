@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from gpuwaste.ledger.rows import hour_rows
+from gpuwaste.ledger.times import clipped
 from gpuwaste.model.apportion import apportion_exact
 from gpuwaste.model.facts import PodData, requested
-from gpuwaste.model.units import to_unix_ns
 
 if TYPE_CHECKING:
     from gpuwaste.ledger.join import FactIndex
-    from gpuwaste.ledger.missing import Interval
+    from gpuwaste.ledger.times import Interval
     from gpuwaste.model.facts import Fact
 
 __all__ = ["NODE_RESOURCES", "node_rows"]
@@ -53,7 +53,7 @@ def node_rows(index: FactIndex, span: Interval) -> tuple[pa.Table, list[str]]:
     crowded: list[str] = []
     with_gpus = {data.node for pairs in index.gpus.values() for _, data in pairs}
     for name, (_, fact, node) in sorted(index.nodes.items()):
-        present = _overlap(fact, span)
+        present = clipped(fact, span)
         if present is None or not (any(node.gpus.values()) or name in with_gpus):
             continue
         held = _held(index.pods_on.get(name, []), present)
@@ -77,17 +77,11 @@ def _of_resource(node: str, resource: str, capacity: int, held: dict[str, int], 
     return [*rows, _Row(node=node, resource=resource, pod_uid="", amount=free)] if free else rows
 
 
-def _overlap(fact: Fact, span: Interval) -> Interval | None:
-    start = max(span[0], to_unix_ns(fact.valid_from))
-    end = span[1] if fact.valid_to is None else min(span[1], to_unix_ns(fact.valid_to))
-    return (start, end) if start < end else None
-
-
 def _held(facts: list[Fact], present: Interval) -> dict[str, dict[str, int]]:
     """By pod UID, what it holds of each resource while the node is there."""
     held: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(NODE_RESOURCES, 0))
     for fact in facts:
-        ran = _overlap(fact, present)
+        ran = clipped(fact, present)
         if ran is None or not isinstance(fact.data, PodData):
             continue
         asked = requested(fact.data)

@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from gpuwaste.ledger.times import clipped
 from gpuwaste.model.facts import GpuData, PodData, requested
 from gpuwaste.model.gpu_products import PRODUCTS
+from gpuwaste.model.units import from_unix_ns
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from gpuwaste.ledger.join import FactIndex
-    from gpuwaste.model.facts import Requests
+    from gpuwaste.ledger.times import Interval
+    from gpuwaste.model.facts import Fact, Requests
 
-__all__ = ["mig_remainder_stranded", "stranded_nodes"]
+__all__ = ["Stranding", "mig_remainder_stranded"]
 
 
-def stranded_nodes(index: FactIndex) -> frozenset[str]:
-    """Nodes whose free GPUs no typical or pending pod could use.
+class Stranding:
+    """On which nodes free GPUs are stranded, and when.
 
     What is free of a GPU is worth what the work of the cluster could do with it (fragmentation gradient descent,
-    Weng et al., USENIX ATC 2023). The GPU pods of the hour, running or pending, stand for that work: on a node where
+    Weng et al., USENIX ATC 2023). The GPU pods of the hour, running or pending, stand for that work: while on a node
     each of those that ask for its kind of GPU lacks CPU, memory or enough GPUs of one kind, the free ones are stranded.
     A node whose allocatable CPU or memory is not known, or that nobody's kind of GPU is on, is not called stranded.
+
+    Args:
+        index: facts of the hour.
     """
-    asked = {
-        node: [requested(fact.data) for fact in facts if isinstance(fact.data, PodData)]
-        for node, facts in index.pods_on.items()
-    }
-    shapes = {_shape(one) for pods in asked.values() for one in pods}
-    shapes |= {_shape(requested(pod)) for pod in index.pending}
-    typical = [shape for shape in sorted(shapes) if shape[2]]
-    stranded = set()
-    for name, (_, _, node) in index.nodes.items():
-        wanted = [shape for shape in typical if all(resource in node.gpus for resource, _ in shape[2])]
-        if not node.cpu_milli or not node.memory_bytes or not wanted:
-            continue
-        on_node = asked.get(name, [])
-        free_cpu = node.cpu_milli - sum(one.cpu_milli for one in on_node)
-        free_memory = node.memory_bytes - sum(one.memory_bytes for one in on_node)
-        free = {r: count - sum(one.gpus.get(r, 0) for one in on_node) for r, count in node.gpus.items()}
-        if not any(
+
+    def __init__(self, index: FactIndex) -> None:
+        self._index = index
+        self._on = {
+            node: [(fact, requested(fact.data)) for fact in facts if isinstance(fact.data, PodData)]
+            for node, facts in index.pods_on.items()
+        }
+        shapes = {_shape(one) for pods in self._on.values() for _, one in pods}
+        shapes |= {_shape(requested(pod)) for pod in index.pending}
+        typical = [shape for shape in sorted(shapes) if shape[2]]
+        self._wanted: dict[str, list[_Shape]] = {}
+        for name, (_, _, node) in index.nodes.items():
+            wanted = [shape for shape in typical if all(resource in node.gpus for resource, _ in shape[2])]
+            if node.cpu_milli and node.memory_bytes and wanted:
+                self._wanted[name] = wanted
+
+    @cached_property
+    def _throughout(self) -> frozenset[str]:
+        """Nodes that are stranded while all their pods of the hour run."""
+        return frozenset(name for name in self._wanted if self._is(name, [one for _, one in self._on.get(name, ())]))
+
+    def times(self, span: Interval) -> dict[str, list[Interval]]:
+        """When free GPUs of a node are stranded within a span, Unix nanoseconds; nodes where they never are, are out.
+
+        Pods count from when their node took them to their end.
+        """
+        start, end = (from_unix_ns(at) for at in span)
+        found: dict[str, list[Interval]] = {}
+        for name in self._wanted:
+            pods = self._on.get(name, ())
+            if all(_runs_through(fact, start, end) for fact, _ in pods):
+                if name in self._throughout:
+                    found[name] = [span]
+                continue
+            runs = [(clipped(fact, span), one) for fact, one in pods]
+            cuts = sorted({*span, *(at for run, _ in runs if run for at in run)})
+            for first, last in pairwise(cuts):
+                running = [one for run, one in runs if run and run[0] <= first and last <= run[1]]
+                if self._is(name, running):
+                    _extend(found.setdefault(name, []), (first, last))
+        return found
+
+    def _is(self, name: str, running: list[Requests]) -> bool:
+        _, _, node = self._index.nodes[name]
+        free_cpu = node.cpu_milli - sum(one.cpu_milli for one in running)
+        free_memory = node.memory_bytes - sum(one.memory_bytes for one in running)
+        free = {r: count - sum(one.gpus.get(r, 0) for one in running) for r, count in node.gpus.items()}
+        return not any(
             cpu <= free_cpu and memory <= free_memory and all(count <= free[resource] for resource, count in gpus)
-            for cpu, memory, gpus in wanted
-        ):
-            stranded.add(name)
-    return frozenset(stranded)
+            for cpu, memory, gpus in self._wanted[name]
+        )
 
 
-def _shape(asked: Requests) -> tuple[int, int, tuple[tuple[str, int], ...]]:
+def _runs_through(fact: Fact, start: datetime, end: datetime) -> bool:
+    return fact.valid_from <= start and (fact.valid_to is None or fact.valid_to >= end)
+
+
+def _extend(intervals: list[Interval], more: Interval) -> None:
+    """Add an interval after the others, or lengthen the last."""
+    if intervals and intervals[-1][1] == more[0]:
+        intervals[-1] = (intervals[-1][0], more[1])
+    else:
+        intervals.append(more)
+
+
+_Shape = tuple[int, int, tuple[tuple[str, int], ...]]
+
+
+def _shape(asked: Requests) -> _Shape:
     gpus = tuple(sorted((resource, count) for resource, count in asked.gpus.items() if count))
     return (asked.cpu_milli, asked.memory_bytes, gpus)
 

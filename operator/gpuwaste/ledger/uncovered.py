@@ -11,23 +11,24 @@ import pyarrow as pa
 
 from gpuwaste.ledger.columns import largest_by, ranks
 from gpuwaste.ledger.missing import (
-    Interval,
     MissingPart,
     ParentLayout,
     SeenHolder,
     holders_by_record,
     layouts_of,
     missing_parts,
-    subtract,
     unseen_layouts,
 )
 from gpuwaste.ledger.rows import hour_rows
+from gpuwaste.ledger.schema import FREE_CATEGORIES
+from gpuwaste.ledger.times import Interval, subtract
 from gpuwaste.model.grouping import group_numbers
 from gpuwaste.model.units import to_unix_ns
 
 if TYPE_CHECKING:
     from gpuwaste.ledger.columns import Texts
     from gpuwaste.ledger.join import FactIndex
+    from gpuwaste.ledger.times import FreeTimes
     from gpuwaste.ledger.windows import HolderWindows, ParentWindows
 
 __all__ = ["uncovered_rows"]
@@ -49,7 +50,7 @@ def uncovered_rows(
     pod_uids: Texts,
     index: FactIndex,
     *,
-    stranded: frozenset[str],
+    free: FreeTimes,
     span: Interval,
     whole: bool,
 ) -> pa.Table:
@@ -60,7 +61,7 @@ def uncovered_rows(
         holding: the windows of all holders.
         pod_uids: UIDs of the holders' pods.
         index: facts of the hour.
-        stranded: nodes whose free GPUs nobody could use.
+        free: when what is free is no room for work.
         span: the hour, or the part of it up to which data has come in, Unix nanoseconds.
         whole: whether the hour is over; the end of a running one is not missing.
     """
@@ -78,7 +79,7 @@ def uncovered_rows(
         if gaps:
             missing[node] = gaps
     if not missing:  # nearly every hour: who held what, and how GPUs are divided, is then not looked up
-        return _rows([], stranded)
+        return _rows([])
     shown = _shown(parents, {uuid for node in missing for uuid in on_node[node] if uuid not in index.gpus})
     seen = _seen(holding, pod_uids)
     parts: list[MissingPart] = []
@@ -96,8 +97,9 @@ def uncovered_rows(
                 parents=layouts[uuid],
                 seen=holders,
                 index=index,
+                free_times=free,
             )
-    return _rows(parts, stranded)
+    return _rows(parts)
 
 
 def _covered(parents: ParentWindows) -> dict[str, _Covered]:
@@ -204,10 +206,9 @@ def _seen(holding: HolderWindows, pod_uids: Texts) -> dict[str, list[SeenHolder]
     return seen
 
 
-def _rows(parts: list[MissingPart], stranded: frozenset[str]) -> pa.Table:
+def _rows(parts: list[MissingPart]) -> pa.Table:
     amount = np.array([part.amount for part in parts], np.int64)
     held = np.array([bool(part.slice_id) for part in parts], bool)
-    lost = np.array([part.node in stranded for part in parts], bool) & ~held
     keys: dict[str, Any] = {
         name: pa.array([getattr(part, name) for part in parts], pa.string())
         for name in ("node", "gpu_uuid", "parent_id", "slice_id", "pod_uid", "container")
@@ -219,8 +220,10 @@ def _rows(parts: list[MissingPart], stranded: frozenset[str]) -> pa.Table:
         "owned": amount,
         "held": mine,
         "unmeasured": mine,
-        "stranded": np.where(lost, amount, 0),
-        "unallocated": np.where(held | lost, 0, amount),
+        **{
+            name: np.where(np.array([part.category == name for part in parts], bool), amount, 0)
+            for name in FREE_CATEGORIES
+        },
         **dict.fromkeys(("duty", "effective", "effective_low", "effective_high"), unknown),
     }
     return hour_rows(len(parts), keys, amounts)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gpuwaste.ledger.inputs import HourInputs
-    from gpuwaste.ledger.missing import Interval
+    from gpuwaste.ledger.times import Interval
     from gpuwaste.model.facts import Fact
 
 __all__ = ["BOOTING", "once_over_clusters", "unprovisioned_rows"]

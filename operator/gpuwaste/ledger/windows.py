@@ -11,13 +11,17 @@ import numpy as np
 
 from gpuwaste.ledger.accounting import Holders, Parents
 from gpuwaste.ledger.columns import Texts, largest_by, ranks, smallest_by, sum_known_by
+from gpuwaste.ledger.times import overlap
 from gpuwaste.model.apportion import apportion_groups, mul_div
 from gpuwaste.model.grouping import group_numbers, sum_by
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from gpuwaste.ledger.columns import Int64s, WindowColumns
+    from gpuwaste.ledger.times import FreeTimes, Interval
     from gpuwaste.model.grouping import Groups
 
 __all__ = ["HolderWindows", "ParentWindows", "holder_windows", "parent_windows"]
@@ -55,13 +59,19 @@ class ParentWindows:
     not_allocatable: Int64s
     device_duty: Int64s
 
-    def parents(self, *, free_stranded: Int64s) -> Parents:
-        """The accounting's input; `free_stranded` is int64[n]."""
+    def parents(self, free: FreeTimes) -> Parents:
+        """The accounting's input."""
+
+        def part(times: Mapping[str, Sequence[Interval]]) -> Int64s:
+            inside = overlap(times, self.names["node"], self.start, self.window)
+            return _part(inside, window=self.window, capacity=self.capacity)
+
+        unready = part(free.unhealthy)
         return Parents(
             capacity=self.capacity,
             unattributed=self.unattributed,
-            free_unhealthy=np.maximum(self.unhealthy, self.not_allocatable),
-            free_stranded=free_stranded,
+            free_unhealthy=np.maximum(np.maximum(self.unhealthy, self.not_allocatable), unready),
+            free_stranded=part(free.stranded),
             unhealthy=self.unhealthy,
         )
 

@@ -28,6 +28,7 @@ __all__ = [
     "PodData",
     "PriceData",
     "QuotaData",
+    "ReadyData",
     "Requests",
     "ReservationData",
     "merge_facts",
@@ -36,7 +37,7 @@ __all__ = [
     "requested",
 ]
 
-FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota"]
+FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota", "ready"]
 _KINDS: tuple[str, ...] = get_args(FactKind)
 
 
@@ -219,6 +220,14 @@ class QuotaData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyData:
+    """What a node's condition Ready has said since `valid_from`, until the next such fact of the node."""
+
+    node: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriceData:
     """Unit costs of one resource-hour on a node, as decimal strings; None where a figure is not known.
 
@@ -238,7 +247,7 @@ class PriceData:
     resource: str = _later("gpu")
 
 
-Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData
+Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData | ReadyData
 _DATA_OF: dict[str, type[Any]] = {
     "pod": PodData,
     "owner": OwnerData,
@@ -249,6 +258,7 @@ _DATA_OF: dict[str, type[Any]] = {
     "price": PriceData,
     "pending": PodData,
     "quota": QuotaData,
+    "ready": ReadyData,
 }
 
 

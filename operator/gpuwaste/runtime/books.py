@@ -20,7 +20,7 @@ from gpuwaste.ledger.retention import remove_inputs
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.errors import InvariantError
-from gpuwaste.model.facts import Fact, GpuData, merge_facts
+from gpuwaste.model.facts import Fact, GpuData, ReadyData, merge_facts
 from gpuwaste.model.units import HOUR, format_time, from_unix_ns, hour_start
 from gpuwaste.pricing.facts import PriceSources, price_facts
 from gpuwaste.runtime.bills import Bills
@@ -147,7 +147,13 @@ class Books:
             known: list[Fact] = stored  # too long ago for the cluster to say more of it
         else:
             end = hour + HOUR
-            holding = [fact for fact in facts if fact.overlaps(hour, end) or fact.kind in ("owner", "namespace")]
+            said = {fact.uid for fact in stored if fact.kind == "ready"}
+            holding = [
+                fact
+                for fact in facts
+                if fact.kind in ("owner", "namespace")
+                or (fact.overlaps(hour, end) and (fact.uid in said or not _says_nothing(fact, hour)))
+            ]
             described += self._carried_gpus(hour, described)
             carried = [fact for fact in described if fact.valid_from < hour]
             # What is bought is what the objects say now: nobody but them remembers it.
@@ -223,3 +229,8 @@ class Books:
             return None
         ends = pc.max(pc.add(windows["window_start_ns"], windows["window_ns"])).as_py()
         return from_unix_ns(ends)
+
+
+def _says_nothing(fact: Fact, hour: datetime) -> bool:
+    """Whether a node was ready before the hour began: of all nodes that is taken for granted."""
+    return isinstance(fact.data, ReadyData) and fact.data.ready and fact.valid_from <= hour

@@ -228,3 +228,13 @@ def test_namespaces_and_owners():
     owner = owner_record(replica_set.obj(), RULES).fact()
     assert (owner.data.kind, owner.data.name, owner.data.owner.name) == ("ReplicaSet", "d-1", "d")
     assert owner.valid_to is None
+
+
+def test_readiness_is_a_fact_from_when_it_changed():
+    at = "2026-11-02T09:10:00Z"
+    down = node_record(make_node("a").condition("Ready", "Unknown", at).obj(), RULES).ready_fact()
+    assert (down.uid, down.data.node, down.data.ready) == (make_node("a").obj()["metadata"]["uid"], "a", False)
+    assert down.valid_from == datetime(2026, 11, 2, 9, 10, tzinfo=UTC)
+    back = node_record(make_node("a").condition("Ready", "True", at).obj(), RULES).ready_fact()
+    assert (back.data.ready, back.valid_from) == (True, down.valid_from)
+    assert node_record(make_node("a").obj(), RULES).ready_fact() is None, "ready since it joined"

@@ -17,6 +17,7 @@ from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.store import open_store
 from gpuwaste.ledger.write import hour_file
+from gpuwaste.model.facts import Fact, ReadyData
 from gpuwaste.pricing.bills import Exchange
 from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
@@ -74,6 +75,29 @@ def test_an_hour_that_breaks_a_law_is_not_written_and_stops_nothing(tmp_path):
     assert conditions["Conserved"][:2] == ("False", "SumsBroken")
     assert "gpu-2 weigh more" in conditions["Conserved"][2]
     assert conditions["Priced"][1:] == ("BillRefused", "The bills are not used: bill.csv: amounts are in EUR")
+
+
+def test_when_a_node_was_not_ready_is_kept_after_it_is_again(tmp_path):
+    to = books(tmp_path)
+    went, back = (
+        Fact(
+            kind="ready",
+            uid="uid-node-a",
+            valid_from=HOUR + timedelta(minutes=minute),
+            valid_to=None,
+            data=ReadyData(node="node-a", ready=minute == 40),
+        )
+        for minute in (10, 40)
+    )
+    hours = [HOUR + timedelta(hours=n) for n in range(3)]
+    for hour in hours[:2]:
+        fill(to, hour)
+    to.update([machine(), went], now=HOUR + timedelta(minutes=30), through=HOUR + timedelta(minutes=30))
+    fill(to, hours[2])
+    to.dirty |= set(hours)
+    to.update([machine(), back], now=LATER + timedelta(hours=1), through=None)
+    of = [[fact for fact in to.inputs.read_facts(hour) if fact.kind == "ready"] for hour in hours]
+    assert of == [[went, back], [went, back], []], "the second hour was told before it was known"
 
 
 def test_a_bill_that_comes_late_prices_its_hours_again(tmp_path):
