@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from gpuwaste.ledger.accounting import split_parents
 from gpuwaste.ledger.columns import Texts, WindowColumns, largest_by, ranks
 from gpuwaste.ledger.hour_facts import HourFacts
+from gpuwaste.ledger.namesakes import told_apart
 from gpuwaste.ledger.node_rows import node_rows
 from gpuwaste.ledger.rows import free_rows, holder_rows, hour_rows, sum_hour, unattributed_rows
 from gpuwaste.ledger.schema import FREE_CATEGORIES, HOLDER_CATEGORIES, KEY_COLUMNS
@@ -96,9 +97,10 @@ class HourBuilder:
         rules = self._rules
         start = to_unix_ns(inputs.hour)
         end = start + NS_PER_HOUR if through is None else min(start + NS_PER_HOUR, to_unix_ns(through))
-        known = HourFacts(inputs, rules.teams, pool_label=rules.pool_label, before=self._before)
+        named = told_apart(inputs)
+        known = HourFacts(named, rules.teams, pool_label=rules.pool_label, before=self._before)
         self._before = known
-        gpus, findings = _gpu_rows(inputs.windows, known, rules, (start, end), whole=through is None)
+        gpus, findings = _gpu_rows(named.windows, known, rules, (start, end), whole=through is None)
         _check_gpus(gpus, findings)
         rows = [gpus]
         if not gpus_only:

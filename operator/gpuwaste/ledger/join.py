@@ -87,7 +87,9 @@ class FactIndex:
                 self.pods_by_name[pod.namespace, pod.name].append(fact)
                 self.pods_on[pod.node].append(fact)
             case NodeData() as node:
-                self.nodes[node.name] = (fact.uid, fact, node)
+                known = self.nodes.get(node.name)
+                if known is None or known[1].valid_from <= fact.valid_from:
+                    self.nodes[node.name] = (fact.uid, fact, node)
             case GpuData() as gpu:
                 self.gpus[fact.uid].append((fact, gpu))
                 self.product_on.setdefault(gpu.node, gpu.product or gpu.model)

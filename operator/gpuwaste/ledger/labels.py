@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.ledger.join import pool_name
+from gpuwaste.ledger.namesakes import shown_name
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, LEDGER_SCHEMA, PRICE_COLUMNS
 from gpuwaste.model.apportion import share_of
 from gpuwaste.model.grouping import group_rows
@@ -140,7 +141,7 @@ def _node_values(name: str, product: str, resource: str, index: FactIndex, pool_
     uid = known[0] if known else ""
     price = index.prices.get((uid, product if resource == "gpu" else resource)) if known else None
     return {
-        "node": name,
+        "node": shown_name(name),
         "node_uid": uid or f"name:{name}",
         "provider_id": known[2].provider_id if known else "",
         "pool": pool_name(known[2], product, label=pool_label) if known else f"{product or 'unknown'}/default",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from gpuwaste.ledger.missing import (
     missing_parts,
     unseen_layouts,
 )
+from gpuwaste.ledger.namesakes import shown_name
 from gpuwaste.ledger.rows import hour_rows
 from gpuwaste.ledger.schema import FREE_CATEGORIES
 from gpuwaste.ledger.times import Interval, subtract
@@ -37,11 +38,8 @@ _Gaps = dict[str, tuple[Interval, list[Interval]]]
 """By GPU: when it was there, and its windows."""
 
 
-class _Covered(NamedTuple):
-    """What the windows show of one GPU: its node, and when they cover it."""
-
-    node: str
-    intervals: list[Interval]
+_Covered = dict[tuple[str, str], list[Interval]]
+"""By node and GPU, when windows cover it."""
 
 
 def uncovered_rows(
@@ -66,16 +64,13 @@ def uncovered_rows(
         whole: whether the hour is over; the end of a running one is not missing.
     """
     covered = _covered(parents)
-    node_of, unseen = _places(index, covered)
-    on_node: dict[str, list[str]] = defaultdict(list)
-    for uuid, node in node_of.items():
-        on_node[node].append(uuid)
-    tail = max((found.intervals[-1][1] for found in covered.values()), default=span[1])
+    on_node, unseen = _places(index, covered)
+    tail = max((intervals[-1][1] for intervals in covered.values()), default=span[1])
     until = span[1] if whole or not covered else tail
     missing: dict[str, _Gaps] = {}
     for node in sorted(on_node):
         there = _there(node, index, span, until)
-        gaps = _gaps(on_node[node], covered, there, known=node in index.nodes)
+        gaps = _gaps(node, on_node[node], covered, there, known=node in index.nodes)
         if gaps:
             missing[node] = gaps
     if not missing:  # nearly every hour: who held what, and how GPUs are divided, is then not looked up
@@ -102,23 +97,20 @@ def uncovered_rows(
     return _rows(parts)
 
 
-def _covered(parents: ParentWindows) -> dict[str, _Covered]:
-    """Node and windows of every GPU that has device records."""
+def _covered(parents: ParentWindows) -> _Covered:
     gpu, node = parents.names["gpu_uuid"], parents.names["node"]
-    groups = group_numbers([gpu.codes, ranks(parents.start)])
+    groups = group_numbers([node.codes, gpu.codes, ranks(parents.start)])
     ends = largest_by(groups, parents.start + parents.window)
-    starts, of = parents.start[groups.first], gpu.codes[groups.first]
-    joined = np.r_[False, (of[1:] == of[:-1]) & (starts[1:] == ends[:-1])] if len(of) else np.zeros(0, bool)
+    starts, of, on = parents.start[groups.first], gpu.codes[groups.first], node.codes[groups.first]
+    same = (of[1:] == of[:-1]) & (on[1:] == on[:-1])
+    joined = np.r_[False, same & (starts[1:] == ends[:-1])] if len(of) else np.zeros(0, bool)
     heads = np.flatnonzero(~joined)
     tails = np.r_[heads[1:] - 1, len(of) - 1] if len(of) else heads
-    found: dict[str, _Covered] = {}
-    uuids, hosts = gpu.names[of[heads]].tolist(), node.names[node.codes[groups.first[heads]]].tolist()
+    found: _Covered = defaultdict(list)
+    uuids, hosts = gpu.names[of[heads]].tolist(), node.names[on[heads]].tolist()
     for uuid, host, start, end in zip(uuids, hosts, starts[heads].tolist(), ends[tails].tolist(), strict=True):
-        if uuid in found:
-            found[uuid].intervals.append((start, end))
-        else:
-            found[uuid] = _Covered(host, [(start, end)])
-    return found
+        found[host, uuid].append((start, end))
+    return dict(found)
 
 
 def _shown(parents: ParentWindows, wanted: set[str]) -> dict[str, list[ParentLayout]]:
@@ -143,16 +135,28 @@ def _shown(parents: ParentWindows, wanted: set[str]) -> dict[str, list[ParentLay
     return found
 
 
-def _places(index: FactIndex, covered: dict[str, _Covered]) -> tuple[dict[str, str], dict[str, ParentLayout]]:
-    """The node of every GPU, and stand-ins for those that only the record of a node tells of."""
-    node_of = {uuid: pairs[-1][1].node for uuid, pairs in index.gpus.items()}
-    node_of |= {uuid: found.node for uuid, found in covered.items()}
-    described = set(node_of.values())
+def _places(index: FactIndex, covered: _Covered) -> tuple[dict[str, set[str]], dict[str, ParentLayout]]:
+    """The GPUs of every node, and stand-ins for those that only the record of a node tells of.
+
+    A GPU is where its windows are from, else where it was described last; of nodes that followed one another under
+    one name it may have been in each.
+    """
+    hosts: dict[str, list[str]] = defaultdict(list)
+    for node, uuid in covered:
+        hosts[uuid].append(node)
+    on_node: dict[str, set[str]] = defaultdict(set)
+    for uuid in {*hosts, *index.gpus}:
+        described = [gpu.node for _, gpu in index.gpus.get(uuid, ())]
+        last = shown_name((hosts.get(uuid) or described)[-1])
+        for node in (*hosts.get(uuid, ()), *described):
+            if node in hosts.get(uuid, ()) or shown_name(node) == last:
+                on_node[node].add(uuid)
     unseen: dict[str, ParentLayout] = {}
     for node, (_, _, data) in index.nodes.items():
-        for layout in unseen_layouts(data, described=node in described):
-            unseen[layout.gpu_uuid], node_of[layout.gpu_uuid] = layout, node
-    return node_of, unseen
+        for layout in unseen_layouts(data, described=node in on_node):
+            unseen[layout.gpu_uuid] = layout
+            on_node[node].add(layout.gpu_uuid)
+    return on_node, unseen
 
 
 def _layouts(
@@ -164,11 +168,11 @@ def _layouts(
     return layouts_of(uuid, index.gpus[uuid][-1][1]) if uuid in index.gpus else shown[uuid]
 
 
-def _gaps(uuids: list[str], covered: dict[str, _Covered], there: Interval | None, *, known: bool) -> _Gaps:
+def _gaps(node: str, uuids: set[str], covered: _Covered, there: Interval | None, *, known: bool) -> _Gaps:
     """The GPUs of a node that have time without a window."""
     gaps: _Gaps = {}
     for uuid in uuids:
-        mine = covered[uuid].intervals if uuid in covered else []
+        mine = covered.get((node, uuid), [])
         expected = there
         if not known:  # of an unknown node only what was measured counts
             expected = (mine[0][0], mine[-1][1]) if mine else None

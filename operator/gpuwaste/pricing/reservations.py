@@ -49,17 +49,14 @@ class CoverTime:
 def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
     """What GPUs each node has, by its agent, else by its labels and capacity; sorted by node and product."""
     listed = list(facts)
-    described: dict[str, dict[str, set[str]]] = {}
-    for fact in listed:
-        if isinstance(fact.data, GpuData):
-            product = fact.data.product or fact.data.model
-            described.setdefault(fact.data.node, {}).setdefault(product, set()).add(fact.uid)
+    described = _described(listed)
     found = []
     for fact in listed:
         if not isinstance(fact.data, NodeData):
             continue
         node = fact.data
-        known = {product: len(uuids) for product, uuids in described.get(node.name, {}).items() if product}
+        mine = described.get((node.name, fact.uid)) or described.get((node.name, ""), {})
+        known = {product: len(uuids) for product, uuids in mine.items() if product}
         label = labelled_product(node.labels)
         counted = int(node.labels.get("nvidia.com/gpu.count", "0") or 0)
         if len(known) == 1:  # one that its agent could not read is there all the same
@@ -72,6 +69,22 @@ def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
                 known[product] = known.get(product, 0) + count
         found += [NodeGpus(fact=fact, node=node, product=name, count=known[name]) for name in sorted(known)]
     return sorted(found, key=lambda one: (one.node.name, one.fact.key, one.product))
+
+
+def _described(facts: Sequence[Fact]) -> dict[tuple[str, str], dict[str, set[str]]]:
+    """The UUIDs of GPUs by product, by the name of their node, and its UID where nodes followed under one name."""
+    named: dict[str, int] = {}
+    for fact in facts:
+        if isinstance(fact.data, NodeData):
+            named[fact.data.name] = named.get(fact.data.name, 0) + 1
+    described: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for fact in facts:
+        if isinstance(fact.data, GpuData):
+            product = fact.data.product or fact.data.model
+            # Only where nodes followed one another under a name it matters which of them an agent was on.
+            uid = fact.data.node_uid if named.get(fact.data.node, 0) > 1 else ""
+            described.setdefault((fact.data.node, uid), {}).setdefault(product, set()).add(fact.uid)
+    return described
 
 
 def cover_nodes(facts: Sequence[Fact], *, pool_label: str = "") -> list[Cover]:
