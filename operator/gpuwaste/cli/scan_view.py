@@ -252,7 +252,7 @@ class _Printer:
                 hours_text(totals.time("owned")),
                 "?" if unknown else hours_text(totals.ns["effective"]),
                 hours_text(totals.time("waste")),
-                percent_text(totals.share("waste")),
+                percent_text(totals.waste_share),
                 money_text(totals.cost("waste")) + (" + ?" if totals.unpriced_ns and totals.money_ns else ""),
             ]
             advice = self._view.found.advice.get(

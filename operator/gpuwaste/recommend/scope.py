@@ -240,7 +240,7 @@ def _whole(text: str | None) -> int:
 def _unplannable(node: NodeData, known: list[GpuData], offered: dict[str, int]) -> tuple[str, str]:
     labelled = _MIG_SUFFIX in node.labels.get("nvidia.com/gpu.product", "")
     if labelled or any(gpu.mig_enabled for gpu in known) or any("/mig-" in name for name in offered):
-        return "MIGMode", "its GPUs are in MIG mode, which a plan does not change yet"
+        return "MIGMode", "GPUs in MIG mode, which a plan does not change yet"
     if len({(gpu.product, gpu.model, gpu.replicas, gpu.sharing) for gpu in known}) > 1:
         return "MixedGPUs", "its GPUs differ in product or sharing"
     if not offered:

@@ -35,7 +35,8 @@ def flat_row(group: Group) -> dict[str, Any]:
     """One group as flat values: GPU-hours with 6 decimals, money with 12, None for what is not known.
 
     `cost`, `used_cost` and `waste_cost` are None where no price is known or where there are several currencies;
-    `costs` then holds each currency by itself.
+    `costs` then holds each currency by itself. Where nothing was measured, what was used and the percentage of waste
+    are not known, either.
     """
     totals = group.totals
     row: dict[str, Any] = dict(group.key)
@@ -45,15 +46,16 @@ def flat_row(group: Group) -> dict[str, Any]:
     row["waste_gpu_hours"] = gpu_hours(totals.time("waste"))
     for category in CATEGORIES:
         row[f"{category}_gpu_hours"] = gpu_hours(totals.time(category))
-    row["waste_percent"] = percent(totals.share("waste"))
+    row["waste_percent"] = percent(totals.waste_share)
     row["measured_percent"] = percent(totals.measured_share)
     row["currency"] = next(iter(totals.money_ns)) if len(totals.money_ns) == 1 else None
     row["cost"] = _only_cost(totals, "owned")
-    row["used_cost"] = _only_cost(totals, "effective")
+    used = {} if totals.ns["effective"] is None else totals.cost("effective")
+    row["used_cost"] = next(iter(used.values())) if len(used) == 1 else None
     row["waste_cost"] = _only_cost(totals, "waste")
     row["unpriced_gpu_hours"] = gpu_hours(totals.unpriced_ns)
     row["costs"] = {
-        currency: {"cost": cost, "used_cost": totals.cost("effective")[currency], "waste_cost": waste}
+        currency: {"cost": cost, "used_cost": used.get(currency), "waste_cost": waste}
         for (currency, cost), waste in zip(totals.cost().items(), totals.cost("waste").values(), strict=True)
     }
     return row

@@ -141,6 +141,12 @@ class Totals:
         return Fraction(self.time(measure), whole) if whole else None
 
     @property
+    def waste_share(self) -> Fraction | None:
+        """Net waste as a part of what is owned; None where that is 0, or where nothing of what is held was measured."""
+        unknown = self.time("held") and not self.covered_ppm and self.time("unmeasured")
+        return None if unknown else self.share("waste")
+
+    @property
     def measured_share(self) -> Fraction | None:
         """The part of held time that readings cover; None where nothing was held."""
         held = self.time("held")

@@ -5,7 +5,7 @@ import pytest
 from gpuwaste.api import ObjectRef, Refusal
 from gpuwaste.cli.refusals import refusal_lines
 
-MIG = "its GPUs are in MIG mode, which a plan does not change yet"
+MIG = "GPUs in MIG mode, which a plan does not change yet"
 
 
 def node(name, message=MIG):

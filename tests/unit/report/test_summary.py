@@ -14,6 +14,7 @@ from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import exact
 from gpuwaste.model.units import NS_PER_HOUR
 from gpuwaste.report.summary import GROUPINGS, group_rows, summarize
+from gpuwaste.report.tables import flat_row
 from gpuwaste.report.totals import CATEGORIES, MEASURES, Totals, amount, gpu_hours
 
 from .ledgers import ledgers, real_hour, row, table
@@ -144,3 +145,17 @@ def test_amounts_are_rounded_to_twelve_decimals():
 
 def test_every_category_is_a_measure():
     assert set(CATEGORIES) < set(MEASURES)
+
+
+def test_where_nothing_was_measured_neither_use_nor_percentage_is_a_number():
+    held = {"namespace": "a", "workload_name": "w", "owned": NS_PER_HOUR, "held": NS_PER_HOUR, "price": "2"}
+    held |= {"currency": "USD"}
+    unknown = row(**held, unmeasured=NS_PER_HOUR, duty=None, effective=None, coverage_ppm=0)
+    (group,) = group_rows(table(unknown), "workload")
+    flat = flat_row(group)
+    assert (flat["effective_gpu_hours"], flat["used_cost"], flat["waste_percent"]) == (None, None, None)
+    assert flat["costs"]["USD"] == {"cost": 2, "used_cost": None, "waste_cost": 2}
+    idle = row(**held, idle=NS_PER_HOUR, coverage_ppm=1_000_000)
+    (group,) = group_rows(table(idle), "workload")
+    flat = flat_row(group)
+    assert (flat["effective_gpu_hours"], flat["used_cost"], flat["waste_percent"]) == (0, 0, 100)
