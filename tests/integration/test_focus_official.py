@@ -91,7 +91,10 @@ ON_PREMISES = {"provider": "Platform Team", "account_id": "gpu-platform", "accou
 LEDGERS = {
     "on demand": ([holder("a", 0.5, duty=0.4, effective=0.2), holder("b", 0.25), free(0.25)], {"provider": "AWS"}),
     "spot, with a price that changed": (
-        [holder("a", 1, hour=hour, price="0.91" if hour < 2 else "1.123456789012") for hour in range(4)],
+        [
+            holder("a", 1, hour=hour, price="0.91" if hour < 2 else "1.123456789012", price_source="SpotPriceList")
+            for hour in range(4)
+        ],
         {"grain": "day"},
     ),
     "on premises": (

@@ -63,8 +63,10 @@ class PriceSource(StrEnum):
     """Where a price came from, best first."""
 
     BILL = "Bill"
+    SPOT_BILL = "SpotBill"
     RESERVATION = "Reservation"
     PRICE_LIST = "PriceList"
+    SPOT_PRICE_LIST = "SpotPriceList"
     BUILT_IN = "BuiltIn"
 
 

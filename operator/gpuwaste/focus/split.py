@@ -20,6 +20,7 @@ from gpuwaste.focus.ratios import (
     scaled_decimal,
 )
 from gpuwaste.focus.texts import ascii_text, join, json_object, json_texts, map_distinct, uri_texts
+from gpuwaste.pricing.capacity import SPOT_SOURCES
 
 if TYPE_CHECKING:
     from gpuwaste.focus.columns import Version
@@ -148,7 +149,11 @@ def _purchased(charges: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 
 def _purchase_columns(charges: pa.Table) -> dict[str, pa.Array]:
-    """Commitment and capacity reservation of charges that a purchase covers; null on all others."""
+    """Commitment and capacity reservation of charges that a purchase covers, null on all others; and how it is priced.
+
+    A spot price is set by the provider and may change any time (CAU-PricingCategory-C-010-C).
+    """
+    spot = pc.is_in(charges["price_source"].combine_chunks(), value_set=pa.array(list(SPOT_SOURCES.values())))
     bought, missing = _purchased(charges)
     identity = _or_null(map_distinct(charges["purchase"].combine_chunks(), ascii_text))
     status = pc.if_else(missing, "Unused", "Used")
@@ -166,7 +171,7 @@ def _purchase_columns(charges: pa.Table) -> dict[str, pa.Array]:
         "CommitmentDiscountStatus": where_bought(status),
         "CommitmentDiscountType": where_bought("GPU Reservation"),
         "CommitmentDiscountUnit": where_bought("GPU-Hours"),
-        "PricingCategory": pc.if_else(bought, "Committed", "Standard"),
+        "PricingCategory": pc.if_else(bought, "Committed", pc.if_else(spot, "Dynamic", "Standard")),
     }
 
 

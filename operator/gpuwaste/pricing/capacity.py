@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Capacity", "capacity_of"]
+__all__ = ["SPOT_SOURCES", "Capacity", "capacity_of"]
 
 
 class Capacity(StrEnum):
@@ -19,6 +19,9 @@ class Capacity(StrEnum):
     RESERVED = "Reserved"
     UNKNOWN = "Unknown"
 
+
+SPOT_SOURCES: Final = {"Bill": "SpotBill", "PriceList": "SpotPriceList"}
+"""A source of prices, and what it is called where it says what a spot node costs: such a price may change any time."""
 
 _WORDS: Final = {
     "spot": Capacity.SPOT,

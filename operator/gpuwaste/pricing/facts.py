@@ -11,7 +11,7 @@ from gpuwaste.model.facts import Fact, PriceData, ReservationData
 from gpuwaste.model.resources import resource_product
 from gpuwaste.model.units import NS_PER_HOUR, to_unix_ns
 from gpuwaste.pricing.bills import Exchange
-from gpuwaste.pricing.capacity import capacity_of
+from gpuwaste.pricing.capacity import SPOT_SOURCES, Capacity, capacity_of
 from gpuwaste.pricing.pricelist import EarlierPriceList, Owned, PriceList, UnitCosts, builtin_prices
 from gpuwaste.pricing.reservations import NodeGpus, cover_nodes, cover_time, gpus_by_node
 
@@ -149,7 +149,8 @@ def _price(
         billed = sources.bills.hourly(gpus.node.provider_id, hour)
         if billed is not None and all(cost is None or cost >= 0 for cost in billed[0]):
             costs = tuple(None if cost is None else _divide(cost, all_gpus) for cost in billed[0])
-            return _Price(costs=costs, currency=billed[1], source="Bill", date=hour.date().isoformat())
+            source = SPOT_SOURCES["Bill"] if capacity_of(gpus.node.labels) is Capacity.SPOT else "Bill"
+            return _Price(costs=costs, currency=billed[1], source=source, date=hour.date().isoformat())
     listed = _exchanged(_listed(gpus, all_gpus, sources.own_at(hour)), sources.exchange)
     reserved = [
         (price, part.amount) for part in covers if (price := _reserved(part, listed, sources.exchange)) is not None
@@ -173,6 +174,7 @@ def _exchanged(price: _Price | None, exchange: Exchange) -> _Price | None:
 def _listed(gpus: NodeGpus, all_gpus: int, own: EarlierPriceList | None) -> _Price | None:
     """The price by the user's list, else the built-in one."""
     labels = gpus.node.labels
+    capacity = capacity_of(labels)
     instance_type = next((labels[key] for key in INSTANCE_TYPE_LABELS if labels.get(key)), "")
     for prices, source in ((own, "PriceList"), (builtin_prices(), "BuiltIn")):
         if prices is None:
@@ -181,10 +183,11 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: EarlierPriceList | None) -> _Pri
         entry = whole or prices.gpus.get(gpus.product) or _by_resource(gpus, prices)
         if entry is not None:
             costs = tuple(
-                None if cost is None else _divide(cost, all_gpus if whole else 1)
-                for cost in entry.of(capacity_of(labels))
+                None if cost is None else _divide(cost, all_gpus if whole else 1) for cost in entry.of(capacity)
             )
-            return _Price(costs=costs, currency=prices.currency, source=source, date=prices.date.isoformat())
+            on_spot = capacity is Capacity.SPOT and isinstance(entry, UnitCosts) and entry.spot is not None
+            said = SPOT_SOURCES.get(source, source) if on_spot else source
+            return _Price(costs=costs, currency=prices.currency, source=said, date=prices.date.isoformat())
     return None
 
 
@@ -246,7 +249,7 @@ def _facts_of(gpus: NodeGpus, all_gpus: int, price: _Price, sources: PriceSource
     """The GPU's part of the price, and those of a core and of a GiB of the node."""
     weights, node = sources.weights, gpus.node
     begins = gpus.fact.valid_from
-    if price.source == "Bill" and sources.bills is not None and hour is not None:
+    if price.source in ("Bill", SPOT_SOURCES["Bill"]) and sources.bills is not None and hour is not None:
         begins = sources.bills.billed_from(node.provider_id, begins)
     facts = [_fact(gpus, "gpu", _weighed(price.costs, weights.gpu, Decimal(1)), price, begins)]
     parts = (

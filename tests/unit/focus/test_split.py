@@ -251,3 +251,12 @@ def test_columns_of_a_version(version):
 def test_options_that_no_file_can_hold_are_refused(options):
     with pytest.raises(InputError):
         ExportOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("source", "category"),
+    [("SpotPriceList", "Dynamic"), ("SpotBill", "Dynamic"), ("PriceList", "Standard"), ("Bill", "Standard")],
+)
+def test_what_a_spot_node_costs_is_priced_dynamically(source, category):
+    rows = split_ledger(ledger(holder("a", 1, price_source=source)), ExportOptions()).rows.to_pylist()
+    assert [row["PricingCategory"] for row in rows] == [category]

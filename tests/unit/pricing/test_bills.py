@@ -78,6 +78,12 @@ def test_all_charges_of_a_machine_add_up_and_other_categories_are_none(tmp_path)
     assert prices(path)["H100-80GB"].data.effective_unit_cost == "2"
 
 
+def test_a_bill_of_a_spot_node_says_so(tmp_path):
+    node = fact.node(gpus=8, labels={"karpenter.sh/capacity-type": "spot"})
+    found = prices(bill(tmp_path, charge("8")), node=node)["H100-80GB"].data
+    assert (found.source, found.effective_unit_cost) == ("SpotBill", "1")
+
+
 @pytest.mark.parametrize("other", [{"PricingUnit": "GB"}, {"PricingUnit": "GB-Months"}, {"ServiceCategory": "Storage"}])
 def test_traffic_and_volumes_are_no_price_of_the_machine_that_they_name(tmp_path, other):
     compute = {"ServiceCategory": "Compute"}

@@ -180,9 +180,10 @@ def test_how_a_node_is_bought(labels, capacity):
 def test_a_list_price_is_not_what_a_spot_node_costs():
     spot = node(labels={"karpenter.sh/capacity-type": "spot"})
     found = prices_of(spot, own='gpus: {H100-80GB: "4"}')["uid-node-a/H100-80GB"]
-    assert (found.list_unit_cost, found.effective_unit_cost) == ("4", None)
+    assert (found.list_unit_cost, found.effective_unit_cost, found.source) == ("4", None, "PriceList")
     found = prices_of(spot, own='gpus: {H100-80GB: {list: "4", spot: "1.5"}}')["uid-node-a/H100-80GB"]
     assert (found.list_unit_cost, found.effective_unit_cost, found.billed_unit_cost) == ("4", "1.5", "1.5")
+    assert found.source == "SpotPriceList"
 
 
 def test_hardware_of_ones_own():
