@@ -178,7 +178,7 @@ class _Wish:
 
         rules = self._rules()
         prices = PriceSources(own=load_price_list(self.prices) if self.prices else None)
-        source = PrometheusSource(store=open_prometheus(self.prometheus), cluster="")
+        source = PrometheusSource(store=open_prometheus(self.prometheus, whole=bool(self.ledger)), cluster="")
         looked, survey, source.cluster = asyncio.run(self._look(source, rules, bars, now))
         self._check(looked, source)
         facts = survey.snapshot.facts() if survey else []

@@ -133,7 +133,7 @@ def _backfill(
 ) -> Backfill | None:
     if settings.prometheus is None or not settings.backfill.days:
         return None
-    store = open_prometheus(settings.prometheus)
+    store = open_prometheus(settings.prometheus, whole=True)
     return Backfill(
         source=PrometheusSource(store=store, cluster=inputs.cluster),
         inputs=inputs,

@@ -172,9 +172,45 @@ def test_missing_kube_state_metrics_and_profiling_fields_are_said(tmp_path: Path
         ),
     ],
 )
-def test_partial_answers_are_said(prometheus, flavour, change, words):
+def test_partial_answers_are_said_and_never_stored(prometheus, flavour, change, words, tmp_path):
     with misbehaving(Misbehaviour(target=prometheus.url, change=change)) as url:
         assert words in unseen(scan(url, "--flavour", flavour))
+        line = refused(scan(url, "--flavour", flavour, "--ledger", str(tmp_path / "ledger")), 3)
+    assert "can answer in part only, of which nothing is stored" in line
+    assert not (tmp_path / "ledger").exists()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "status", "error"),
+    [
+        ("thanos", 422, "expanding series: proxy Series(): rpc error: code = Aborted desc = fetch series for store"),
+        ("victoriametrics", 503, "cannot return partial response, since 1 of 2 vmstorage nodes are unavailable"),
+    ],
+)
+def test_a_store_that_would_answer_in_part_is_asked_not_to(flavour, status, error):
+    body = json.dumps({"status": "error", "error": error}).encode()
+    how = Misbehaviour(status=status, body=body)
+    with misbehaving(how) as url:
+        store = open_store(PrometheusSettings(url=url, flavour=flavour, retries=0), whole=True)
+        with pytest.raises(UnreachableError, match="can answer in part only"):
+            store.instant(Query(template="vector(1)"), at=NOW)
+    asked = {"thanos": "partial_response=false", "victoriametrics": "deny_partial_response=1"}
+    assert asked[flavour] in how.paths[0]
+
+
+def test_warnings_that_tell_of_no_lack_stop_nothing(prometheus):
+    """Annotations of PromQL, and Thanos of a time of which no store has data."""
+    for flavour, text in (("prometheus", "PromQL info: might not be a counter"), ("thanos", "No StoreAPIs matched")):
+        more = f',"warnings":["{text}"]}}'.encode()
+
+        def warned(body: bytes, more: bytes = more) -> bytes:
+            return body.rstrip().removesuffix(b"}") + more
+
+        how = Misbehaviour(target=prometheus.url, change=warned)
+        with misbehaving(how) as url:
+            store = open_store(PrometheusSettings(url=url, flavour=flavour), whole=True)
+            assert store.instant(Query(template="vector(1)"), at=NOW)[0].value == 1.0
+            assert text in store.warnings[0]
 
 
 def test_queries_that_are_too_large_are_divided_and_say_the_same(day: Day, prometheus, tmp_path: Path):

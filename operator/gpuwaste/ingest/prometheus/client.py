@@ -44,6 +44,10 @@ _STATUS = re.compile(r"HTTP Status Code (\d+) \((.*)\)", re.DOTALL)
 _ERROR_TEXT = re.compile(r'"error"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _PARTIAL = re.compile(rb'"isPartial"\s*:\s*true')
 _WARNINGS = re.compile(rb'"warnings"\s*:\s*\[(.*?)\]\s*[,}]', re.DOTALL)
+_STORES = re.compile(r"rpc error|StoreAPI|vmstorage|partial", re.IGNORECASE)
+"""What Thanos and VictoriaMetrics name when they refuse to answer in part."""
+_NO_STORES = re.compile(r"No StoreAPIs matched", re.IGNORECASE)
+"""Thanos says so where no store has data of the time that was asked for."""
 _EDGE_BYTES = 4096
 _TEXT = 200
 
@@ -61,6 +65,8 @@ class PrometheusStore:
         settings: address and credentials.
         session: carries credentials; a test may give its own.
         base: address of the API where it is not the settings' own.
+        whole: whether an answer that is not whole is none. What a store leaves out looks like GPUs that nobody held,
+            so it may be shown, with what the store says of it, but never stored.
         clock: Unix seconds, to compare the store's clock with.
     """
 
@@ -70,9 +76,10 @@ class PrometheusStore:
         session: requests.Session,
         *,
         base: str = "",
+        whole: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._whole = settings, clock, whole
         self._base = base or settings.url
         self._warnings: dict[str, None] = {}
         self._skew_seconds: float | None = None
@@ -162,9 +169,10 @@ class PrometheusStore:
     def _parameters(self) -> dict[str, str]:
         if self._settings.flavour == "thanos":
             # Downsampled blocks are read where raw ones are gone; an answer without a store says so in a warning.
-            return {"dedup": "true", "partial_response": "true", "max_source_resolution": "5m"}
+            partial = "false" if self._whole else "true"
+            return {"dedup": "true", "partial_response": partial, "max_source_resolution": "5m"}
         if self._settings.flavour == "victoriametrics":
-            return {"nocache": "1"}
+            return {"nocache": "1", **({"deny_partial_response": "1"} if self._whole else {})}
         return {}
 
     def _asked(self, call: Callable[[], Any]) -> Any:
@@ -206,9 +214,16 @@ class PrometheusStore:
             return self._no_store("404")
         if status in _TOO_MUCH and any(word in text.lower() for word in _LIMIT_WORDS):
             return _TooLargeError(text)
+        if self._whole and _STORES.search(text):
+            return self._in_part(text)
         if status >= 500 or status == 429:  # noqa: PLR2004 (server errors, too many requests)
             return UnreachableError(f"{self.address}: cannot answer now ({status}): {text}")
         return self._refused(f"{status}: {text}")
+
+    def _in_part(self, text: str) -> UnreachableError:
+        return UnreachableError(
+            f"{self.address}: can answer in part only, of which nothing is stored: {text}; it is asked again later"
+        )
 
     def _refused(self, text: str) -> InputError:
         return InputError(f"refuses the query: {text}", where=self.address, fix="see its limits, or ask for less time")
@@ -226,10 +241,14 @@ class PrometheusStore:
                 self._skew_seconds = parsedate_to_datetime(said).timestamp() - ours
         head, tail = response.content[:_EDGE_BYTES], response.content[-_EDGE_BYTES:]
         if _PARTIAL.search(head):
+            if self._whole:
+                raise self._in_part("some of its storage nodes did not answer")
             self._warnings["the answer is partial: some of its storage nodes did not answer"] = None
         found = _WARNINGS.search(tail) or _WARNINGS.search(head)
         if found and found[1].strip():
             text = " ".join(found[1].decode("utf-8", "replace").replace('"', "").split())
+            if self._whole and self._settings.flavour == "thanos" and not _NO_STORES.search(text):
+                raise self._in_part(text[:_TEXT])
             self._warnings[text[:_TEXT]] = None
 
     def _as_matrix(self, response: requests.Response, *_: Any, **__: Any) -> requests.Response | None:
@@ -266,8 +285,12 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-def open_store(settings: PrometheusSettings) -> PrometheusStore:
+def open_store(settings: PrometheusSettings, *, whole: bool = False) -> PrometheusStore:
     """A store with its credentials read; nothing is sent yet.
+
+    Args:
+        settings: address and credentials.
+        whole: whether an answer that is not whole is none; for whoever stores what it says.
 
     Raises:
         InputError: a file of the credentials cannot be read.
@@ -287,7 +310,7 @@ def open_store(settings: PrometheusSettings) -> PrometheusStore:
     if settings.tenant and settings.flavour != "victoriametrics":
         session.headers["X-Scope-OrgID"] = settings.tenant
     session.headers["User-Agent"] = "gpuwaste"
-    return PrometheusStore(settings, session, base=_base(settings))
+    return PrometheusStore(settings, session, base=_base(settings), whole=whole)
 
 
 def _base(settings: PrometheusSettings) -> str:
