@@ -11,8 +11,9 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from gpuwaste_agent.resource_slices import ClaimedDevice
     from gpuwaste_agent.telemetry import GpuInfo, ParentInfo
 
 __all__ = ["ParentIndex", "is_replica"]
@@ -61,7 +62,7 @@ class ParentIndex:
         return None
 
     def resolve_dra(self, device_name: str) -> str | None:
-        """Return the parent id behind a device of NVIDIA's DRA driver, or None where the node has no such device."""
+        """Return the parent id behind a device of NVIDIA's DRA driver by its name alone, or None."""
         whole = _DRA_GPU.match(device_name)
         if whole:
             gpu = self._by_minor.get(int(whole[1]))
@@ -70,10 +71,35 @@ class ParentIndex:
         gpu = self._by_minor.get(int(mig[1])) if mig else None
         if mig is None or gpu is None:
             return None
-        alike = [p for p in gpu.parents if p.profile.replace(".", "").replace("+", "-") == mig[2]]
-        # Where the driver does not tell places, only an instance that has no twin is known for sure.
-        places = {None, int(mig[4])} if len(alike) == 1 else {int(mig[4])}
-        return next((parent.parent_id for parent in alike if parent.start in places), None)
+        return _placed([p for p in gpu.parents if _plain(p.profile) == mig[2]], int(mig[4]))
+
+    def resolve_claimed(self, device: ClaimedDevice, name: str) -> str | None:
+        """Return the parent id behind a device as its ResourceSlice describes it, or None.
+
+        Args:
+            device: What the slice says of it.
+            name: Its name, which tells the place of a MIG instance where nothing else does.
+        """
+        if device.uuid:
+            return device.uuid if device.uuid in self._parents else None
+        gpu = self._by_gpu.get(device.parent_uuid)
+        if gpu is None or not device.profile:
+            return None
+        named = _DRA_MIG.match(name)
+        start = device.start if device.start is not None else int(named[4]) if named else None
+        return _placed([p for p in gpu.parents if _plain(p.profile) == _plain(device.profile)], start)
+
+
+def _plain(profile: str) -> str:
+    """A MIG profile as names of devices have it."""
+    return profile.replace(".", "").replace("+", "-")
+
+
+def _placed(alike: Sequence[ParentInfo], start: int | None) -> str | None:
+    """The instance at a place; where either side does not tell places, only one that has no twin is known for sure."""
+    if len(alike) == 1 and None in (start, alike[0].start):
+        return alike[0].parent_id
+    return next((parent.parent_id for parent in alike if start is not None and parent.start == start), None)
 
 
 def is_replica(device_id: str, parent_id: str) -> bool:

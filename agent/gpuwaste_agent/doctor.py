@@ -28,6 +28,7 @@ __all__ = [
     "check_journal",
     "check_paths",
     "check_sharing",
+    "check_slices",
     "render",
 ]
 
@@ -210,6 +211,15 @@ def check_holdings(snapshot: HoldingsSnapshot | None, problem: str, socket: Path
     named = sum(1 for holding in snapshot.holdings if holding.container.pod_uid)
     why = f"{len(snapshot.holdings)} slices held, {sum(snapshot.replicas.values())} allocatable, {named} with a UID"
     return Finding(subject=str(socket), figure="held", state=READABLE, why=why)
+
+
+def check_slices(problem: str, node: str, devices: int) -> Finding:
+    """Whether the API server tells what claimed devices are."""
+    subject, figure = f"ResourceSlices of {node}", "claims"
+    if problem:
+        fix = "allow it by the chart's value agent.resourceSlices, or leave --resource-slices out: names tell then"
+        return Finding(subject=subject, figure=figure, state=BROKEN, why=problem, fix=fix)
+    return Finding(subject=subject, figure=figure, state=READABLE, why=f"{devices} devices")
 
 
 def check_paths(*, proc: Path, pod_logs: Path, processes: bool) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gpuwaste_agent.clock import SteppedClock, SystemClock
@@ -18,6 +19,7 @@ from gpuwaste_agent.doctor import (
     check_journal,
     check_paths,
     check_sharing,
+    check_slices,
     render,
 )
 
@@ -98,6 +100,13 @@ def _real(settings: AgentSettings) -> list[Finding]:
         findings += [finding for gpu in driver.listed() for finding in check_health(gpu, health.get(gpu.uuid))]
         findings += exporter
         versions = check_driver(driver.driver())
+        slices = None
+        if sources.slices is not None:
+            from gpuwaste_agent.resource_slices import SliceWatcher, ask_slices  # noqa: PLC0415
+
+            slices = SliceWatcher(partial(ask_slices, sources.slices))
+            slices.look()
+            findings.append(check_slices(slices.problem, sources.slices.node, len(slices.devices())))
         holdings = KubeletHoldings(
             socket=sources.pod_resources,
             pod_logs=sources.pod_logs,
@@ -105,6 +114,7 @@ def _real(settings: AgentSettings) -> list[Finding]:
             clock=SystemClock(),
             every_seconds=sources.kubelet_seconds,
             dra=sources.dra,
+            slices=slices,
         )
         snapshot = holdings.poll()
         held = [check_holdings(snapshot, holdings.problem, sources.pod_resources), *check_sharing(snapshot)]

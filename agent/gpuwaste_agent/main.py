@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from gpuwaste_agent.leaving import Handover
     from gpuwaste_agent.notices import NoticeSource
+    from gpuwaste_agent.resource_slices import SliceSource
     from gpuwaste_agent.server import TlsFiles
     from gpuwaste_agent.settings import AgentSettings, Simulation, SourceSettings
 
@@ -127,6 +128,18 @@ def _agent_flags(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--container-logs", type=Path, default=Path("/var/log/containers"), metavar="DIR")
     node.add_argument("--no-processes", action="store_true", help="do not attribute by process (needs no hostPID)")
     node.add_argument("--dra", action="store_true", help="resource claims hand the GPUs out (seen by itself with time)")
+    node.add_argument(
+        "--resource-slices",
+        action="store_true",
+        help="read from the API server what claimed devices are (needs `list` of resourceslices)",
+    )
+    node.add_argument(
+        "--service-account",
+        type=Path,
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        metavar="DIR",
+        help="token and ca.crt for it",
+    )
     node.add_argument("--nvml-library", type=Path, metavar="FILE", help="libnvidia-ml.so.1 where it is not found")
     node.add_argument("--dcgm-exporter", default="", metavar="URL", help="/metrics of the node's own dcgm-exporter")
     leaving = parser.add_argument_group("leaving")
@@ -191,10 +204,23 @@ def _sources(args: argparse.Namespace) -> SourceSettings:
         pod_logs=args.pod_logs,
         container_logs=args.container_logs,
         processes=not args.no_processes,
-        dra=args.dra,
+        dra=args.dra or args.resource_slices,
+        slices=_slices(args),
         nvml_library=args.nvml_library,
         dcgm_url=args.dcgm_exporter,
     )
+
+
+def _slices(args: argparse.Namespace) -> SliceSource | None:
+    from gpuwaste_agent.resource_slices import SlicesError, SliceSource  # noqa: PLC0415 - only where it is switched on
+
+    if not args.resource_slices:
+        return None
+    try:
+        return SliceSource.in_cluster(args.node, args.service_account)
+    except SlicesError as error:
+        args.parser.error(f"--resource-slices: {error}")
+    return None
 
 
 def _simulation(args: argparse.Namespace) -> Simulation:

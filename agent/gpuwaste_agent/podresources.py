@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
 from gpuwaste_agent.device_ids import ParentIndex, is_replica
 from gpuwaste_agent.holdings import ContainerKey, Holding, HoldingsSnapshot, Join, Sharing
 from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
+from gpuwaste_agent.resource_slices import DeviceKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from gpuwaste_agent.clock import Clock
+    from gpuwaste_agent.resource_slices import SliceWatcher
     from gpuwaste_agent.telemetry import GpuInfo
 
 __all__ = ["KubeletClient", "KubeletHoldings", "PodUids", "snapshot_of"]
@@ -102,42 +104,60 @@ class PodUids:
             return 0.0
 
 
-def _holdings(listed: kubelet.ListResponse, index: ParentIndex, uid: Callable[[str, str], str]) -> Iterator[Holding]:
-    for pod in listed.pods:
-        for container in pod.containers:
-            given = [
-                (devices.resource_name, device_id, index.resolve(device_id), "")
-                for devices in container.devices
-                for device_id in devices.device_ids
-            ]
-            given += [
-                (
-                    "",
-                    _claimed(resource),
-                    index.resolve_dra(resource.device_name),
-                    f"{d.claim_namespace}/{d.claim_name}",
-                )
-                for d in container.dynamic_resources
-                for resource in d.claim_resources
-                if resource.driver_name == _DRA_DRIVER
-            ]
-            for resource_name, slice_id, parent_id, claim in given:
-                if parent_id is None:
-                    continue
-                pod_uid = uid(pod.namespace, pod.name)
-                yield Holding(
-                    container=ContainerKey(pod.namespace, pod.name, pod_uid, container.name),
-                    parent_id=parent_id,
-                    slice_id=slice_id,
-                    resource_name=resource_name,
-                    claim=claim,
-                    join=Join.LOG_DIR if pod_uid else Join.NAME,
-                )
+class _Given(NamedTuple):
+    """A slice that a container is given; `parent_id` is None where it is none of this node's GPUs."""
+
+    resource_name: str
+    slice_id: str
+    parent_id: str | None
+    claim: str = ""
 
 
-def _claimed(resource: kubelet.ClaimResource) -> str:
+def _given(container: kubelet.Container, index: ParentIndex, slices: SliceWatcher | None) -> Iterator[_Given]:
+    for devices in container.devices:
+        for device_id in devices.device_ids:
+            yield _Given(devices.resource_name, device_id, index.resolve(device_id))
+    for claim in container.dynamic_resources:
+        for resource in claim.claim_resources:
+            parent_id = _claimed_parent(resource, index, slices)
+            yield _Given("", _claimed_slice(resource), parent_id, f"{claim.claim_namespace}/{claim.claim_name}")
+
+
+def _claimed_parent(resource: kubelet.ClaimResource, index: ParentIndex, slices: SliceWatcher | None) -> str | None:
+    """By the ResourceSlice of the device, else by the name that NVIDIA's driver gives it."""
+    key = DeviceKey(resource.driver_name, resource.pool_name, resource.device_name)
+    device = None if slices is None else slices.find(key)
+    if device is not None:
+        return index.resolve_claimed(device, resource.device_name)
+    return index.resolve_dra(resource.device_name) if resource.driver_name == _DRA_DRIVER else None
+
+
+def _claimed_slice(resource: kubelet.ClaimResource) -> str:
     """Slice id of a claimed device; of a share of it where the claim has only that."""
     return f"{resource.device_name}/{resource.share_id}" if resource.share_id else resource.device_name
+
+
+def _holdings(
+    listed: kubelet.ListResponse, index: ParentIndex, uid: Callable[[str, str], str], slices: SliceWatcher | None
+) -> Iterator[Holding]:
+    for pod in listed.pods:
+        for container in pod.containers:
+            pod_uid = uid(pod.namespace, pod.name)
+            key = ContainerKey(pod.namespace, pod.name, pod_uid, container.name)
+            # Two requests, or two claims, may lead to one device: it is held once.
+            seen: set[tuple[str, str]] = set()
+            for given in _given(container, index, slices):
+                if given.parent_id is None or (given.parent_id, given.slice_id) in seen:
+                    continue
+                seen.add((given.parent_id, given.slice_id))
+                yield Holding(
+                    container=key,
+                    parent_id=given.parent_id,
+                    slice_id=given.slice_id,
+                    resource_name=given.resource_name,
+                    claim=given.claim,
+                    join=Join.LOG_DIR if pod_uid else Join.NAME,
+                )
 
 
 def snapshot_of(
@@ -147,6 +167,7 @@ def snapshot_of(
     uid: Callable[[str, str], str],
     *,
     dra: bool = False,
+    slices: SliceWatcher | None = None,
 ) -> HoldingsSnapshot:
     """Turn the kubelet's answers into who holds what.
 
@@ -159,6 +180,8 @@ def snapshot_of(
         uid: UID of a pod by namespace and name; empty where unknown.
         dra: Claims hand this node's GPUs out: the kubelet does not list those among what is allocatable, so every
             parent that no plugin offers counts as one slice that can be claimed.
+        slices: What the ResourceSlices say of the devices; without them the names of devices do. With them, what
+            they offer is what counts as one slice that can be claimed.
     """
     index = ParentIndex(gpus)
     replicas: dict[str, int] = {}
@@ -173,12 +196,22 @@ def snapshot_of(
             replicas[parent_id] = replicas.get(parent_id, 0) + 1
             if is_replica(device_id, parent_id):
                 sharing[parent_id] = Sharing.TIME_SLICING
-    holdings = tuple(_holdings(listed, index, uid))
+    holdings = tuple(_holdings(listed, index, uid, slices))
     claimed = dict.fromkeys(holding.parent_id for holding in holdings if holding.claim)
-    free = [parent.parent_id for gpu in gpus for parent in gpu.parents] if dra else []
-    for parent_id in (*claimed, *free):
+    for parent_id in (*claimed, *(_claimable(gpus, index, slices) if dra else ())):
         replicas.setdefault(parent_id, 1)
     return HoldingsSnapshot(holdings=holdings, replicas=replicas, sharing=sharing)
+
+
+def _claimable(gpus: Sequence[GpuInfo], index: ParentIndex, slices: SliceWatcher | None) -> Iterator[str]:
+    """Parents that a claim may get: those that ResourceSlices offer, or all where nobody reads them."""
+    if slices is None or not slices.devices():
+        yield from (parent.parent_id for gpu in gpus for parent in gpu.parents)
+        return
+    for key, device in slices.devices().items():
+        parent_id = None if device.tainted else index.resolve_claimed(device, key.device)
+        if parent_id is not None:
+            yield parent_id
 
 
 class KubeletHoldings:
@@ -193,10 +226,12 @@ class KubeletHoldings:
         clock: Clock,
         every_seconds: float,
         dra: bool = False,
+        slices: SliceWatcher | None = None,
     ) -> None:
         """Take the kubelet's socket, the log directory, how to list GPUs, and how often to ask.
 
-        That claims hand the GPUs out can be said (`dra`), and is remembered once a claim was seen.
+        That claims hand the GPUs out can be said (`dra`), and is remembered once a claim was seen. What claimed
+        devices are is read from ResourceSlices where there are any (`slices`).
         """
         self._client = KubeletClient(socket)
         self._uids = PodUids(pod_logs)
@@ -204,6 +239,7 @@ class KubeletHoldings:
         self._clock = clock
         self._every_ns = round(every_seconds * _SECOND)
         self._dra = dra
+        self._slices = slices
         self._asked_ns: int | None = None
         self._snapshot: HoldingsSnapshot | None = None
         self.problem = ""
@@ -227,6 +263,7 @@ class KubeletHoldings:
             self._gpus(),
             self._uids.uid,
             dra=self._dra,
+            slices=self._slices,
         )
         if not self._dra and any(holding.claim for holding in snapshot.holdings):
             self._dra, self._asked_ns = True, None
@@ -239,5 +276,7 @@ class KubeletHoldings:
         self._asked_ns = None
 
     def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, and ask for no more slices."""
         self._client.close()
+        if self._slices is not None:
+            self._slices.close()

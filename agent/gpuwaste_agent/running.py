@@ -116,6 +116,12 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         scraper = DcgmScraper.of_url(sources.dcgm_url, every_seconds=sources.dcgm_seconds)
         scraper.start()
         nvml = DcgmNvml(driver, scraper)
+    slices = None
+    if sources.slices is not None:
+        from gpuwaste_agent.resource_slices import SliceWatcher, ask_slices  # noqa: PLC0415 - only where it is on
+
+        slices = SliceWatcher(partial(ask_slices, sources.slices))
+        slices.start()
     names = ContainerNames(sources.container_logs)
     owners: ProcessOwners = CgroupOwners(sources.proc, names) if sources.processes else NoOwners()
     holdings = KubeletHoldings(
@@ -125,11 +131,14 @@ def _real(settings: AgentSettings, journal: Journal, metrics: Metrics) -> _Parts
         clock=clock,
         every_seconds=sources.kubelet_seconds,
         dra=sources.dra,
+        slices=slices,
     )
     agent = _node_agent(settings, journal, metrics, (nvml, holdings, owners, clock))
     problems = [lambda: agent.problem, lambda: driver.problem, lambda: holdings.problem]
     if scraper is not None:
         problems.append(lambda: scraper.problem)
+    if slices is not None:
+        problems.append(lambda: slices.problem)
     return _Parts(agent, nvml, RealPacer(clock, settings.interval_ns), tuple(problems))
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from gpuwaste_agent.leaving import Handover
     from gpuwaste_agent.notices import NoticeSource
+    from gpuwaste_agent.resource_slices import SliceSource
     from gpuwaste_agent.server import TlsFiles
 
 __all__ = ["AgentSettings", "Simulation", "SourceSettings"]
@@ -45,6 +46,7 @@ class SourceSettings:
         nvml_library: Path of libnvidia-ml.so.1 where the loader does not find it; None leaves it to the loader.
         kubelet_seconds: Time between two questions to the kubelet.
         dra: Resource claims hand the GPUs out.
+        slices: Where the node's ResourceSlices are read; None knows claimed devices by their names alone.
         dcgm_url: `/metrics` of the node's own dcgm-exporter, empty if there is none to ask.
         dcgm_seconds: Time between two questions to it.
     """
@@ -57,6 +59,7 @@ class SourceSettings:
     nvml_library: Path | None = None
     kubelet_seconds: float = 5.0
     dra: bool = False
+    slices: SliceSource | None = None
     dcgm_url: str = ""
     dcgm_seconds: float = 10.0
 

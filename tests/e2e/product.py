@@ -111,6 +111,7 @@ def _values(gpus: GpuNodes) -> dict[str, Any]:
             "image": {"tag": TAG},
             # One node has MIG instances, whose figures the driver tells nobody else.
             "migMonitoring": True,
+            "resourceSlices": True,
             "intervalSeconds": 0.5,
             "windowSeconds": WINDOW_SECONDS,
             # A folder of the node's own: the nodes share this machine's others.

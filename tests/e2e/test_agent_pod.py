@@ -103,7 +103,8 @@ def test_pods_with_mig_instances(node_cluster: NodeCluster, product: GpuNodes) -
 @pytest.mark.timeout(240, func_only=True)
 def test_pods_with_resource_claims(node_cluster: NodeCluster, product: GpuNodes) -> None:
     access, node = node_cluster.access, "gpu-node-0"
-    product.start_dra(node_cluster.node(node))
+    # Names that tell nothing: only the ResourceSlices say what is claimed.
+    product.start_dra(node_cluster.node(node), named="accelerator")
     try:
         loads = {"claims-gpu": ("gpu", 0.8, 0.25), "claims-slice": ("mig", 0.4, 0.75)}
         for name, (kind, duty, width) in loads.items():

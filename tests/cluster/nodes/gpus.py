@@ -128,10 +128,13 @@ class GpuNodes:
             "migmanager", node, "--kubelet-folder", node.kubelet_folder, "--wait-seconds", str(wait_seconds), *more
         )
 
-    def start_dra(self, node: Node) -> None:
-        """Start the DRA driver of one node, beside or instead of its device plugin."""
+    def start_dra(self, node: Node, *, named: str = "") -> None:
+        """Start the DRA driver of one node, beside or instead of its device plugin.
+
+        With `named` its devices are called so and numbered, and only its ResourceSlice tells what they are.
+        """
         self._cluster.access.apply(*device_classes())
-        flags = ["--kubelet-folder", str(node.kubelet_folder), "--cdi-folder", str(node.cdi_folder)]
+        flags = ["--kubelet-folder", str(node.kubelet_folder), "--cdi-folder", str(node.cdi_folder), "--named", named]
         self._start("dra", node, *flags, *self._mounts(node))
 
     def _mounts(self, node: Node) -> list[str]:

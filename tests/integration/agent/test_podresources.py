@@ -12,6 +12,7 @@ from gpuwaste_agent.clock import SteppedClock
 from gpuwaste_agent.holdings import Join, Sharing
 from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
 from gpuwaste_agent.podresources import KubeletHoldings, PodUids
+from gpuwaste_agent.resource_slices import ClaimedDevice, DeviceKey, SliceWatcher
 from gpuwaste_agent.simulate.nvml import SimulatedNvml
 from gpuwaste_agent.simulate.scenario import ScenarioGpu, ScenarioInstance, ScenarioNode
 
@@ -140,6 +141,65 @@ def test_shares_of_one_device_are_slices_of_their_own(rig):
     served.pods += [claim("gpu-0", "one"), claim("gpu-0", "two")]
     found = [(h.slice_id, h.parent_id) for h in holdings.poll().holdings]
     assert found == [("gpu-0/one", "GPU-a"), ("gpu-0/two", "GPU-a")]
+
+
+def test_slices_say_what_is_behind_names_that_say_nothing(rig):
+    served, holdings, _, _ = rig
+    slices = {
+        DeviceKey("gpu.nvidia.com", "n", "gpu-0"): ClaimedDevice(kind="mig", uuid="MIG-b"),
+        DeviceKey("vgpu.example", "n", "accel-7"): ClaimedDevice(kind="gpu", uuid="GPU-a"),
+    }
+    holdings._slices = SliceWatcher(lambda: slices)
+    holdings._slices.look()
+    resources = [
+        kubelet.ClaimResource(driver_name="gpu.nvidia.com", pool_name="n", device_name="gpu-0"),
+        kubelet.ClaimResource(driver_name="nic.example", pool_name="n", device_name="gpu-0"),
+    ]
+    others = [kubelet.ClaimResource(driver_name="vgpu.example", pool_name="n", device_name="accel-7", share_id="s")]
+    dynamic = [
+        kubelet.DynamicResource(claim_name="one", claim_namespace="ns", claim_resources=resources),
+        kubelet.DynamicResource(claim_name="two", claim_namespace="ns", claim_resources=others),
+    ]
+    # The same claim in both containers of a pod, and in another pod.
+    containers = [kubelet.Container(name=name, dynamic_resources=dynamic) for name in ("a", "b")]
+    served.pods += [kubelet.Pod(name="p", namespace="ns", containers=containers)]
+    served.pods += [kubelet.Pod(name="q", namespace="ns", containers=containers[:1])]
+    found = {
+        (h.container.pod, h.container.container, h.parent_id, h.slice_id, h.claim) for h in holdings.poll().holdings
+    }
+    assert found == {
+        (pod, container, *held)
+        for pod, container in (("p", "a"), ("p", "b"), ("q", "a"))
+        for held in (("MIG-b", "gpu-0", "ns/one"), ("GPU-a", "accel-7/s", "ns/two"))
+    }
+
+
+def test_what_slices_do_not_offer_cannot_be_claimed(rig):
+    served, holdings, _, _ = rig
+    served.allocatable = {}
+    slices = {
+        DeviceKey("gpu.nvidia.com", "n", "gpu-0"): ClaimedDevice(kind="gpu", uuid="GPU-a"),
+        DeviceKey("gpu.nvidia.com", "n", "m"): ClaimedDevice(kind="mig", uuid="MIG-b", tainted=True),
+    }
+    holdings._dra = True
+    holdings._slices = SliceWatcher(lambda: slices)
+    assert holdings.poll().replicas == {"GPU-a": 1, "MIG-b": 1}
+    holdings._slices.look()
+    holdings.hint()
+    assert holdings.poll().replicas == {"GPU-a": 1}
+
+
+def test_a_device_that_two_claims_lead_to_is_held_once(rig):
+    served, holdings, _, _ = rig
+    pod = claim("gpu-0")
+    (container,) = pod.containers
+    devices = container.dynamic_resources[0].claim_resources
+    container.dynamic_resources.append(
+        kubelet.DynamicResource(claim_name="monitor", claim_namespace="ns", claim_resources=devices)
+    )
+    served.pods.append(pod)
+    (held,) = holdings.poll().holdings
+    assert (held.slice_id, held.claim) == ("gpu-0", "ns/c")
 
 
 def test_the_kubelet_is_asked_no_more_often_than_told_and_sameness_is_kept(rig):

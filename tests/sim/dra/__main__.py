@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kubelet-folder", type=Path, required=True, help="what the kubelet sees as /var/lib/kubelet")
     parser.add_argument("--cdi-folder", type=Path, required=True, help="what the container runtime sees as /run/cdi")
     parser.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER[:rw]")
+    parser.add_argument("--named", default="", help="what devices are called, where not as NVIDIA's driver does")
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     driver = DraDriver(
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
         kubelet_folder=flags.kubelet_folder,
         cdi_folder=flags.cdi_folder,
         mounts=[Mount(*mount.split(":")) for mount in flags.mount],
+        named=flags.named,
     )
     ending = threading.Event()
     for asked in (signal.SIGTERM, signal.SIGINT):

@@ -62,11 +62,20 @@ class DraDriver:
         kubelet_folder: what the kubelet sees as /var/lib/kubelet.
         cdi_folder: what the container runtime sees as /run/cdi.
         mounts: what every container with a claim finds.
+        named: what devices are called, where not as NVIDIA's driver does.
     """
 
     def __init__(
-        self, *, api: ClaimApi, hardware: Hardware, kubelet_folder: Path, cdi_folder: Path, mounts: Sequence[Mount]
+        self,
+        *,
+        api: ClaimApi,
+        hardware: Hardware,
+        kubelet_folder: Path,
+        cdi_folder: Path,
+        mounts: Sequence[Mount],
+        named: str = "",
     ) -> None:
+        self._named = named
         self._api = api
         self._cdi_folder = cdi_folder
         self._mounts = mounts
@@ -100,7 +109,7 @@ class DraDriver:
         """Publish the slice where it is missing or tells of other devices."""
         if not self._registered.is_set():
             return
-        found = devices(self._hardware.gpus(), self._hardware.unhealthy())
+        found = devices(self._hardware.gpus(), self._hardware.unhealthy(), named=self._named)
         path = f"{_SLICES}/{self._api.node}-{DRIVER}"
         published = self._api.get(path)
         if published is not None:
@@ -148,7 +157,7 @@ class DraDriver:
         claim = self._api.claim(wanted.namespace, wanted.name)
         if claim is None or claim["metadata"]["uid"] != wanted.uid:
             return dra_pb2.Prepared.Result(error=f"claim {wanted.namespace}/{wanted.name} is gone or another")
-        there = {device["name"]: device for device in devices(self._hardware.gpus())}
+        there = {device["name"]: device for device in devices(self._hardware.gpus(), named=self._named)}
         results = claim.get("status", {}).get("allocation", {}).get("devices", {}).get("results", ())
         own = [result for result in results if result["driver"] == DRIVER]
         missing = sorted({result["device"] for result in own} - there.keys())

@@ -18,12 +18,15 @@ _DRIVER_VERSION = "580.95.5"  # a semantic version has no leading zeros
 _TYPES = {"gpu.nvidia.com": "gpu", "mig.nvidia.com": "mig"}
 
 
-def devices(gpus: Sequence[ScenarioGpu], unhealthy: AbstractSet[str] = frozenset()) -> list[dict[str, Any]]:
+def devices(
+    gpus: Sequence[ScenarioGpu], unhealthy: AbstractSet[str] = frozenset(), *, named: str = ""
+) -> list[dict[str, Any]]:
     """Devices of the slice: a GPU with MIG mode off, or the instances of one with MIG mode on.
 
     Args:
         gpus: the node's GPUs, by minor number.
         unhealthy: UUIDs of GPUs that are left out.
+        named: Devices are called so and numbered, instead of by what they are as NVIDIA's driver calls them.
     """
     found = []
     for minor, gpu in enumerate(gpus):
@@ -52,7 +55,7 @@ def devices(gpus: Sequence[ScenarioGpu], unhealthy: AbstractSet[str] = frozenset
             }
             multiprocessors = facts.sm_count * profile.compute_slices // facts.compute_slices
             found.append(_device(name, attributes, int(facts.memory_mib * profile.weight), multiprocessors))
-    return found
+    return [{**one, "name": f"{named}-{number}"} for number, one in enumerate(found)] if named else found
 
 
 def _device(name: str, attributes: dict[str, Any], memory_mib: int, multiprocessors: int) -> dict[str, Any]:

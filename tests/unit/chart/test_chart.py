@@ -130,6 +130,23 @@ def test_the_agent_may_do_little(helm: str) -> None:
     assert one["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
 
 
+def test_the_agent_has_a_token_only_to_list_resource_slices(helm: str) -> None:
+    plain = drawn(helm)
+    assert not [name for kind, name in plain if kind.startswith("ClusterRole") and name == "gw-agent"]
+    assert "api-access" not in {each["name"] for each in pod(plain, "DaemonSet", "gw-agent")["volumes"]}
+    objects = drawn(helm, agent__resourceSlices=True)
+    assert objects["ClusterRole", "gw-agent"]["rules"] == [
+        {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list"]}
+    ]
+    (subject,) = objects["ClusterRoleBinding", "gw-agent"]["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("gw-agent", "here")
+    spec = pod(objects, "DaemonSet", "gw-agent")
+    assert spec["automountServiceAccountToken"] is False
+    (container,) = spec["containers"]
+    assert "--resource-slices" in container["args"]
+    assert "/var/run/secrets/kubernetes.io/serviceaccount" in {each["mountPath"] for each in container["volumeMounts"]}
+
+
 def test_the_agent_is_told_who_takes_what_it_leaves(helm: str) -> None:
     put = "https://bucket.invalid/left?signature=x"
     (container,) = pod(
