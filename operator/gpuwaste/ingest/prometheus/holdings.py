@@ -139,7 +139,7 @@ def _requests(fact: Fact, pod: PodData) -> list[_Wanted]:
         for container in pod.containers
         if not container.init
         for resource, count in sorted({**container.gpus, **dict.fromkeys(map(_claim, container.claims), 1)}.items())
-        if resource.startswith(("nvidia.com/", "claim:"))
+        if count and resource.startswith(("nvidia.com/", "claim:"))
     ]
 
 
@@ -165,7 +165,8 @@ def _pin(
             if seen is None:
                 continue
             pod = (holder.namespace, holder.pod)
-            if pod not in known:
+            # kube-state-metrics tells of requests and not of claims: there the label alone does.
+            if pod not in known or (holder.claim and pod not in wanted):
                 unknown.append(_labelled(parent, number, row, holder, seen))
             for one in wanted.get(pod, ()):
                 mine = not holder.container or holder.container == one.container
@@ -194,12 +195,18 @@ def _labelled(parent: Parent, number: int, row: int, holder: HolderLabels, seen:
         pod=holder.pod,
         pod_uid="",
         container=holder.container,
-        resource=f"nvidia.com/mig-{parent.profile.replace('+', '.')}" if parent.profile else "nvidia.com/gpu",
+        resource=_resource(parent, holder),
         start_ns=seen[0],
         end_ns=seen[1],
         rows=(row,),
         since_known=False,
     )
+
+
+def _resource(parent: Parent, holder: HolderLabels) -> str:
+    if holder.claim:
+        return _claim(holder.claim)
+    return f"nvidia.com/mig-{parent.profile.replace('+', '.')}" if parent.profile else "nvidia.com/gpu"
 
 
 def _merged(holdings: list[Holding]) -> list[Holding]:

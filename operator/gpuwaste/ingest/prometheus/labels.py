@@ -42,6 +42,7 @@ DEVICE_LABELS: tuple[str, ...] = (
     "GPU_I_PROFILE",
     "modelName",
     "vgpu",
+    "dra_claim_name",
     "dra_mig_profile",
     "dra_mig_device_uuid",
     *HOST_LABELS,
@@ -51,7 +52,7 @@ DEVICE_LABELS: tuple[str, ...] = (
 
 
 class DeviceLabels(NamedTuple):
-    """A device: a whole GPU (`instance` empty) or a MIG instance by its GPU instance id."""
+    """A device: a whole GPU (`instance` empty) or a MIG instance by its GPU instance id, else by its UUID."""
 
     gpu_uuid: str
     instance: str
@@ -62,12 +63,13 @@ class DeviceLabels(NamedTuple):
 
 
 class HolderLabels(NamedTuple):
-    """The container that a series names, and the replica that it holds where the exporter says so."""
+    """The container that a series names, and by which replica or claim it holds where the exporter says so."""
 
     namespace: str
     pod: str
     container: str
     vgpu: str
+    claim: str = ""
 
 
 def device_of(labels: Mapping[str, str]) -> DeviceLabels | None:
@@ -77,11 +79,12 @@ def device_of(labels: Mapping[str, str]) -> DeviceLabels | None:
         return None
     profile = labels.get("GPU_I_PROFILE") or labels.get("dra_mig_profile") or ""
     number = labels.get("gpu", "")
+    mig_uuid = labels.get("dra_mig_device_uuid", "")
     return DeviceLabels(
         gpu_uuid=uuid,
-        instance=labels.get("GPU_I_ID", ""),
+        instance=labels.get("GPU_I_ID") or mig_uuid,
         profile=profile,
-        mig_uuid=labels.get("dra_mig_device_uuid", ""),
+        mig_uuid=mig_uuid,
         model=labels.get("modelName", ""),
         number=int(number) if number.isdecimal() else 0,
     )
@@ -105,7 +108,13 @@ def holder_of(labels: Mapping[str, str], *, honors: bool) -> HolderLabels | None
         names = (labels[pod], labels.get(container, ""))
         if any(word in name for word in _EXPORTER_WORDS for name in names):
             return None
-        return HolderLabels(labels.get(namespace, ""), labels[pod], labels.get(container, ""), labels.get("vgpu", ""))
+        return HolderLabels(
+            labels.get(namespace, ""),
+            labels[pod],
+            labels.get(container, ""),
+            labels.get("vgpu", ""),
+            labels.get("dra_claim_name", ""),
+        )
     return None
 
 

@@ -183,6 +183,24 @@ def test_mig_instances_are_parents_and_their_gpu_is_none():
     assert '"start": 4' in facts["body_json"]
 
 
+def test_mig_instances_of_claims_are_told_apart_by_their_uuids():
+    store = FakeStore()
+    for uuid, pod, sm in (("MIG-a", "web", 0.5), ("MIG-b", "batch", 0.25)):
+        of_claim = {"dra_claim_name": f"{pod}-gpu", "dra_mig_device_uuid": uuid, "dra_mig_profile": "3g.40gb"}
+        labels = device("GPU-1", pod, **of_claim)
+        store.gauge(SM, labels, [sm] * 20)
+    windows, _ = read(store, [make.node(gpus=0), make.pod("web", gpus=0), make.pod("batch", gpus=0)])
+    assert {(r["parent_id"], r["weight_num"], r["weight_den"]) for r in rows(windows, "device")} == {
+        ("MIG-a", 1, 2),
+        ("MIG-b", 1, 2),
+    }
+    assert {(r["parent_id"], r["pod"], r["sm_ns"]) for r in rows(windows, "usage")} == {
+        ("MIG-a", "web", NS_PER_MINUTE // 2),
+        ("MIG-b", "batch", NS_PER_MINUTE // 4),
+    }
+    assert {r["claim"] for r in rows(windows, "usage")} == {"team-a/web-gpu", "team-a/batch-gpu"}
+
+
 def test_a_blank_is_unmeasured_and_said():
     store = FakeStore().gauge(SM, device("GPU-1", "web"), [0.5, 9.223372036854776e18, *[0.5] * 18])
     windows, source = read(store, [make.node(gpus=1), make.pod("web")])
