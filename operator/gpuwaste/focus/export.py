@@ -21,6 +21,7 @@ from gpuwaste.focus.commitments import commitment_rows
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document, with_history
 from gpuwaste.focus.node_hours import NODE_COLUMNS
+from gpuwaste.focus.options import Finding
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.store import parse_hour_folder
 from gpuwaste.model.errors import InputError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gpuwaste.api.reservation import GPUReservation
-    from gpuwaste.focus.options import ExportOptions, Finding
+    from gpuwaste.focus.options import ExportOptions
     from gpuwaste.ledger.store import Store
 
 __all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "export_commitments", "ledger_days"]
@@ -139,11 +140,15 @@ def export(
     ]
     if not summaries:
         raise InputError("no ledger hour lies in these days", where="--from, --to")
+    charges = sum(summary.charges for summary in summaries)
+    findings = dict.fromkeys(finding for summary in summaries for finding in summary.findings)
+    if options.currency and not charges:
+        findings[Finding(where=f"currency {options.currency}", what="nothing in these days has a price in it")] = None
     return ExportSummary(
         files=tuple(path for summary in summaries for path in summary.files),
         rows=sum(summary.rows for summary in summaries),
-        charges=sum(summary.charges for summary in summaries),
-        findings=tuple(dict.fromkeys(finding for summary in summaries for finding in summary.findings)),
+        charges=charges,
+        findings=tuple(findings),
     )
 
 

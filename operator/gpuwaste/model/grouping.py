@@ -64,6 +64,8 @@ def _number(keys: NDArray[np.int64], width: int) -> Groups:
 
 
 def _ranks(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+    if not len(column):  # Arrow cannot join no chunks of encoded times
+        return np.zeros(0, np.int64)
     coded = pc.dictionary_encode(column)
     if isinstance(coded, pa.ChunkedArray):
         coded = coded.unify_dictionaries().combine_chunks()

@@ -10,6 +10,7 @@ from tests.unit.focus.ledgers import START, free, holder, ledger
 from gpuwaste.cli.focus import focus
 from gpuwaste.focus.export import export, ledger_days
 from gpuwaste.focus.options import ExportOptions
+from gpuwaste.focus.verify import verify
 from gpuwaste.ledger.store import hour_folder, open_store
 from gpuwaste.model.errors import InputError
 
@@ -87,6 +88,16 @@ def test_a_failing_export_leaves_the_old_file(store, tmp_path):
         export(ledger_days(store, DAY, date(2026, 11, 2)), ExportOptions(), out, now=NOW, generator_version="0.1.0")
     assert out.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "f.parquet"]
+
+
+@pytest.mark.parametrize("grain", ["hour", "day"])
+def test_a_currency_that_nothing_is_priced_in_gives_an_empty_file_and_a_word(store, tmp_path, grain):
+    out = tmp_path / "f.parquet"
+    options = ExportOptions(currency="XXX", grain=grain)
+    summary = export(ledger_days(store, DAY, DAY), options, out, now=NOW, generator_version="0.1.0")
+    assert (summary.rows, summary.charges) == (0, 0)
+    assert [str(finding) for finding in summary.findings] == ["currency XXX: nothing in these days has a price in it"]
+    assert list(verify(out)) == []
 
 
 def test_the_commands(store, tmp_path):
