@@ -23,21 +23,15 @@ def parse_team_rules(text: str | bytes, *, where: str) -> HourRules:
     Raises:
         InputError: names the file and the field.
     """
-    import yaml
     from pydantic import ValidationError
 
     from gpuwaste.ledger.hour import HourRules
-    from gpuwaste.model.errors import InputError
     from gpuwaste.settings.errors import SettingsError
     from gpuwaste.settings.problems import problems
     from gpuwaste.settings.teams import TeamRules
+    from gpuwaste.settings.yaml_files import parse_yaml
 
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}" if mark else where
-        raise InputError(f"is no YAML: {getattr(error, 'problem', error)}", where=place) from None
+    raw = parse_yaml(text, where=where)
     try:
         return HourRules(teams=TeamRules.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
     except ValidationError as error:

@@ -7,11 +7,12 @@ import json
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, PlainSerializer, ValidationError
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import exact
 from gpuwaste.model.units import format_time
+from gpuwaste.settings.yaml_files import FileModel
 
 __all__ = [
     "FORMAT",
@@ -33,14 +34,8 @@ Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: "".join(w.title() if i else w for i, w in enumerate(name.split("_"))),
-        populate_by_name=True,
-        serialize_by_alias=True,
-    )
+class _Part(FileModel):
+    model_config = ConfigDict(serialize_by_alias=True)
 
 
 class Series(_Part):
@@ -53,7 +48,7 @@ class Series(_Part):
     grain: Literal["hour", "day"]
     formats: tuple[str, ...]
     source: Literal["ledger", "bill"]
-    names: dict[str, str] = {}
+    names: dict[str, str] = Field(default_factory=dict)
 
 
 class FileEntry(_Part):

@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from gpuwaste.focus.token_table import KINDS
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.money import PRICE_DECIMALS
 from gpuwaste.pricing.pricelist import Price
+from gpuwaste.settings.yaml_files import FileModel, read_yaml
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -30,23 +30,14 @@ Day = Annotated[Ascii, BeforeValidator(lambda day: day.isoformat() if isinstance
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: "".join(w.title() if i else w for i, w in enumerate(name.split("_"))),
-        populate_by_name=True,
-    )
-
-
-class ModelPrices(_Part):
+class ModelPrices(FileModel):
     """Prices of 1,000,000 tokens of a model, in the provider's pricing currency, and its SKUs in a bill."""
 
     input: Price | None = None
     cached: Price | None = None
     cache_write: Price | None = None
     output: Price | None = None
-    skus: dict[Ascii, tuple[Ascii, ...]] = {}
+    skus: dict[Ascii, tuple[Ascii, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_kinds(self) -> ModelPrices:
@@ -61,14 +52,14 @@ class ModelPrices(_Part):
         return price
 
 
-class Prepaid(_Part):
+class Prepaid(FileModel):
     """Credits that were bought ahead; they are the currency in which the provider counts."""
 
     unit: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9 ]{0,48}$")]
     price: Price
 
 
-class Provider(_Part):
+class Provider(FileModel):
     """A seller of tokens.
 
     Attributes:
@@ -91,7 +82,7 @@ class Provider(_Part):
     prepaid: Prepaid | None = None
     billed: bool = False
     in_cluster: bool = False
-    models: dict[str, ModelPrices] = {}
+    models: dict[str, ModelPrices] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_way(self) -> Provider:
@@ -104,7 +95,7 @@ class Provider(_Part):
         return self
 
 
-class TokenPrices(_Part):
+class TokenPrices(FileModel):
     """Everything that turns counted tokens into charges.
 
     Attributes:
@@ -117,7 +108,7 @@ class TokenPrices(_Part):
 
     billing_currency: Currency | None = None
     cluster: str = ""
-    teams: dict[str, str] = {}
+    teams: dict[str, str] = Field(default_factory=dict)
     endpoints_in_cluster: tuple[str, ...] = _IN_CLUSTER
     providers: dict[str, Provider]
 
@@ -158,10 +149,7 @@ def load_token_prices(path: Path) -> TokenPrices:
     Raises:
         InputError: it cannot be read, or breaks a rule; names file and field.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError("must be a mapping with `providers`", where=str(path))
     try:

@@ -9,13 +9,13 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.gpu_products import PRODUCTS, find_product
 from gpuwaste.model.money import parse_price
 from gpuwaste.pricing.capacity import Capacity
+from gpuwaste.settings.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,28 +164,13 @@ class PriceList(EarlierPriceList):
         return next((one for one in lists if one.date <= day), lists[-1])
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping: of two prices none is the right one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
-            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
-
-
 def parse_price_list(text: str, *, where: str) -> PriceList:
     """Read a price list in YAML.
 
     Raises:
         InputError: names the file and the field.
     """
-    try:
-        raw = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {' '.join(str(error).split())}", where=where) from None
+    raw = parse_yaml(text, where=where)
     if not isinstance(raw, dict):
         raise InputError("must be a mapping with `currency`, `date`, `gpus` and `instanceTypes`", where=where)
     try:

@@ -6,14 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gpuwaste.model.errors import InputError
 from gpuwaste.settings.errors import SettingsError
 from gpuwaste.settings.problems import problems
 from gpuwaste.settings.prometheus import BackfillSettings, PrometheusSettings
 from gpuwaste.settings.teams import TeamRules
+from gpuwaste.settings.yaml_files import FileModel, read_yaml
 
 __all__ = [
     "AgentSettings",
@@ -31,16 +31,7 @@ AGENT_TLS_NAME = "agent.gpuwaste.internal"
 """The name in every agent's certificate; agents are dialled by pod IP and verified by it."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: "".join(w.title() if i else w for i, w in enumerate(name.split("_"))),
-        populate_by_name=True,
-    )
-
-
-class AgentTls(_Settings):
+class AgentTls(FileModel):
     """Mutual TLS towards the agents."""
 
     ca: Path = Field(description="The release's CA, PEM.")
@@ -49,7 +40,7 @@ class AgentTls(_Settings):
     server_name: str = Field(default=AGENT_TLS_NAME, description="The name that an agent's certificate must have.")
 
 
-class AgentSettings(_Settings):
+class AgentSettings(FileModel):
     """How agents are found and read."""
 
     namespace: str = Field(default="", description="Namespace of the agent pods; empty for all.")
@@ -71,7 +62,7 @@ class AgentSettings(_Settings):
     )
 
 
-class PlanSettings(_Settings):
+class PlanSettings(FileModel):
     """When and how long plans are made."""
 
     period_seconds: Annotated[float, Field(ge=1, le=86_400)] = Field(
@@ -82,7 +73,7 @@ class PlanSettings(_Settings):
     )
 
 
-class ChargebackSettings(_Settings):
+class ChargebackSettings(FileModel):
     """How ChargebackReport objects are followed."""
 
     look_period_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
@@ -90,7 +81,7 @@ class ChargebackSettings(_Settings):
     )
 
 
-class RetentionSettings(_Settings):
+class RetentionSettings(FileModel):
     """How long is stored what the ledger is computed from."""
 
     inputs_days: Annotated[int, Field(ge=31, le=3_660)] = Field(
@@ -103,7 +94,7 @@ class RetentionSettings(_Settings):
 Weight = Annotated[Decimal, Field(ge=0, le=1)]
 
 
-class PriceWeights(_Settings):
+class PriceWeights(FileModel):
     """Which parts of a node's price its GPUs, its CPU and its memory carry."""
 
     gpu: Weight = Field(default=Decimal(1), description="Part of the GPUs; 1 is the fully loaded GPU-hour.")
@@ -117,7 +108,7 @@ class PriceWeights(_Settings):
         return self
 
 
-class PricingSettings(_Settings):
+class PricingSettings(FileModel):
     """What prices come from besides the price list, and how a node's price is divided."""
 
     bills: tuple[Path, ...] = Field(
@@ -136,7 +127,7 @@ class PricingSettings(_Settings):
     )
 
 
-class OperatorSettings(_Settings):
+class OperatorSettings(FileModel):
     """All settings of the operator."""
 
     cluster_name: str = Field(default="", description="Default: the UID of the namespace kube-system.")
@@ -181,12 +172,7 @@ def load_settings(path: Path) -> OperatorSettings:
         InputError: the file cannot be read, or is no YAML mapping.
         SettingsError: names every field that is wrong.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read: {' '.join(str(error).split())}", where=str(path)) from None
+    raw = read_yaml(path)
     if raw is not None and not isinstance(raw, dict):
         raise InputError("must be a mapping of settings", where=str(path), fix="write `store: /var/lib/gpuwaste`")
     try:

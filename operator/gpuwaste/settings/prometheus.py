@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from gpuwaste.settings.yaml_files import FileModel
 
 __all__ = ["FLAVOURS", "BackfillSettings", "Flavour", "PrometheusSettings"]
 
@@ -16,16 +18,7 @@ FLAVOURS: tuple[Flavour, ...] = ("prometheus", "thanos", "mimir", "victoriametri
 _MATCHER = re.compile(r'\s*[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*"(?:[^"\\]|\\.)*"\s*')
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=lambda name: "".join(w.title() if i else w for i, w in enumerate(name.split("_"))),
-        populate_by_name=True,
-    )
-
-
-class PrometheusSettings(_Settings):
+class PrometheusSettings(FileModel):
     """A store that speaks Prometheus' query API, and the credentials for it; secrets are named by file."""
 
     url: str = Field(description="Address of the query API, without `/api/v1`.")
@@ -78,7 +71,7 @@ class PrometheusSettings(_Settings):
         return self
 
 
-class BackfillSettings(_Settings):
+class BackfillSettings(FileModel):
     """What is read from Prometheus at the operator's first start, so that the first report is not empty."""
 
     days: Annotated[int, Field(ge=0, le=30)] = Field(

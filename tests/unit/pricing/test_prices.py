@@ -72,7 +72,7 @@ def test_the_four_unit_costs():
             "field `earlier.0.gpus`: `H1` is no GPU",
         ),
         ("- 1", "must be a mapping"),
-        ("a: [", "not YAML"),
+        ("a: [", "prices.yaml, line 1: is no YAML"),
     ],
 )
 def test_bad_price_lists_are_refused_by_field(text, message):

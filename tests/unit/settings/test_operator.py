@@ -15,7 +15,7 @@ from gpuwaste.settings.operator import OperatorSettings, load_settings
         ("store: /data\nunknown: 1", "field `unknown`"),
         ("clusterName: a", "field `store`"),
         ("store: /data\nteamRules: {rules: [{source: nowhere}]}", "field `teamRules.rules.0.source`"),
-        ("a: [", "cannot be read"),
+        ("a: [", "line 1: is no YAML"),
         ("- a", "must be a mapping"),
         ("", "field `store` is missing"),
         (
