@@ -39,10 +39,15 @@ def _percent(value: Decimal) -> str:
     return f"{value:.0f}%"
 
 
+def _by_currency(costs: dict[str, dict[str, Decimal]]) -> str:
+    return " + ".join(f"{plain(amounts['cost'])} {currency}" for currency, amounts in sorted(costs.items()))
+
+
 def group_columns(by: Grouping, rows: Sequence[dict[str, Any]]) -> list[Column]:
     """The columns of `gpuwaste.report.tables.flat_row` for a grouping.
 
-    People see the cluster only where there are several, and time without a price only where there is some.
+    People see the cluster only where there are several, and time without a price only where there is some. The
+    currency stands above the cost, or in columns of its own where there are several.
 
     Args:
         by: the grouping.
@@ -50,6 +55,9 @@ def group_columns(by: Grouping, rows: Sequence[dict[str, Any]]) -> list[Column]:
     """
     several_clusters = len({row.get("cluster") for row in rows}) > 1
     unpriced = "UNPRICED" if any(row["unpriced_gpu_hours"] for row in rows) else ""
+    currencies = sorted({currency for row in rows for currency in row["costs"]})
+    several = len(currencies) > 1
+    of = f" ({currencies[0]})" if len(currencies) == 1 else ""
     columns = []
     for key in GROUPINGS[by]:
         header = _KEY_HEADERS.get(key, "")
@@ -69,10 +77,10 @@ def group_columns(by: Grouping, rows: Sequence[dict[str, Any]]) -> list[Column]:
         *(Column(f"{name}_gpu_hours", "", _hours) for name in CATEGORIES),
         Column("waste_percent", "WASTE %", _percent, unknown="-", right=True),
         Column("measured_percent", "MEASURED", _percent, unknown="-", right=True),
-        Column("cost", "COST", plain, right=True),
+        Column("cost", f"COST{of}", plain, right=True),
         Column("used_cost", "", plain),
         Column("waste_cost", "WASTE COST", plain, right=True),
         Column("currency", "", str),
         Column("unpriced_gpu_hours", unpriced, _hours, right=True),
-        Column("costs", "", str),
+        Column("costs", "COST BY CURRENCY" if several else "", _by_currency),
     ]

@@ -5,13 +5,19 @@ import io
 import json
 import math
 import shutil
+from datetime import timedelta
 from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.helpers import facts as fact
+from tests.helpers.facts import HOUR
+from tests.helpers.windows import Journal
 
+from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
+from gpuwaste.ledger.store import open_store
 
 from .stored import run, store_inputs
 
@@ -143,6 +149,22 @@ def test_report_adds_up_by_everything(computed, by):
     assert sum(Decimal(row["owned_gpu_hours"]) for row in rows) == 10
     assert sum(Decimal(row["unpriced_gpu_hours"]) for row in rows) == 2  # the first hour had no price yet
     assert sum(Decimal(row["cost"] or 0) for row in rows) == Decimal("25.6")
+
+
+def test_costs_of_several_currencies_are_never_shown_as_one(tmp_path):
+    inputs = InputStore(open_store(str(tmp_path)), "test")
+    said = []
+    for node, currency in (("a", "USD"), ("b", "EUR")):
+        journal = Journal(node)
+        for minute in range(60):
+            journal.device(HOUR + timedelta(minutes=minute), f"gpu-{node}")
+        inputs.append_windows(journal.table())
+        said += [fact.node(node), fact.gpu(f"gpu-{node}", on=node), fact.price("2", on=node, currency=currency)]
+    inputs.write_facts(HOUR, said)
+    run("replay", "--inputs", tmp_path, "--ledger", tmp_path)
+    text = run("report", "--ledger", tmp_path, "--by", "pool").stdout
+    assert "<unknown>" in text
+    assert "2.00 EUR + 2.00 USD" in text
 
 
 def test_report_writes_a_page_and_prints_the_table(tmp_path, computed):
