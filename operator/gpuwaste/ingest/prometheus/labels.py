@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "DEVICE_LABELS",
@@ -134,12 +134,20 @@ class HostNames:
     def node_of(self, labels: Mapping[str, str]) -> str:
         """Name of the node; empty where no label says anything."""
         said = [labels[name] for name in HOST_LABELS if labels.get(name)]
+        found = self._known(said) or self._pods.get((labels.get("namespace", ""), labels.get("pod", "")))
+        if found:
+            return found
+        return said[0] if said else ""
+
+    def needs_pod(self, labels: Mapping[str, str]) -> bool:
+        """Whether the pod that a series names could tell its node, for no host label names a known one."""
+        return bool(self._pods) and not self._known([labels[name] for name in HOST_LABELS if labels.get(name)])
+
+    def _known(self, said: Sequence[str]) -> str:
+        """The first known node that is named; empty where none is."""
         for name in said:
             host = name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() else name
             found = host if host in self._nodes else self._short.get(host.partition(".")[0])
             if found:
                 return found
-        own = self._pods.get((labels.get("namespace", ""), labels.get("pod", "")))
-        if own:
-            return own
-        return said[0] if said else ""
+        return ""

@@ -51,7 +51,7 @@ _RARE = 2
 _AT_ONCE = 3
 """Queries that a store is given at the same time."""
 _LARGEST_ACTIVITY = 150.0
-_BY_HOST = ", ".join((*HOST_LABELS, "namespace", "pod"))
+_OWN_POD = ("namespace", "pod")
 
 
 class RowKey(NamedTuple):
@@ -240,10 +240,18 @@ def _largest_by_node(
 ) -> dict[str, float]:
     """The largest of `over` in any piece of so many seconds, by node; pieces lie end to end and end with the plan."""
     pieces = -(-plan.windows * plan.step_seconds // seconds)
-    query = Query(template=f"max by ({_BY_HOST}) ({over}({name}{{$selector}}[{seconds * 1000 - 1}ms]))")
     first = plan.end - timedelta(seconds=(pieces - 1) * seconds)
+
+    def ask(*by: str) -> list[Series]:
+        query = Query(template=f"max by ({', '.join(by)}) ({over}({name}{{$selector}}[{seconds * 1000 - 1}ms]))")
+        return store.range(query, start=first, end=plan.end, step_seconds=seconds)
+
+    answer = ask(*HOST_LABELS)
+    # Where pods are holders there are many more series with their names: they are asked for only where they help.
+    if any(hosts.needs_pod(series.labels) for series in answer):
+        answer = ask(*HOST_LABELS, *_OWN_POD)
     found: dict[str, float] = {}
-    for series in store.range(query, start=first, end=plan.end, step_seconds=seconds):
+    for series in answer:
         values = series.values[np.isfinite(series.values)]
         if values.size:
             node = hosts.node_of(series.labels)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, NamedTuple
 
 from gpuwaste.ingest.check import check_windows
 from gpuwaste.ingest.prometheus.holdings import find_holdings
@@ -21,6 +23,7 @@ from gpuwaste.model.units import HOUR, hours_between, to_unix_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     import pyarrow as pa
 
@@ -83,6 +86,14 @@ class SourceHour:
     hour: datetime
     windows: pa.Table
     facts: tuple[Fact, ...]
+
+
+class _Told(NamedTuple):
+    """What the store says of some hours: facts that the API server does not tell, all facts, and readings."""
+
+    gone: list[Fact]
+    known: list[Fact]
+    readings: Readings
 
 
 def step_for(devices: int, hours: int) -> int:
@@ -155,7 +166,7 @@ class PrometheusSource:
     def read(
         self, start: datetime, end: datetime, *, facts: Sequence[Fact], looked: StoreFacts
     ) -> Iterator[SourceHour]:
-        """The hours that touch [start, end), oldest first.
+        """The hours that touch [start, end), oldest first. While some are worked on, the next are asked for.
 
         Args:
             start: a full hour.
@@ -166,17 +177,26 @@ class PrometheusSource:
         hours = hours_between(start, end)
         cells = max(looked.devices, 1) * (3600 // self.step_seconds)
         size = min(max(_CELLS_A_PAGE // cells, 1), _MOST_HOURS_A_PAGE)
-        for first in range(0, len(hours), size):
-            yield from self._page(hours[first : first + size], end, facts, looked)
+        pages = [hours[first : first + size] for first in range(0, len(hours), size)]
+        ask = partial(self._told, end=end, facts=facts, looked=looked)
+        coming: Future[_Told] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="prometheus-page") as asking:
+            for page, following in zip_longest(pages, pages[1:]):
+                told = (coming or asking.submit(ask, page)).result()
+                coming = asking.submit(ask, following) if following else None
+                yield from self._hours(page, end, told)
 
-    def _page(
-        self, hours: Sequence[datetime], end: datetime, facts: Sequence[Fact], looked: StoreFacts
-    ) -> Iterator[SourceHour]:
+    def _told(self, hours: Sequence[datetime], *, end: datetime, facts: Sequence[Fact], looked: StoreFacts) -> _Told:
+        """All that is asked of the store for some hours."""
         until = min(hours[-1] + HOUR, end)
         gone = kube_state_facts(self.store, start=hours[0], end=until, metrics=looked.metrics, known=facts)
         known = merge_facts(gone, list(facts))
         plan = self._plan(hours[0], until, looked.metrics)
         readings = read_readings(self.store, plan, _host_names(known), largest=self._largest)
+        return _Told(gone, known, readings)
+
+    def _hours(self, hours: Sequence[datetime], end: datetime, told: _Told) -> Iterator[SourceHour]:
+        gone, known, readings = told
         nodes = {fact.data.name: (fact.uid, fact.data) for fact in known if isinstance(fact.data, NodeData)}
         parents = find_parents(readings, {name: data for name, (_, data) in nodes.items()})
         holdings = find_holdings(readings, parents, known)

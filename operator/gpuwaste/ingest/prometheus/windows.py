@@ -88,6 +88,7 @@ class WindowMaker:
     ) -> None:
         self._plan, self._parents, self._holdings = readings.plan, parents, holdings
         self._node_uids, self._cluster = node_uids, cluster
+        self._descriptions: dict[tuple[int, ...], str] = {}
         self._whole: ParentFigures = parent_figures(readings, parents)
         self._mine: HolderFigures = holder_figures(readings, parents, holdings, self._whole)
 
@@ -236,16 +237,11 @@ class WindowMaker:
 
     def _node_table(self, devices: _Cells, hour_ns: int) -> pa.Table:
         """What an agent would say of its node: its GPUs and their layout."""
-        gpus: dict[str, dict[str, dict[str, Any]]] = {}
+        on_node: dict[str, list[int]] = {}
         for number in np.unique(devices.parent).tolist():
-            parent = self._parents[number]
-            gpu = gpus.setdefault(parent.node, {}).setdefault(parent.gpu_uuid, _gpu(parent))
-            if parent.weight < 1 or parent.profile:
-                gpu["mig_enabled"] = True
-                gpu.setdefault("mig_instances", []).append(_instance(parent))
-        nodes = sorted(gpus)
+            on_node.setdefault(self._parents[number].node, []).append(number)
+        nodes = sorted(on_node)
         count = len(nodes)
-        bodies = [{"gpus": [gpus[n][uuid] for uuid in sorted(gpus[n])], "mode": "prometheus"} for n in nodes]
         columns = {
             "kind": _constant("node_facts", count),
             "cluster": _constant(self._cluster, count),
@@ -253,9 +249,15 @@ class WindowMaker:
             "node_uid": pa.array([self._node_uids.get(node, "") for node in nodes], pa.string()),
             "window_start_ns": np.full(count, hour_ns),
             "window_ns": np.full(count, self._plan.step_ns),
-            "body_json": pa.array([json.dumps(body) for body in bodies], pa.string()),
+            "body_json": pa.array([self._described(tuple(on_node[node])) for node in nodes], pa.string()),
         }
         return _table(columns, count)
+
+    def _described(self, numbers: tuple[int, ...]) -> str:
+        """The description of a node with these parents; it is the same in most hours."""
+        if numbers not in self._descriptions:
+            self._descriptions[numbers] = _description([self._parents[number] for number in numbers])
+        return self._descriptions[numbers]
 
     def _first_activity(self, *, seen_from_ns: int) -> Int64s:
         """Start of the first window in which each holder did anything; far in the future where it never did.
@@ -269,6 +271,17 @@ class WindowMaker:
         since = np.array([holding.start_ns for holding in self._holdings], np.int64)
         first = np.where(ran.any(axis=1), starts[ran.argmax(axis=1)], np.iinfo(np.int64).max)
         return np.where(since < seen_from_ns, since, np.maximum(first, since))
+
+
+def _description(parents: Sequence[Parent]) -> str:
+    """The GPUs of a node and their layout, as an agent writes them."""
+    gpus: dict[str, dict[str, Any]] = {}
+    for parent in parents:
+        gpu = gpus.setdefault(parent.gpu_uuid, _gpu(parent))
+        if parent.weight < 1 or parent.profile:
+            gpu["mig_enabled"] = True
+            gpu.setdefault("mig_instances", []).append(_instance(parent))
+    return json.dumps({"gpus": [gpus[uuid] for uuid in sorted(gpus)], "mode": "prometheus"})
 
 
 def _gpu(parent: Parent) -> dict[str, Any]:
