@@ -178,11 +178,13 @@ class _Wish:
 
         rules = self._rules()
         prices = PriceSources(own=load_price_list(self.prices) if self.prices else None)
-        source = PrometheusSource(store=open_prometheus(self.prometheus, whole=bool(self.ledger)), cluster="")
+        metrics = open_prometheus(self.prometheus, whole=bool(self.ledger))
+        source = PrometheusSource(store=metrics, cluster="")
         looked, survey, source.cluster = asyncio.run(self._look(source, rules, bars, now))
         self._check(looked, source)
         facts = survey.snapshot.facts() if survey else []
-        gc.freeze()  # what the cluster told stays to the end
+        survey = survey.without_pods() if survey else None
+        gc.freeze()  # what the cluster told stays to the end of reading
         # In this thread and not in another: it then uses again the memory that the lists of the cluster took.
         found = self._read(
             source,
@@ -194,6 +196,8 @@ class _Wish:
             bars=bars,
             now=now,
         )
+        metrics.close()
+        facts.clear()  # so that sums and findings take the memory of the pods
         return ScanView.of(found, survey=survey, looked=looked, source=source, asked_hours=self.hours)
 
     async def _look(

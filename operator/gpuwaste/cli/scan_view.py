@@ -99,11 +99,14 @@ class ScanView:
         if output == "csv":
             click.echo(render_table(self._columns(), self.workloads, "csv"), nl=False)
         elif output == "json":
-            click.echo(json.dumps(self.document(), indent=2, ensure_ascii=False))
+            # Piece by piece: the whole text, and its pieces before they are one, would be the most of all memory.
+            encoder = json.JSONEncoder(indent=2, ensure_ascii=False, default=plain_value)
+            sys.stdout.writelines(encoder.iterencode(self._content()))
+            click.echo()
         elif output == "yaml":
             import yaml
 
-            click.echo(yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True), nl=False)
+            click.echo(yaml.safe_dump(plain_value(self._content()), sort_keys=False, allow_unicode=True), nl=False)
         else:
             _Printer(self).print(top=top)
 
@@ -111,27 +114,23 @@ class ScanView:
         columns = group_columns("workload", self.workloads)
         return [Column("team", "TEAM"), *columns, Column("advice", "ADVICE")]
 
-    def document(self) -> dict[str, Any]:
-        """Everything, as JSON and YAML hold it; amounts of money and time are decimal strings."""
-        saving = self.found.saving
-        value = plain_value(
-            {
-                "clusters": list(self.summary.clusters),
-                "from": format_time(self.summary.start),
-                "to": format_time(self.through),
-                "hours": self.summary.hour_count,
-                "window_seconds": self.step_seconds,
-                "gpus": self.summary.gpu_count,
-                "nodes": self.summary.node_count,
-                "pods": self.summary.pod_count,
-                "teams": self.teams,
-                "workloads": self.workloads,
-                "findings": [asdict(one) for one in self.found.findings[:_FINDINGS]],
-                "saving": asdict(saving),
-                "unseen": [asdict(one) for one in self.unseen],
-            }
-        )
-        return dict(value)
+    def _content(self) -> dict[str, Any]:
+        """Everything; amounts of money and time are decimals."""
+        return {
+            "clusters": list(self.summary.clusters),
+            "from": format_time(self.summary.start),
+            "to": format_time(self.through),
+            "hours": self.summary.hour_count,
+            "window_seconds": self.step_seconds,
+            "gpus": self.summary.gpu_count,
+            "nodes": self.summary.node_count,
+            "pods": self.summary.pod_count,
+            "teams": self.teams,
+            "workloads": self.workloads,
+            "findings": [asdict(one) for one in self.found.findings[:_FINDINGS]],
+            "saving": asdict(self.found.saving),
+            "unseen": [asdict(one) for one in self.unseen],
+        }
 
     def write_page(self, path: Path) -> None:
         """Write the report as one HTML page."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gpuwaste.cluster.errors import ApiError, ForbiddenError, NotFoundError
@@ -64,6 +64,10 @@ class Survey:
     pods: int
     refused: tuple[Refusal, ...]
     rejected: tuple[str, ...]
+
+    def without_pods(self) -> Survey:
+        """The same without the most of it, once its facts are taken."""
+        return replace(self, snapshot=replace(self.snapshot, pods={}, owners={}))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -129,8 +129,9 @@ class PrometheusStore:
         return _joined(pages)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections and of labels; another query makes them anew."""
         self._client.close()
+        self._label_sets.clear()
 
     def _page(self, query: Query, start: datetime, end: datetime, step_seconds: int) -> list[Series]:
         """One page; halves of it where the store says that it is too large even in shards."""
