@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +39,7 @@ _FINDINGS = 3
 _WIDTH = 100
 _TEAMS = 20
 _NAME_WIDTH = 32
+_PIECES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,9 @@ class ScanView:
         elif output == "json":
             # Piece by piece: the whole text, and its pieces before they are one, would be the most of all memory.
             encoder = json.JSONEncoder(indent=2, ensure_ascii=False, default=plain_value)
-            sys.stdout.writelines(encoder.iterencode(self._content()))
+            pieces = encoder.iterencode(self._content())
+            while text := "".join(islice(pieces, _PIECES)):
+                click.echo(text, nl=False)
             click.echo()
         elif output == "yaml":
             import yaml

@@ -82,10 +82,12 @@ def coded(column: pa.ChunkedArray | pa.Array) -> Texts:
     encoded = pc.dictionary_encode(chunked).unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # no chunk at all
         encoded = pa.array([], pa.string()).dictionary_encode()
-    known = np.array(encoded.dictionary.to_pylist(), object)
-    names, place = np.unique(np.append(known, "").astype(object), return_inverse=True)
-    at = pc.fill_null(encoded.indices.cast(pa.int64()), len(known)).to_numpy(zero_copy_only=False)
-    return Texts(codes=place[at], names=names)
+    texts = pa.concat_arrays([encoded.dictionary.cast(pa.string()), pa.array([""])])
+    distinct = pc.unique(texts)  # sorted as Python sorts texts: by code point
+    distinct = distinct.take(pc.array_sort_indices(distinct))
+    place = pc.index_in(texts, distinct).to_numpy()
+    at = pc.fill_null(encoded.indices.cast(pa.int64()), len(texts) - 1).to_numpy(zero_copy_only=False)
+    return Texts(codes=place[at].astype(np.int64), names=np.array(distinct.to_pylist(), object))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ On a parent that several containers share:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,7 +104,7 @@ class HolderFigures:
     peak: Grid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Pairs:
     """Which rows of the readings belong to which of n targets."""
 
@@ -117,7 +118,14 @@ class _Pairs:
         flat = [row for one in rows for row in one]
         return cls(np.repeat(np.arange(len(rows)), lengths), np.array(flat, np.int64), len(rows))
 
+    @cached_property
+    def single(self) -> bool:
+        """Whether each target has one row: then there is nothing to add up."""
+        return np.array_equal(self.target, np.arange(self.count))
+
     def mean(self, grid: Grid) -> Grid:
+        if self.single:
+            return Grid(grid.values[self.row] * grid.known[self.row], grid.known[self.row])
         total = np.zeros((self.count, grid.values.shape[1]))
         count = np.zeros_like(total)
         np.add.at(total, self.target, grid.values[self.row] * grid.known[self.row])
@@ -125,6 +133,9 @@ class _Pairs:
         return Grid(total / np.maximum(count, 1), count > 0)
 
     def largest(self, grid: Grid) -> Grid:
+        if self.single:
+            known = grid.known[self.row]
+            return Grid(np.maximum(grid.values[self.row] * known, 0.0), known)
         values = np.zeros((self.count, grid.values.shape[1]))
         known = np.zeros(values.shape, bool)
         np.maximum.at(values, self.target, grid.values[self.row] * grid.known[self.row])

@@ -181,13 +181,17 @@ def read_readings(
     everything = [series.labels for read in reads for series in read.series]
     honors = honors_labels(everything)
     keys: dict[RowKey, int] = {}
+    row_by_labels: dict[int, int | None] = {}
 
     def row_of(labels: Mapping[str, str]) -> int | None:
-        device = device_of(labels)
-        if device is None:
-            return None
-        key = RowKey(hosts.node_of(labels), device, holder_of(labels, honors=honors))
-        return keys.setdefault(key, len(keys))
+        # Answers about several metrics share the labels as objects.
+        if id(labels) not in row_by_labels:
+            device = device_of(labels)
+            row_by_labels[id(labels)] = None
+            if device is not None:
+                key = RowKey(hosts.node_of(labels), device, holder_of(labels, honors=honors))
+                row_by_labels[id(labels)] = keys.setdefault(key, len(keys))
+        return row_by_labels[id(labels)]
 
     placed = [(read, [(row_of(series.labels), series) for series in read.series]) for read in reads]
     counted = [(row_of(series.labels), series) for series in counts]

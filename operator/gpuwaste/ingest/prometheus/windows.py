@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from gpuwaste.ingest.prometheus.figures import ENGINES, holder_figures, parent_figures
+from gpuwaste.ingest.prometheus.readings import Grid
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE
 from gpuwaste.model.windows import PROMETHEUS_JOURNAL, WINDOW_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from gpuwaste.ingest.prometheus.figures import HolderFigures, ParentFigures
     from gpuwaste.ingest.prometheus.holdings import Holding
     from gpuwaste.ingest.prometheus.parents import Parent
-    from gpuwaste.ingest.prometheus.readings import Grid, Readings
+    from gpuwaste.ingest.prometheus.readings import Readings
 
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
@@ -91,6 +91,8 @@ class WindowMaker:
         self._descriptions: dict[tuple[int, ...], str] = {}
         self._whole: ParentFigures = parent_figures(readings, parents)
         self._mine: HolderFigures = holder_figures(readings, parents, holdings, self._whole)
+        self._of_parent, self._of_holding = self._parent_texts(), self._holding_texts()
+        self._rest = self._unexplained()
 
     def hour(self, hour_ns: int, *, through_ns: int) -> pa.Table:
         """The windows of one hour: nodes, then devices, then holders; rows of WINDOW_SCHEMA.
@@ -125,28 +127,45 @@ class WindowMaker:
     # Rows.
 
     def _frame(self, cells: _Cells, kind: str) -> dict[str, Any]:
-        nodes = [parent.node for parent in self._parents]
-        take = partial(_take, index=cells.parent)
         return {
             "kind": _constant(kind, len(cells.row)),
             "cluster": _constant(self._cluster, len(cells.row)),
-            "node": take(nodes),
-            "node_uid": take([self._node_uids.get(node, "") for node in nodes]),
             "window_start_ns": self._plan.start_ns + cells.window * self._plan.step_ns,
             "window_ns": np.full(len(cells.row), self._plan.step_ns),
-            "gpu_uuid": take([parent.gpu_uuid for parent in self._parents]),
-            "parent_id": take([parent.parent_id for parent in self._parents]),
+            **_taken(self._of_parent, ("node", "node_uid", "gpu_uuid", "parent_id"), cells.parent),
         }
+
+    def _parent_texts(self) -> dict[str, pa.Array]:
+        parents = self._parents
+        return _texts(
+            {
+                "node": [parent.node for parent in parents],
+                "node_uid": [self._node_uids.get(parent.node, "") for parent in parents],
+                "gpu_uuid": [parent.gpu_uuid for parent in parents],
+                "parent_id": [parent.parent_id for parent in parents],
+                "sharing": [parent.sharing for parent in parents],
+                "mig_profile": [parent.profile for parent in parents],
+            }
+        )
+
+    def _holding_texts(self) -> dict[str, pa.Array]:
+        texts: dict[str, list[str]] = {
+            name: [getattr(holding, name) for holding in self._holdings]
+            for name in ("namespace", "pod", "pod_uid", "container")
+        }
+        pairs = [(holding, holding.resource.startswith("claim:")) for holding in self._holdings]
+        texts["claim"] = [f"{h.namespace}/{h.resource.removeprefix('claim:')}" if c else "" for h, c in pairs]
+        texts["resource_name"] = ["" if c else h.resource for h, c in pairs]
+        texts["slice_id"] = [self._slice(holding) for holding in self._holdings]
+        return _texts(texts)
 
     def _device_table(self, cells: _Cells) -> pa.Table:
         parents, whole, step = self._parents, self._whole, self._plan.step_ns
-        take = partial(_take, index=cells.parent)
         columns = self._frame(cells, "device")
         columns["weight_num"] = _numbers([parent.weight.numerator for parent in parents])[cells.parent]
         columns["weight_den"] = _numbers([parent.weight.denominator for parent in parents])[cells.parent]
         columns["replicas"] = _numbers([parent.replicas for parent in parents])[cells.parent]
-        columns["sharing"] = take([parent.sharing for parent in parents])
-        columns["mig_profile"] = take([parent.profile for parent in parents])
+        columns |= _taken(self._of_parent, ("sharing", "mig_profile"), cells.parent)
         bad = cells.at(whole.unhealthy)
         columns["unhealthy_ns"] = np.where(bad, step, 0)
         columns["allocatable_ns"] = np.where(bad, 0, step)
@@ -161,15 +180,7 @@ class WindowMaker:
 
     def _usage_table(self, cells: _Cells, first_activity: Int64s) -> pa.Table:
         holdings, mine = self._holdings, self._mine
-        take = partial(_take, index=cells.row)
-        columns = self._frame(cells, "usage")
-        for name in ("namespace", "pod", "pod_uid", "container"):
-            columns[name] = take([getattr(holding, name) for holding in holdings])
-        claimed = [holding.resource.startswith("claim:") for holding in holdings]
-        pairs = list(zip(holdings, claimed, strict=True))
-        columns["claim"] = take([f"{h.namespace}/{h.resource.removeprefix('claim:')}" if c else "" for h, c in pairs])
-        columns["resource_name"] = take(["" if c else h.resource for h, c in pairs])
-        columns["slice_id"] = take([self._slice(holding) for holding in holdings])
+        columns = self._frame(cells, "usage") | _taken(self._of_holding, self._of_holding, cells.row)
         columns["container_id"] = _constant("", len(cells.row))
         columns["join"] = _constant("NAME", len(cells.row))
         columns["held_ns"] = cells.at(mine.held)
@@ -212,6 +223,8 @@ class WindowMaker:
         origins = {name: np.full(count, _ENGINE_ORIGIN[name]) for name in ENGINES}
         for name, grid, origin in (("sm", sm, sm_origin), *((n, engines[n], origins[n]) for n in ENGINES)):
             known = cells.at(grid.known)
+            if not known.any():  # then all of it is null
+                continue
             columns[f"{name}_ns"] = _masked(cells.at(grid.values), known)
             columns[f"{name}_origin"] = pa.array(origin.tolist(), pa.string(), mask=~known)
             columns[f"{name}_coverage_ppm"] = pa.array(covered, mask=~known)
@@ -219,6 +232,12 @@ class WindowMaker:
         return columns
 
     def _unattributed(self, cells: _Cells) -> dict[str, Any]:
+        return {
+            f"unattributed_{name}_ns": _masked(cells.at(rest.values), cells.at(rest.known))
+            for name, rest in self._rest.items()
+        }
+
+    def _unexplained(self) -> dict[str, Grid]:
         """What ran on a parent and no holder explains: all where nobody held it, the rest where pods are told apart."""
         whole, mine = self._whole, self._mine
         held = np.zeros(whole.present.shape)
@@ -229,11 +248,11 @@ class WindowMaker:
             np.logical_or.at(told, mine.parent, mine.by_pod)
             for name, grid in (("duty", mine.duty), ("sm", mine.sm)):
                 np.add.at(explained[name], mine.parent, grid.values * grid.known)
-        columns = {}
+        found = {}
         for name, grid in (("duty", whole.duty), ("sm", whole.sm)):
             rest = np.where(held > 0, np.where(told[:, None], grid.values - explained[name], 0.0), grid.values)
-            columns[f"unattributed_{name}_ns"] = _masked(cells.at(np.maximum(rest, 0.0)), cells.at(grid.known))
-        return columns
+            found[name] = Grid(np.maximum(rest, 0.0), grid.known)
+        return found
 
     def _node_table(self, devices: _Cells, hour_ns: int) -> pa.Table:
         """What an agent would say of its node: its GPUs and their layout."""
@@ -324,8 +343,14 @@ def _numbers(values: Sequence[int]) -> Int64s:
     return np.array(values, np.int64)
 
 
-def _take(values: Sequence[str], *, index: Int64s) -> pa.Array:
-    return pa.array(values, pa.string()).take(pa.array(index))
+def _texts(columns: Mapping[str, Sequence[str]]) -> dict[str, pa.Array]:
+    return {name: pa.array(values, pa.string()) for name, values in columns.items()}
+
+
+def _taken(columns: Mapping[str, pa.Array], names: Iterable[str], index: Int64s) -> dict[str, pa.Array]:
+    """Some columns, with the values of these rows."""
+    rows = pa.array(index)
+    return {name: columns[name].take(rows) for name in names}
 
 
 def _constant(value: str, count: int) -> pa.Array:
