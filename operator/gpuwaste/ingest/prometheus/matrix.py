@@ -78,7 +78,7 @@ def read_matrix(body: bytes, known: LabelSets) -> list[Series] | None:
         points.append(body[middle + len(_VALUES) : end])
         at = end + len(_END)
         at += body.startswith(b",", at)
-    if not body.startswith(b"]", at):
+    if not body.startswith(b"]", at) or not body[-8:].rstrip().endswith(b"}"):  # it broke off
         return None
     return _series(labels, points)
 

@@ -54,6 +54,7 @@ WHOLE = written([({"a": "b"}, [(1, 2.0), (2, 3.0)])])
         b"",
         b"<html>",
         WHOLE[:-12],
+        WHOLE[:-2],
         WHOLE.replace(b",", b", "),
         WHOLE.replace(b'"values"', b'"histograms"'),
         WHOLE.replace(b"}]}}", b',"histograms":[[1,{"count":"1"}]]}]}}'),
