@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import pyarrow.compute as pc
 
@@ -17,16 +18,22 @@ from gpuwaste.waste.reservations import bought_by_pool
 from gpuwaste.waste.windows import newest_hour
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from decimal import Decimal
 
     import pyarrow as pa
 
     from gpuwaste.model.facts import Fact
     from gpuwaste.settings.teams import TeamRules
 
-__all__ = ["RESERVED_BY", "ReservedBy", "ReservedRow", "reserved_against_used"]
+__all__ = [
+    "RESERVED_BY",
+    "ReservedBy",
+    "ReservedRow",
+    "over_clusters",
+    "purchases_once",
+    "reserved_against_used",
+]
 
 ReservedBy = Literal["namespace", "team", "pool"]
 RESERVED_BY: Final = ("namespace", "team", "pool")
@@ -46,6 +53,7 @@ class ReservedRow:
         effective: GPUs' worth of work; None where nothing is measured.
         waiting_pods: pods that wait for GPUs.
         longest_wait_seconds: how long the first of them has waited; None where none waits.
+        cluster: where; empty where it stands for several.
     """
 
     name: str
@@ -57,6 +65,7 @@ class ReservedRow:
     effective: Decimal | None
     waiting_pods: int
     longest_wait_seconds: int | None
+    cluster: str = ""
 
 
 def reserved_against_used(
@@ -105,6 +114,54 @@ def reserved_against_used(
         for name in names
     ]
     return sorted(found, key=lambda row: (-row.held, -row.requested, row.name))
+
+
+def purchases_once(clusters: Mapping[str, Sequence[Fact]]) -> dict[str, list[Fact]]:
+    """The facts of each cluster, without purchases that one before it has as well."""
+    seen: set[tuple[str, int]] = set()
+    left: dict[str, list[Fact]] = {}
+    for cluster, facts in clusters.items():
+        bought = {(f.data.identity, f.data.count) for f in facts if isinstance(f.data, ReservationData)}
+        left[cluster] = [
+            fact
+            for fact in facts
+            if not isinstance(fact.data, ReservationData) or (fact.data.identity, fact.data.count) not in seen
+        ]
+        seen |= bought
+    return left
+
+
+def over_clusters(found: Mapping[str, Sequence[ReservedRow]], *, by: ReservedBy) -> list[ReservedRow]:
+    """Rows of several clusters, most held first: a team is one row, namespaces and pools are one in each cluster."""
+    several = len(found) > 1
+    groups: dict[tuple[str, str], list[ReservedRow]] = defaultdict(list)
+    for cluster, rows in found.items():
+        for row in rows:
+            groups["" if by == "team" else cluster, row.name].append(row)
+    merged = [
+        replace(
+            rows[0],
+            cluster=cluster if several else "",
+            requested=sum(row.requested for row in rows),
+            quota=_sum_known([row.quota for row in rows]),
+            queue_quota=_sum_known([row.queue_quota for row in rows]),
+            bought=sum(row.bought for row in rows),
+            held=sum((row.held for row in rows), Decimal(0)),
+            effective=_sum_known([row.effective for row in rows]),
+            waiting_pods=sum(row.waiting_pods for row in rows),
+            longest_wait_seconds=max((w for row in rows if (w := row.longest_wait_seconds) is not None), default=None),
+        )
+        for (cluster, _), rows in groups.items()
+    ]
+    return sorted(merged, key=lambda row: (-row.held, -row.requested, row.name, row.cluster))
+
+
+_Number = TypeVar("_Number", int, Decimal)
+
+
+def _sum_known(values: Sequence[_Number | None]) -> _Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def _used(rows: pa.Table, by: ReservedBy) -> tuple[dict[str, int], dict[str, int | None]]:

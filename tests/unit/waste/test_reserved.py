@@ -98,6 +98,33 @@ def test_the_command_reads_what_is_stored(tmp_path):
     assert text[0].split()[:3] == ["POOL", "REQUESTED", "QUOTA"]
 
 
+def test_several_clusters_and_a_purchase_that_they_share(tmp_path):
+    store = open_store(str(tmp_path))
+    for cluster in ("east", "west"):
+        journals, facts = world()
+        inputs = InputStore(store, cluster)
+        inputs.append_windows(journals[0].table())
+        inputs.write_facts(HOUR, facts)
+        update_hour(inputs, store, HOUR, HourRules(teams=TeamRules()))
+
+    def shown(*arguments):
+        result = run("reserved", "--ledger", tmp_path, *arguments, "-o", "json")
+        assert result.exit_code == 0, result.output
+        return {(row["cluster"], row["name"]): row for row in json.loads(result.stdout)}
+
+    teams = shown("--by", "team")
+    assert set(teams) == {("", "team-a"), ("", "team-b")}
+    assert (teams["", "team-a"]["bought"], teams["", "team-a"]["held"], teams["", "team-a"]["requested"]) == (6, "2", 2)
+    assert (teams["", "team-b"]["waiting_pods"], teams["", "team-b"]["effective"]) == (2, None)
+    spaces = shown()
+    assert {key: row["bought"] for key, row in spaces.items() if key[1] == "team-a"} == {
+        ("east", "team-a"): 6,
+        ("west", "team-a"): 0,
+    }
+    assert {key[0] for key in shown("--cluster", "west")} == {""}
+    assert run("reserved", "--ledger", tmp_path).stdout.split()[0] == "CLUSTER"
+
+
 def test_quotas_of_a_cluster_without_kueue():
     api = MemoryCluster(now=lambda: HOUR)
     asyncio.run(api.apply(NAMESPACES, make_namespace("ml").obj(None), field_manager="t"))
