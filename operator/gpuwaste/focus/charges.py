@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.options import ExportOptions, Finding
-from gpuwaste.focus.parts import Parts, gather, weigh
+from gpuwaste.focus.parts import Parts, gather
 from gpuwaste.focus.purchases import purchases_of
 from gpuwaste.focus.ratios import multiply_exact, scaled_decimal
 from gpuwaste.focus.rest import money_by, node_cells, rest_rows
+from gpuwaste.focus.weights import weigh
 from gpuwaste.ledger.schema import PRICE_COLUMNS, WASTE_CATEGORIES
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.model.grouping import group_numbers, group_rows, only, sum_by

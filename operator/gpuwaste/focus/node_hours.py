@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.focus.charges import carriers
-from gpuwaste.focus.parts import Parts, concat, gather, weigh
+from gpuwaste.focus.parts import Parts, concat, gather
 from gpuwaste.focus.purchases import purchases_of
 from gpuwaste.focus.rest import node_cells, rest_rows
+from gpuwaste.focus.weights import weigh
 from gpuwaste.model.grouping import Groups, group_rows, only
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from gpuwaste.ledger.schema import WASTE_CATEGORIES
+from gpuwaste.ledger.schema import AMOUNT_COLUMNS, WASTE_CATEGORIES
 from gpuwaste.model.money import exact
 from gpuwaste.model.units import NS_PER_HOUR
 
@@ -19,17 +19,7 @@ __all__ = ["CATEGORIES", "MEASURES", "Totals", "amount", "gpu_hours"]
 CATEGORIES = (*WASTE_CATEGORIES, "unprovisioned")
 """All parts of net waste; `unprovisioned` is capacity that is paid for and in no cluster."""
 
-MEASURES = (
-    "owned",
-    "held",
-    "duty",
-    "effective",
-    "effective_low",
-    "effective_high",
-    "borrowed",
-    "lent",
-    *CATEGORIES,
-)
+MEASURES = (*AMOUNT_COLUMNS, "unprovisioned")
 """Sums in nanoseconds of GPU. Duty and effective are None where nothing was measured."""
 
 _AMOUNT_STEP = Decimal("1e-12")
