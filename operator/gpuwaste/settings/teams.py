@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,14 @@ class TeamRule(BaseModel):
         except re.error as error:
             raise ValueError(f"`match` must be a regular expression: {error}") from None
         return value
+
+    @model_validator(mode="after")
+    def _names_its_place(self) -> Self:
+        if self.source != "namespace" and not self.key:
+            raise ValueError(f"a rule that looks at {self.source} needs the `key` of the label or annotation")
+        if self.source == "namespace" and self.key:
+            raise ValueError("a rule that looks at the namespace's name has no `key`")
+        return self
 
     def apply(self, value: str) -> str | None:
         """The team for a value found at the place, or None where the rule does not match."""

@@ -53,3 +53,16 @@ def test_the_hash_changes_with_the_rules():
 def test_a_broken_expression_is_refused():
     with pytest.raises(ValidationError, match="regular expression"):
         TeamRule(source="namespace", match="(")
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"source": "podLabel"}, "needs the `key`"),
+        ({"source": "namespaceAnnotation", "match": "a"}, "needs the `key`"),
+        ({"source": "namespace", "key": "team"}, "has no `key`"),
+    ],
+)
+def test_a_rule_names_its_place(rule, says):
+    with pytest.raises(ValidationError, match=says):
+        TeamRule(**rule)
