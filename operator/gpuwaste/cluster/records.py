@@ -50,13 +50,17 @@ GPU_RESOURCES = (
     "nvidia.com/gpu",
     "nvidia.com/gpu.shared",
     "nvidia.com/mig-*",
-    "nvidia.com/GRID_*",
-    "nvidia.com/NVIDIA_*",
+    "nvidia.com/[A-Z]*",
     "nvidia.com/vgpu",
+    "nvidia.com/pgpu",
     "amd.com/*",
     "gpu.intel.com/*",
+    "habana.ai/gaudi",
 )
-"""Extended resources that count GPUs or parts of them, as shell patterns; KubeVirt names vGPUs `GRID_…`, `NVIDIA_…`."""
+"""Extended resources that count GPUs or parts of them, as shell patterns.
+
+KubeVirt names vGPUs `GRID_…` and `NVIDIA_…`, and GPUs that are passed through by their chip, `GA102GL_A10`.
+"""
 
 NOT_GPU_RESOURCES = (
     "amd.com/*nic*",
@@ -252,7 +256,8 @@ def _transitions(status: Json, *, kind: str | None = None) -> Iterable[datetime]
 
 
 def _owner(metadata: Json) -> OwnerRef | None:
-    references = metadata.get("ownerReferences") or ()
+    # A node owns the mirrors of its static pods: that says where they run, and not what they belong to.
+    references = [r for r in metadata.get("ownerReferences") or () if (r["apiVersion"], r["kind"]) != ("v1", "Node")]
     reference = next((r for r in references if r.get("controller")), references[0] if references else None)
     if reference is None:
         return None

@@ -238,3 +238,26 @@ def test_readiness_is_a_fact_from_when_it_changed():
     back = node_record(make_node("a").condition("Ready", "True", at).obj(), RULES).ready_fact()
     assert (back.data.ready, back.valid_from) == (True, down.valid_from)
     assert node_record(make_node("a").obj(), RULES).ready_fact() is None, "ready since it joined"
+
+
+@pytest.mark.parametrize(
+    ("resource", "counts"),
+    [
+        ("nvidia.com/GRID_T4-1Q", True),
+        ("nvidia.com/GA102GL_A10", True),
+        ("nvidia.com/pgpu", True),
+        ("habana.ai/gaudi", True),
+        ("amd.com/cpx_nps4", True),
+        ("gpu.intel.com/xe", True),
+        ("nvidia.com/gpumem", False),
+        ("nvidia.com/hostdev", False),
+        ("gpu.intel.com/millicores", False),
+    ],
+)
+def test_which_resources_count_gpus(resource, counts):
+    assert RULES.is_gpu(resource) is counts
+
+
+def test_a_static_pod_belongs_to_itself():
+    mirror = make_pod("proxy-node-a").owned_by(make_node("node-a"))
+    assert pod(mirror).data.owner is None
