@@ -45,6 +45,8 @@ class ConditionType(StrEnum):
     CONSERVED = "Conserved"
     CLOSED = "Closed"
     PROVISIONED = "Provisioned"
+    STORED = "Stored"
+    BACKFILLED = "Backfilled"
     VALID = "Valid"
     APPROVED = "Approved"
     REVALIDATED = "Revalidated"
@@ -73,6 +75,9 @@ class Reason(StrEnum):
     SUMS_BROKEN = "SumsBroken"
     ALL_PROVISIONED = "AllProvisioned"
     PARTLY_PROVISIONED = "PartlyProvisioned"
+    HAS_ROOM = "HasRoom"
+    VOLUME_FILLING = "VolumeFilling"
+    WAITING = "Waiting"
     NOT_STARTED = "NotStarted"
     EXPIRED = "Expired"
     ACCEPTED = "Accepted"
@@ -135,6 +140,8 @@ REASONS: Mapping[ConditionType, frozenset[Reason]] = MappingProxyType(
         ConditionType.MEASURED: frozenset({_R.PENDING, _R.ALL_MEASURED, _R.PARTLY_MEASURED, _R.UNMEASURED}),
         ConditionType.CONSERVED: frozenset({_R.PENDING, _R.SUMS_HOLD, _R.SUMS_BROKEN}),
         ConditionType.CLOSED: frozenset({_R.PENDING, _R.GRACE_RUNNING, _R.ALL_CLOSED, _R.WRITE_FAILED, _R.NO_DATA}),
+        ConditionType.STORED: frozenset({_R.PENDING, _R.HAS_ROOM, _R.VOLUME_FILLING}),
+        ConditionType.BACKFILLED: frozenset({_R.PENDING, _R.RUNNING, _R.WAITING, _R.DONE, _R.FAILED}),
         ConditionType.PROVISIONED: frozenset(
             {_R.PENDING, _R.ALL_PROVISIONED, _R.PARTLY_PROVISIONED, _R.NOT_STARTED, _R.EXPIRED}
         ),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from gpuwaste.ledger.inputs import InputStore, clusters_in
-from gpuwaste.ledger.schema import AMOUNT_COLUMNS, KEY_COLUMNS, LEDGER_SCHEMA, WASTE_CATEGORIES
-from gpuwaste.ledger.write import hour_file
-from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import NS_PER_HOUR
+from gpuwaste.ledger.catalog import find_hours, hour_footers
+from gpuwaste.ledger.inputs import InputStore
+from gpuwaste.ledger.read import read_hours
+from gpuwaste.ledger.schema import AMOUNT_COLUMNS, KEY_COLUMNS, WASTE_CATEGORIES
+from gpuwaste.model.units import HOUR, NS_PER_HOUR
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,16 +29,21 @@ _STALE = "the ledger was not computed from the stored inputs; run `gpuwaste repl
 _LENDING_LAW = "lent = borrowed"
 
 
-def broken_laws(store: Store, cluster: str, hour: datetime) -> list[dict[str, Any]]:
-    """What is wrong with the file of one hour: rows `cluster, hour, place, law, difference_ns`; empty where all holds.
+def broken_laws(store: Store, cluster: str, *hours: datetime) -> list[dict[str, Any]]:
+    """What is wrong with hours of a ledger: rows `cluster, hour, place, law, difference_ns`; none where all holds.
 
     Raises:
-        InputError: the file has other columns than the ledger.
+        InputError: a file has other columns than the ledger.
     """
-    name = hour_file(cluster, hour)
-    table = store.read_table(name)
-    if table.schema.remove_metadata() != LEDGER_SCHEMA.remove_metadata():
-        raise InputError("its columns are not those of the ledger", where=f"{store.root}/{name}")
+    stored = find_hours(store, start=min(hours), end=max(hours) + HOUR).get(cluster, {})
+    return [
+        {"cluster": cluster, "hour": place.hour, **finding}
+        for place, table in read_hours(store, [stored[hour] for hour in hours])
+        for finding in _broken_in(table)
+    ]
+
+
+def _broken_in(table: pa.Table) -> list[dict[str, Any]]:
     found = check_rows(table)
     ordered = table.sort_by([(key, "ascending") for key in KEY_COLUMNS])
     if not ordered.select(KEY_COLUMNS).equals(table.select(KEY_COLUMNS)):
@@ -48,7 +51,7 @@ def broken_laws(store: Store, cluster: str, hour: datetime) -> list[dict[str, An
     distinct = table.group_by(list(KEY_COLUMNS)).aggregate([]).num_rows
     if distinct != table.num_rows:
         found.append(_finding("", f"each key stands once ({table.num_rows - distinct} do not)", None))
-    return [{"cluster": cluster, "hour": hour, **finding} for finding in found]
+    return found
 
 
 def _finding(place: str, law: str, difference_ns: int | None) -> dict[str, Any]:
@@ -107,18 +110,18 @@ def stale_hours(store: Store, inputs: Store, cluster: str) -> list[dict[str, Any
 
     Hours before the oldest stored inputs are left out: inputs are not kept for good.
     """
-    stored = clusters_in(store, "ledger").get(cluster, [])
+    stored = find_hours(store).get(cluster, {})
     given = InputStore(inputs, cluster)
     expected = set(given.hours())
     found = []
     oldest = min(expected, default=None)
-    for hour in sorted({*(h for h in stored if oldest is None or h >= oldest), *expected}):
+    due = {hour: place for hour, place in stored.items() if oldest is None or hour >= oldest}
+    hashes = {place.hour: footer.get("input_hash", "") for place, footer in hour_footers(store, due.values())}
+    for hour in sorted({*due, *expected}):
         if hour not in expected:
             found.append(_finding("", "no inputs of the hour are stored", None) | {"cluster": cluster, "hour": hour})
             continue
-        data = store.read_or_none(hour_file(cluster, hour))
-        metadata = {} if data is None else pq.read_schema(io.BytesIO(data)).metadata or {}
-        if metadata.get(b"input_hash", b"").decode() != given.load(hour).input_hash():
-            what = "the hour is not in the ledger" if data is None else _STALE
+        if hashes.get(hour, "") != given.load(hour).input_hash():
+            what = _STALE if hour in stored else "the hour is not in the ledger"
             found.append(_finding("", what, None) | {"cluster": cluster, "hour": hour})
     return found

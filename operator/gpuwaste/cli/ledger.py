@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,9 +157,8 @@ def verify(*, url: str, inputs: str | None, cluster: str | None, output: str) ->
     store = open_ledger(url)
     findings, hours = [], 0
     for name, stored in clusters_of(store, "ledger", only=cluster).items():
-        for hour in stored:
-            hours += 1
-            findings += broken_laws(store, name, hour)
+        hours += len(stored)
+        findings += broken_laws(store, name, *stored)
         if inputs is not None:
             findings += stale_hours(store, open_inputs(inputs), name)
     columns = [
@@ -174,6 +174,43 @@ def verify(*, url: str, inputs: str | None, cluster: str | None, output: str) ->
         raise SystemExit(1)
     if output == "table":
         click.echo(f"{hours} hours: every law of the accounting holds")
+
+
+@ledger.command("compact")
+@click.option("--ledger", "url", required=True, metavar="URL", help="Folder or object store of the ledger.")
+@click.option("--cluster", help="This cluster alone.")
+@click.option("--to", "last", type=Day(), help="Last day, included.  [default: the last that ended]")
+@output_option
+def compact(*, url: str, cluster: str | None, last: datetime | None, output: str) -> None:
+    """Put the hours of each day that has ended into one file: a fraction of the bytes, and the same rows.
+
+    Every command reads both. The operator does this by itself, after `retention.compactAfterDays`; use it for a ledger
+    that no operator writes. Days with a single hour stay as they are. Doing it twice changes nothing.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from gpuwaste.ledger.days import compact_days
+
+    store = open_ledger(url)
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    before = today if last is None else min(today, last + timedelta(days=1))
+    rows = [
+        asdict(done) | {"day": done.day.isoformat()}
+        for name in clusters_of(store, "ledger", only=cluster)
+        for done in compact_days(store, cluster=name, before=before)
+    ]
+    columns = [
+        Column("cluster", "CLUSTER"),
+        Column("day", "DAY"),
+        Column("hours", "HOURS", right=True),
+        Column("files", "FILES", right=True),
+        Column("bytes_before", "BYTES BEFORE", lambda size: f"{size:,}", right=True),
+        Column("bytes_after", "BYTES AFTER", lambda size: f"{size:,}", right=True),
+    ]
+    if rows or output != "table":
+        echo_table(columns, rows, output)
+    else:
+        click.echo("nothing to do: no day that has ended has several files")
 
 
 @ledger.command("export-inputs")

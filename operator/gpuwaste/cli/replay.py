@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,10 @@ def _stored_inputs(url: str, cluster: str | None) -> list[InputStore]:
 def _compute(ruled: list[tuple[InputStore, HourRules]], folder: Path, ledger: str) -> list[str]:
     """Compute all hours into a folder of their own first; the ledger changes only when every one has succeeded."""
     from gpuwaste.cli.stores import open_ledger
+    from gpuwaste.ledger.catalog import find_hours, hour_file
+    from gpuwaste.ledger.days import put_hours
     from gpuwaste.ledger.store import open_store
-    from gpuwaste.ledger.write import hour_file, update_hour
+    from gpuwaste.ledger.write import update_hour
 
     target, computed = open_ledger(ledger, create=True), open_store(str(folder))
     names = []
@@ -124,6 +127,7 @@ def _compute(ruled: list[tuple[InputStore, HourRules]], folder: Path, ledger: st
             names.append(hour_file(inputs.cluster, hour))
             for finding in built.findings if built else ():
                 click.echo(f"{names[-1]}: {finding}", err=True)
-    for name in names:
-        target.write(name, computed.read(name))
+    for cluster, places in find_hours(computed).items():
+        for _, of_day in groupby(places.values(), key=lambda place: place.hour.date()):
+            put_hours(target, cluster, {place.hour: computed.read_table(place.name) for place in of_day})
     return names

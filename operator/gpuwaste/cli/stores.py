@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
-from pyarrow import fs
 
+from gpuwaste.ledger.catalog import find_hours, ledger_hours
 from gpuwaste.ledger.inputs import clusters_in
-from gpuwaste.ledger.store import Store, open_store, parse_hour_folder
+from gpuwaste.ledger.store import Store, open_store
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import HOUR, NS_PER_HOUR, format_time
 
@@ -44,8 +44,8 @@ class _FolderStore(Store):
         inner = name.removeprefix(self.kind).lstrip("/")
         return f"{self.root}/{inner}" if inner else self.root
 
-    def files(self, folder: str) -> list[str]:
-        return [f"{self.kind}/{name}" for name in Store.files(self, folder)]
+    def sizes(self, folder: str) -> dict[str, int]:
+        return Store.sizes(self, folder or self.kind)
 
 
 def _open(url: str, kind: str) -> Store:
@@ -53,7 +53,7 @@ def _open(url: str, kind: str) -> Store:
     parent, _, name = store.root.rpartition("/")
     if name == kind and parent:
         return Store(store.filesystem, parent)
-    if any(clusters_in(store, one) for one in ("inputs", "ledger")):
+    if clusters_in(store, "inputs") or ledger_hours(store):
         return store
     return _FolderStore(store.filesystem, store.root, kind)
 
@@ -84,7 +84,7 @@ def open_ledger(url: str, *, create: bool = False) -> Store:
         InputError: there is no ledger, and `create` is false.
     """
     store = _open(url, "ledger")
-    if not create and not clusters_in(store, "ledger"):
+    if not create and not ledger_hours(store):
         raise InputError(
             "holds no ledger", where=url, fix="give the folder that has `cluster=…` folders, or its parent"
         )
@@ -113,33 +113,32 @@ class Day(click.ParamType[datetime]):
 
 def ledger_size(store: Store, cluster: str) -> int:
     """Bytes of all ledger files of one cluster."""
-    infos = store.filesystem.get_file_info(fs.FileSelector(store.root, recursive=True))
-    mine = [info for info in infos if info.type == fs.FileType.File and info.base_name == "part-0.parquet"]
-    found = ((parse_hour_folder(info.path), info.size) for info in mine)
-    return sum(size for place, size in found if place is not None and place[0] == cluster)
+    return sum(store.sizes(f"ledger/cluster={cluster}").values())
 
 
 def bytes_per_gpu_day(store: Store, cluster: str, hours: Sequence[datetime]) -> int | None:
-    """Bytes of the ledger that a GPU takes a day, rounded up, by the newest 24 hours; None where they hold no GPU.
+    """Bytes of the ledger that a GPU takes a day, rounded up; None where the hours hold no GPU.
 
     Args:
         store: where the ledger lies.
         cluster: the cluster.
-        hours: its stored hours, oldest first.
+        hours: its stored hours, oldest first; looked at are the newest 24, and what is in one file with them.
 
     Raises:
         InputError: a file of these hours is no ledger.
     """
     import pyarrow.compute as pc
 
-    from gpuwaste.ledger.write import hour_file, read_ledger
+    from gpuwaste.ledger.read import read_hours
 
-    recent = hours[-_RECENT_HOURS:]
-    columns = ("resource", "row_kind", "owned")
-    rows = read_ledger(store, start=recent[0], end=recent[-1] + HOUR, clusters=(cluster,), columns=columns)
-    there = pc.and_(pc.equal(rows["resource"], "gpu"), pc.not_equal(rows["row_kind"], "unprovisioned"))
-    owned_ns = pc.sum(rows.filter(there)["owned"]).as_py() or 0
-    size = sum(store.size(hour_file(cluster, hour)) or 0 for hour in recent)
+    stored = find_hours(store, start=hours[0], end=hours[-1] + HOUR)[cluster]
+    files = {stored[hour].name for hour in hours[-_RECENT_HOURS:]}
+    places = [place for place in stored.values() if place.name in files]
+    owned_ns = 0
+    for _, rows in read_hours(store, places, columns=("resource", "row_kind", "owned"), resource="gpu"):
+        there = pc.not_equal(rows["row_kind"], "unprovisioned")
+        owned_ns += pc.sum(rows.filter(there)["owned"]).as_py() or 0
+    size = sum(store.size(name) or 0 for name in files)
     return -(-size * 24 * NS_PER_HOUR // owned_ns) if owned_ns else None
 
 
@@ -149,7 +148,7 @@ def clusters_of(store: Store, kind: str, *, only: str | None) -> dict[str, list[
     Raises:
         InputError: there is no cluster of that name.
     """
-    clusters = clusters_in(store, kind)
+    clusters = ledger_hours(store) if kind == "ledger" else clusters_in(store, kind)
     if only is None:
         return clusters
     if only not in clusters:

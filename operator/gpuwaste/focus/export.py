@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -23,7 +22,8 @@ from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document,
 from gpuwaste.focus.node_hours import NODE_COLUMNS
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.split import Split, split_ledger
-from gpuwaste.ledger.store import parse_hour_folder
+from gpuwaste.ledger.catalog import find_hours
+from gpuwaste.ledger.read import read_hours
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.api.reservation import GPUReservation
     from gpuwaste.focus.options import ExportOptions
+    from gpuwaste.ledger.catalog import HourPlace
     from gpuwaste.ledger.store import Store
 
 __all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "export_commitments", "ledger_days"]
@@ -46,24 +47,28 @@ class LedgerDay:
     store: Store
     day: date
     clusters: tuple[str, ...]
-    names: tuple[str, ...]
+    places: tuple[HourPlace, ...]
     complete: bool
 
     def read(self) -> pa.Table:
         """All rows of the day.
 
         Raises:
-            InputError: a file lacks a column of the ledger.
+            InputError: a file has other columns than the ledger.
         """
-        return pa.concat_tables([_read_hour(self.store, name, CARRIED) for name in self.names])
+        return self._read(CARRIED)
 
     def read_names(self) -> pa.Table:
         """The rows of the day in the columns that name nodes.
 
         Raises:
-            InputError: a file lacks a column of the ledger.
+            InputError: a file has other columns than the ledger.
         """
-        return pa.concat_tables([_read_hour(self.store, name, NODE_COLUMNS) for name in self.names])
+        return self._read(NODE_COLUMNS)
+
+    def _read(self, columns: tuple[str, ...]) -> pa.Table:
+        hours = read_hours(self.store, self.places, columns=columns, encoded=False)
+        return pa.concat_tables([rows for _, rows in hours])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,31 +89,15 @@ def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
         first: the first day.
         last: the last day, included.
     """
-    found = []
-    for name in store.files(""):
-        place = parse_hour_folder(name)
-        parts = PurePosixPath(name).parts
-        if place and "inputs" not in parts and name.endswith(".parquet") and first <= place[1].date() <= last:
-            found.append((place[1], place[0], name))
-    for day, hours in groupby(sorted(found), key=lambda item: item[0].date()):
-        of_day = list(hours)
-        clusters = tuple(sorted({cluster for _, cluster, _ in of_day}))
-        slots = {(hour, cluster) for hour, cluster, _ in of_day}
-        yield LedgerDay(
-            store=store,
-            day=day,
-            clusters=clusters,
-            names=tuple(name for _, _, name in of_day),
-            complete=len(slots) == _HOURS_PER_DAY * len(clusters),
-        )
-
-
-def _read_hour(store: Store, name: str, columns: tuple[str, ...]) -> pa.Table:
-    table = store.read_table(name, list(columns))
-    missing = [column for column in columns if column not in table.column_names]
-    if missing:
-        raise InputError(f"columns missing: {', '.join(missing)}", where=name, fix="replay the ledger from its inputs")
-    return table
+    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    found = [place for hours in find_hours(store, "", start=start, end=end).values() for place in hours.values()]
+    by_time = sorted(found, key=lambda place: (place.hour, place.cluster))
+    for day, hours in groupby(by_time, key=lambda place: place.hour.date()):
+        places = tuple(hours)
+        clusters = tuple(sorted({place.cluster for place in places}))
+        complete = len(places) == _HOURS_PER_DAY * len(clusters)
+        yield LedgerDay(store=store, day=day, clusters=clusters, places=places, complete=complete)
 
 
 def _single_file(out: Path) -> Path | None:

@@ -22,7 +22,8 @@ from gpuwaste.focus.columns import TIME_TYPE
 from gpuwaste.focus.export import LedgerDay
 from gpuwaste.focus.periods import parse_period
 from gpuwaste.focus.split import Split, split_ledger
-from gpuwaste.ledger.store import parse_hour_folder
+from gpuwaste.ledger.catalog import find_hours, hour_footers
+from gpuwaste.ledger.store import hour_folder
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.units import hours_between
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.focus.options import ExportOptions
     from gpuwaste.focus.periods import Period
+    from gpuwaste.ledger.catalog import HourPlace
     from gpuwaste.ledger.store import Store
 
 __all__ = ["BillSource", "Inputs", "LedgerSource", "Source"]
@@ -85,20 +87,17 @@ class LedgerSource:
 
     store: Store
     cluster: str = ""
-    _names: dict[datetime, list[tuple[str, str]]] | None = field(default=None)
+    _places: dict[datetime, list[HourPlace]] | None = field(default=None)
 
-    def _found(self) -> dict[datetime, list[tuple[str, str]]]:
-        if self._names is None:
-            found: dict[datetime, list[tuple[str, str]]] = {}
-            for name in self.store.files(""):
-                place = parse_hour_folder(name)
-                parts = PurePosixPath(name).parts
-                if not place or "inputs" in parts or not name.endswith(".parquet"):
-                    continue
-                if not self.cluster or place[0] == self.cluster:
-                    found.setdefault(place[1], []).append((place[0], name))
-            self._names = {hour: sorted(names) for hour, names in sorted(found.items())}
-        return self._names
+    def _found(self) -> dict[datetime, list[HourPlace]]:
+        if self._places is None:
+            found: dict[datetime, list[HourPlace]] = defaultdict(list)
+            for cluster, hours in find_hours(self.store, "").items():
+                if not self.cluster or cluster == self.cluster:
+                    for hour, place in hours.items():
+                        found[hour].append(place)
+            self._places = dict(sorted(found.items()))
+        return self._places
 
     def hours(self) -> list[datetime]:
         """See `Source.hours`."""
@@ -106,21 +105,20 @@ class LedgerSource:
 
     def inputs(self, period: Period) -> Inputs | None:
         """See `Source.inputs`; reads the footers of the ledger's files, no rows."""
-        found = {hour: names for hour, names in self._found().items() if period.holds(hour)}
+        found = [place for hour, places in self._found().items() if period.holds(hour) for place in places]
         if not found:
             return None
         hashes, rules = [], set()
-        for names in found.values():
-            for cluster, name in names:
-                footer = self.store.table_metadata(name)
-                hashes.append([cluster, name.rpartition("/")[0], footer.get(b"input_hash", b"").decode()])
-                rules.add(footer.get(b"team_rules_hash", b"").decode())
-        clusters = sorted({cluster for names in found.values() for cluster, _ in names})
+        for place, footer in hour_footers(self.store, found):
+            folder = PurePosixPath(hour_folder("", place.cluster, place.hour)).parts[-2:]
+            hashes.append([place.cluster, folder, footer.get("input_hash", "")])
+            rules.add(footer.get("team_rules_hash", ""))
+        clusters = sorted({place.cluster for place in found})
         wanted = len(hours_between(period.start, period.end)) * len(clusters)
         return Inputs(
-            sha256=_digest([[cluster, PurePosixPath(name).parts[-2:], text] for cluster, name, text in hashes]),
+            sha256=_digest(hashes),
             rules_sha256=_digest(sorted(rules)),
-            missing_hours=wanted - sum(len({cluster for cluster, _ in names}) for names in found.values()),
+            missing_hours=wanted - len(found),
             clusters=tuple(clusters),
         )
 
@@ -128,12 +126,12 @@ class LedgerSource:
         """The ledger of [first, end), a day at a time."""
         hours = [hour for hour in self._found() if first <= hour < end]
         for day, of_day in groupby(hours, key=lambda hour: hour.date()):
-            names = [item for hour in of_day for item in self._found()[hour]]
+            places = tuple(place for hour in of_day for place in self._found()[hour])
             yield LedgerDay(
                 store=self.store,
                 day=day,
-                clusters=tuple(sorted({cluster for cluster, _ in names})),
-                names=tuple(name for _, name in names),
+                clusters=tuple(sorted({place.cluster for place in places})),
+                places=places,
                 complete=False,
             )
 

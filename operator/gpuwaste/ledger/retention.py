@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuwaste.ledger.inputs import clusters_in
+from gpuwaste.ledger.catalog import ledger_hours
 from gpuwaste.ledger.store import hour_folder
 from gpuwaste.model.units import HOUR
 
@@ -21,7 +21,7 @@ def remove_inputs(inputs: InputStore, store: Store, *, before: datetime) -> list
     """Remove the inputs of hours that ended before a time and whose ledger is stored, oldest first.
 
     A kill leaves hours as they are, or one of them without some of its files; the next run removes the rest. Hours
-    that were asked for here must not be computed again: see `Books.update`. The ledger itself is never removed.
+    that were asked for here must not be computed again: see `Books.update`.
 
     Args:
         inputs: what is stored of the cluster.
@@ -34,7 +34,7 @@ def remove_inputs(inputs: InputStore, store: Store, *, before: datetime) -> list
     Raises:
         UnreachableError: the store did not answer.
     """
-    written = set(clusters_in(store, "ledger").get(inputs.cluster, ()))
+    written = set(ledger_hours(store).get(inputs.cluster, ()))
     old = [hour for hour in inputs.hours() if hour + HOUR <= before and hour in written]
     for hour in old:
         inputs.store.delete_folder(hour_folder("inputs", inputs.cluster, hour))

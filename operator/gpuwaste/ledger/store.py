@@ -157,13 +157,20 @@ class Store:
 
     def files(self, folder: str) -> list[str]:
         """Names of all files below a folder, relative to the root, sorted. Files half-written are not among them."""
-        selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file below a folder, by its name as `files` gives it."""
+        path = self._path(folder)
+        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
         with self._reading(folder, "cannot be listed"):
             found = self.filesystem.get_file_info(selector)
-        prefix = len(self.root) + 1
-        return sorted(
-            info.path[prefix:] for info in found if info.type == fs.FileType.File and not info.base_name.startswith(".")
-        )
+        head, prefix = f"{folder}/" if folder else "", len(path) + 1
+        return {
+            head + info.path[prefix:]: info.size
+            for info in found
+            if info.type == fs.FileType.File and not info.base_name.startswith(".")
+        }
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file.
@@ -172,35 +179,36 @@ class Store:
             InputError: the file is no Parquet.
         """
         try:
-            return pq.read_table(io.BytesIO(self.read(name)), columns=columns)
+            return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
     def read_columns(
         self, name: str, columns: Sequence[str] | None, *, dictionaries: Sequence[str] = (), threads: bool = True
     ) -> tuple[pa.Table, pa.Schema]:
-        """Read some columns of a Parquet file, or all; and the schema of the whole file, without metadata.
+        """Read some columns of a Parquet file, or all; and the schema of the whole file with what stands in its footer.
 
         Columns that the file does not have are left out.
 
         Args:
             name: the file.
             columns: which; None for all.
-            dictionaries: columns of texts that stay encoded.
+            dictionaries: columns of texts that stay encoded; the schema has them as texts.
             threads: whether columns are read side by side; not worth it where many files are.
 
         Raises:
+            FileNotFoundError: there is no such file.
             InputError: the file is no Parquet.
         """
+        # Arrow asks its own buffers for bytes; a Python file would be called back for each piece of each column.
+        data = pa.BufferReader(self.read(name))
         try:
-            data = io.BytesIO(self.read(name))
-            whole = pq.ParquetFile(data)
-            schema = whole.schema_arrow.remove_metadata()
-            encoded = [column for column in dictionaries if column in schema.names]
-            file = pq.ParquetFile(data, read_dictionary=encoded, metadata=whole.metadata)
-            return file.read(columns=None if columns is None else list(columns), use_threads=threads), schema
+            file = _opened(data, dictionaries)
+            table = file.read(columns=None if columns is None else list(columns), use_threads=threads)
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
+        plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in file.schema_arrow]
+        return table, pa.schema(plain, metadata=_footer(file.metadata))
 
     def table_metadata(self, name: str) -> dict[bytes, bytes]:
         """What stands in the footer of a Parquet file; the rows are not read.
@@ -211,7 +219,7 @@ class Store:
         """
         try:
             with self._reading(name, "cannot be read"), self.filesystem.open_input_file(self._path(name)) as stream:
-                return dict(pq.read_schema(stream).metadata or {})
+                return _footer(pq.read_metadata(stream))
         except pa.ArrowInvalid as error:
             raise InputError(f"not a readable Parquet file: {error}", where=self._path(name)) from None
 
@@ -233,6 +241,21 @@ class Store:
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd", version="2.6", store_schema=True)
         self.write(name, sink.getvalue())
+
+
+def _footer(metadata: pq.FileMetaData) -> dict[bytes, bytes]:
+    """What was written into a footer, without what Arrow adds for itself."""
+    return {key: value for key, value in (metadata.metadata or {}).items() if key != b"ARROW:schema"}
+
+
+def _opened(data: pa.BufferReader, dictionaries: Sequence[str]) -> pq.ParquetFile:
+    """A Parquet file whose texts in these columns, as far as it has them, stay encoded."""
+    try:
+        return pq.ParquetFile(data, read_dictionary=list(dictionaries))
+    except KeyError:
+        data.seek(0)
+        there = pq.ParquetFile(data).schema_arrow.names
+        return pq.ParquetFile(data, read_dictionary=[name for name in dictionaries if name in there])
 
 
 def _cause(error: OSError) -> str:

@@ -99,6 +99,15 @@ async def assemble(
         look_period_seconds=settings.chargeback.look_period_seconds,
         metrics=metrics,
         now=now,
+        changes_for=books.keep_inputs,
+    )
+    kept = settings.retention.ledger_days
+    upkeep = Upkeep(
+        books=books,
+        chargeback=chargeback,
+        metrics=metrics,
+        compact_after=timedelta(days=settings.retention.compact_after_days),
+        keep_ledger=None if kept is None else timedelta(days=kept),
     )
     async with AgentClient(tls=settings.agents.tls, concurrency=settings.agents.concurrency) as client:
         yield Operator(
@@ -117,7 +126,7 @@ async def assemble(
             writer=ObjectWriter(api=api, writes_per_second=settings.writes_per_second),
             planner=Planner(settings=settings.plan, pool_label=settings.pool_label),
             chargeback=chargeback,
-            upkeep=Upkeep(books=books, chargeback=chargeback, metrics=metrics),
+            upkeep=upkeep,
             metrics=metrics,
             now=now,
         )

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gpuwaste.api import ConditionStatus, Reason
 from gpuwaste.ingest.prometheus.source import step_for
 from gpuwaste.ingest.prometheus.windows import journal_of
 from gpuwaste.model.errors import GpuwasteError
 from gpuwaste.model.facts import Fact, merge_facts
 from gpuwaste.model.units import HOUR, hour_start, to_unix_ns
 from gpuwaste.model.windows import PROMETHEUS_JOURNAL
+from gpuwaste.waste.pools import Backfilled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,6 +52,8 @@ class Backfill:
         sleep: waits between attempts.
         problem: why nothing is being read; empty while all is well.
         done: whether there is nothing left to read.
+        total: hours that this start found missing.
+        left: those of them that are not stored yet.
     """
 
     source: PrometheusSource
@@ -60,6 +64,8 @@ class Backfill:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     problem: str = ""
     done: bool = False
+    total: int = 0
+    left: int = 0
     _ready: asyncio.Queue[tuple[SourceHour, list[Fact]]] = field(
         default_factory=lambda: asyncio.Queue(maxsize=_WAITING_HOURS)
     )
@@ -86,11 +92,15 @@ class Backfill:
             return
         self.source.step_seconds = step_for(looked.devices, 24)
         hours = await asyncio.to_thread(self._missing, now, looked)
+        self.total, self.left = len(hours), len(hours)
         if hours:
             _log.info("backfill: %d hours from %s", len(hours), self.source.store.address)
         for first in range(0, len(hours), _HOURS_AT_ONCE):
+            self.problem = ""
             await self._read(hours[first : first + _HOURS_AT_ONCE], looked)
         self.problem, self.done = "", True
+        if hours:
+            _log.info("backfill: the last of %d hours is read", len(hours))
 
     def _missing(self, now: datetime, looked: StoreFacts) -> list[datetime]:
         """Full hours with data that are not stored, newest first, up to the first one of an agent."""
@@ -116,8 +126,10 @@ class Backfill:
         found = await asyncio.to_thread(
             lambda: list(self.source.read(min(hours), max(hours) + HOUR, facts=facts, looked=looked))
         )
+        known = {hour.hour for hour in found if hour.windows.num_rows}
+        self.left -= len(wanted - known)
         for hour in reversed(found):
-            if hour.hour in wanted and hour.windows.num_rows:
+            if hour.hour in wanted & known:
                 await self._ready.put((hour, facts))
 
     async def store(self) -> set[datetime]:
@@ -129,7 +141,22 @@ class Backfill:
         changed: set[datetime] = set()
         while not self._ready.empty():
             changed |= await asyncio.to_thread(self._store, *self._ready.get_nowait())
+            self.left -= 1
         return changed
+
+    def condition(self) -> Backfilled:
+        """How far it is, for people."""
+        stored = self.total - self.left
+        of = f"{stored} of {self.total} hours are stored"
+        if self.done and self.problem:
+            return Backfilled(status=ConditionStatus.FALSE, reason=Reason.FAILED, message=f"{self.problem}.")
+        if self.done and not self.left:
+            text = f"All {self.total} missing hours are stored." if self.total else "No hour was missing."
+            return Backfilled(status=ConditionStatus.TRUE, reason=Reason.DONE, message=text)
+        if self.problem:
+            message = f"{of}; waiting: {self.problem}."
+            return Backfilled(status=ConditionStatus.FALSE, reason=Reason.WAITING, message=message)
+        return Backfilled(status=ConditionStatus.FALSE, reason=Reason.RUNNING, message=f"{of}.")
 
     def _store(self, hour: SourceHour, facts: list[Fact]) -> set[datetime]:
         """Facts come first: an hour that has its windows has its facts, wherever a kill comes."""

@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gpuwaste.ledger.activity import ACTIVITY_COLUMNS, PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.catalog import find_hours, ledger_hours
 from gpuwaste.ledger.columns import COMPUTED_FROM
+from gpuwaste.ledger.days import remove_days
 from gpuwaste.ledger.gpus import gpu_facts
 from gpuwaste.ledger.hour import HourRules, build_hour
-from gpuwaste.ledger.inputs import clusters_in
+from gpuwaste.ledger.read import read_hours
 from gpuwaste.ledger.retention import remove_inputs
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
-from gpuwaste.ledger.write import hour_file, update_hour
+from gpuwaste.ledger.write import update_hour
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.facts import Fact, GpuData, ReadyData, merge_facts
 from gpuwaste.model.units import HOUR, format_time, from_unix_ns, hour_start
@@ -27,6 +29,7 @@ from gpuwaste.runtime.bills import Bills
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import date
 
     from gpuwaste.ledger.inputs import InputStore
     from gpuwaste.ledger.store import Store
@@ -76,7 +79,7 @@ class Books:
     def recover(self) -> None:
         """After a start every stored hour may have been left half done; all are looked at again."""
         self.dirty.update(self.inputs.hours())
-        self._stored.update(clusters_in(self.store, "ledger").get(self.inputs.cluster, ()))
+        self._stored.update(ledger_hours(self.store).get(self.inputs.cluster, ()))
 
     def update(self, facts: Sequence[Fact], *, now: datetime, through: datetime | None) -> int:
         """Bring hours that changed up to date, newest first, at most a few at once.
@@ -116,6 +119,20 @@ class Books:
         """
         before = now - self.keep_inputs
         return remove_inputs(self.inputs, self.store, before=before if open_since is None else min(before, open_since))
+
+    def forget(self, *, before: datetime) -> list[date]:
+        """Remove the days of the ledger that ended before a time, but for those whose inputs are there.
+
+        Returns:
+            The days.
+
+        Raises:
+            UnreachableError: the store did not answer.
+        """
+        removed = remove_days(self.store, cluster=self.inputs.cluster, before=before, keep=self.inputs.hours())
+        gone = set(removed)
+        self._stored = {hour for hour in self._stored if hour.date() not in gone}
+        return removed
 
     def _compute(self, hour: datetime, *, now: datetime, through: datetime | None) -> None:
         """Compute an hour. One that breaks a law is not shown and not written, and the others go on without it."""
@@ -193,16 +210,13 @@ class Books:
         """Ledger rows of the last 7 days up to and with the running hour."""
         newest = hour_start(through - timedelta(microseconds=1))
         wanted = [newest - HOUR * i for i in range(_WINDOW_HOURS)][::-1]
-        tables = []
-        for hour in wanted:
-            table = self._running.get(hour)
-            if table is None:
-                table = self._closed.get(hour)
-            if table is None and hour in self._stored:
-                stored = self.store.read_table(hour_file(self.inputs.cluster, hour))
-                table = self._closed[hour] = stored.replace_schema_metadata(LEDGER_SCHEMA.metadata)
-            if table is not None:
-                tables.append(table)
+        unread = [h for h in wanted if h in self._stored and h not in self._closed and h not in self._running]
+        if unread:
+            found = find_hours(self.store, start=unread[0], end=unread[-1] + HOUR).get(self.inputs.cluster, {})
+            places = [found[hour] for hour in unread if hour in found]
+            self._closed.update((place.hour, table) for place, table in read_hours(self.store, places))
+        known = {**self._closed, **self._running}
+        tables = [known[hour] for hour in wanted if hour in known]
         for old in [hour for hour in self._closed if hour < wanted[0]]:
             del self._closed[old]
         return pa.concat_tables(tables) if tables else LEDGER_SCHEMA.empty_table()

@@ -108,6 +108,8 @@ class Chargeback:
         now: the clock.
         sleep: waits.
         open_since: start of the oldest period of any report that the last look found open.
+        needed_since: start of the oldest one that was open or can still be restated.
+        changes_for: how long after its end an hour of the ledger can still change.
         looked: whether a look has seen all reports.
     """
 
@@ -119,7 +121,9 @@ class Chargeback:
     metrics: OperatorMetrics
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    changes_for: timedelta = timedelta(days=35)
     open_since: datetime | None = None
+    needed_since: datetime | None = None
     looked: bool = False
     _retry: dict[str, tuple[datetime, timedelta]] = field(default_factory=dict)
     _laid_out: set[str] = field(default_factory=set)
@@ -142,19 +146,24 @@ class Chargeback:
         """
         token = ""
         starts: list[datetime] = []
+        needed: list[datetime] = []
         while True:
             page = await self.api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
             for body in page.items:
-                starts += await self._look_at(body)
+                report = await self._look_at(body)
+                if report is not None:
+                    starts += _start_of(report, now=self.now())
+                    needed += _start_of(report, now=self.now(), changes_for=self.changes_for)
             token = page.continue_token
             if not token:
-                self.open_since, self.looked = min(starts, default=None), True
+                self.open_since, self.needed_since = min(starts, default=None), min(needed, default=None)
+                self.looked = True
                 return
 
-    async def _look_at(self, body: Json) -> list[datetime]:
-        """Run a report if it is due. Returns the start of its oldest open period, if there is one."""
+    async def _look_at(self, body: Json) -> ChargebackReport | None:
+        """Run a report if it is due. Returns it, unless it goes or is none."""
         if body["metadata"].get("deletionTimestamp"):
-            return []
+            return None
         # Items of a list come without their kind.
         body = {**body, "apiVersion": CHARGEBACK_REPORTS.api_version, "kind": CHARGEBACK_REPORTS.kind}
         name = body["metadata"]["name"]
@@ -162,14 +171,9 @@ class Chargeback:
             report = ChargebackReport.parse(body)
         except InputError as error:
             _log.warning("report %s: %s", name, error)
-            return []
-        now = self.now()
-        await self._run_if_due(body, report, now)
-        try:
-            since = open_since(report, now=now)
-        except InputError:  # said in its status
-            return []
-        return [] if since is None else [since]
+            return None
+        await self._run_if_due(body, report, self.now())
+        return report
 
     async def _run_if_due(self, body: Json, report: ChargebackReport, now: datetime) -> None:
         name = report.metadata.name
@@ -275,6 +279,14 @@ class Chargeback:
             await post_event(self.api, event)
         except GpuwasteError as error:  # an event is no state; the status says the same
             _log.warning("event not written: %s", error)
+
+
+def _start_of(report: ChargebackReport, *, now: datetime, changes_for: timedelta = timedelta()) -> list[datetime]:
+    try:
+        since = open_since(report, now=now, changes_for=changes_for)
+    except InputError:  # said in its status
+        return []
+    return [] if since is None else [since]
 
 
 def _newest(archive: Archive, *, since: datetime) -> tuple[list[Manifest], int]:

@@ -145,6 +145,9 @@ class Operator:
         pulled = await self._pull()
         received = self._received()
         filled = await self.backfill.store() if self.backfill is not None else set()
+        if self.backfill is not None:
+            self.metrics.backfill_pending.set(self.backfill.left)
+            self.metrics.backfill_stored.inc(len(filled))
         if filled:
             newest = max(filled) + timedelta(hours=1)
             self._through = newest if self._through is None else max(self._through, newest)
@@ -244,6 +247,8 @@ class Operator:
             pool_label=self.settings.pool_label,
             broken="" if newest is None else f"{format_time(newest)}: {self.books.broken[newest]}.",
             prices=self.books.bills.problem,
+            storage=self.upkeep.storage,
+            backfill=None if self.backfill is None else self.backfill.condition(),
         )
 
     async def _write(self, objects: Sequence[Resource], *, owns: Sequence[str]) -> None:

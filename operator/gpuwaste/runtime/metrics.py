@@ -43,6 +43,18 @@ class OperatorMetrics:
             "How full the volume of inputs and ledger is, 0 to 1; 0 with an object store.",
             registry=own,
         )
+        self.compacted_days = Counter(
+            "gpuwaste_compacted_days", "Days of the ledger whose hours were put together.", registry=own
+        )
+        self.expired_days = Counter(
+            "gpuwaste_expired_ledger_days", "Days of the ledger that were old and removed.", registry=own
+        )
+        self.backfill_pending = Gauge(
+            "gpuwaste_backfill_hours_pending", "Hours still to be read from Prometheus at this start.", registry=own
+        )
+        self.backfill_stored = Counter(
+            "gpuwaste_backfill_hours", "Hours that were read from Prometheus and stored.", registry=own
+        )
         self.expired_hours = Counter(
             "gpuwaste_expired_input_hours", "Hours whose inputs were old and removed.", registry=own
         )

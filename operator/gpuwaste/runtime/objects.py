@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpuwaste.cluster.state import ClusterSnapshot
     from gpuwaste.ledger.activity import PodActivity
     from gpuwaste.model.facts import Fact
+    from gpuwaste.waste.pools import Backfilled
 
 __all__ = ["Surroundings", "build_objects"]
 
@@ -50,6 +51,8 @@ class Surroundings:
         pool_label: a node label that names the pool before the well-known ones.
         broken: why the newest hours are not in the ledger; empty where they all are.
         prices: why the bills are not used; empty where they are, or there are none.
+        storage: what is wrong with the volume of inputs and ledger; empty where it has room.
+        backfill: how far reading from before the first agent is; None where nothing is to be read.
     """
 
     facts: Sequence[Fact] = ()
@@ -57,6 +60,8 @@ class Surroundings:
     pool_label: str = ""
     broken: str = ""
     prices: str = ""
+    storage: str = ""
+    backfill: Backfilled | None = None
 
 
 def build_objects(
@@ -105,6 +110,8 @@ def build_objects(
         waiting=_waiting(snapshot, around.pool_label),
         broken=around.broken,
         prices=around.prices,
+        storage=around.storage,
+        backfill=around.backfill,
     )
     for key, figures in collect_pools(windows).items():
         before = previous(GPUPool, key.object_name)

@@ -89,14 +89,20 @@ def publisher_for(
     )
 
 
-def open_since(report: ChargebackReport, *, now: datetime) -> datetime | None:
+def open_since(report: ChargebackReport, *, now: datetime, changes_for: timedelta = timedelta()) -> datetime | None:
     """Start of the oldest period of a report that is not closed yet; None where its one period is.
+
+    Args:
+        report: the report.
+        now: the time.
+        changes_for: how long after its end an hour of the ledger can still change; a period that can be restated
+            because of it counts as open.
 
     Raises:
         InputError: its range is none.
     """
     spec = report.spec
-    grace = timedelta(seconds=spec.grace_period_seconds)
+    grace = max(timedelta(seconds=spec.grace_period_seconds), changes_for)
     if spec.range is not None:
         period = span_period(spec.range.from_time, spec.range.to_time)
         return period.start if now < period.end + grace else None

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.catalog import HourPlace, find_hours
 from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.gpus import described_gpus, gpu_facts
 from gpuwaste.ledger.hour import HourBuilder
 from gpuwaste.ledger.inputs import HourInputs, InputStore
+from gpuwaste.ledger.read import read_hours as read_stored
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
 from gpuwaste.ledger.write import hour_file, update_hour
 from gpuwaste.model.facts import Fact, merge_facts
@@ -63,11 +65,20 @@ class ScanLedger:
     activity: PodActivity = field(default_factory=PodActivity)
     findings: dict[str, None] = field(default_factory=dict)
 
+    def places(self) -> list[HourPlace]:
+        """Where its hours lie: in a ledger that was there before, some may be in the files of their days."""
+        if not self.hours:
+            return []
+        end = self.hours[-1] + HOUR
+        found = find_hours(self.store, start=self.hours[0], end=end).get(self.cluster, {})
+        return [found[hour] for hour in self.hours]
+
     def rows(self, columns: Sequence[str]) -> pa.Table | ds.Dataset:
         """Some columns of all rows; where these are too many for memory, still to be read from the files."""
-        if self.count <= _ROWS_AT_ONCE:
+        places = self.places()
+        if self.count <= _ROWS_AT_ONCE or any(place.of_day for place in places):  # a day may have other hours as well
             return self._read(columns)
-        files = [f"{self.store.root}/{hour_file(self.cluster, hour)}" for hour in self.hours]
+        files = [f"{self.store.root}/{place.name}" for place in places]
         return ds.dataset(files, schema=LEDGER_SCHEMA, format="parquet", filesystem=self.store.filesystem)
 
     def holders(self, columns: Sequence[str], *, most_rows: int = _ROWS_AT_ONCE) -> Iterator[pa.Table]:
@@ -104,12 +115,9 @@ class ScanLedger:
             row_kind: rows of this kind alone.
             workloads: rows of workloads of these names alone.
         """
-        texts = [name for name in columns if pa.types.is_string(LEDGER_SCHEMA.field(name).type)]
         tables = []
-        for hour in self.hours:
-            name = hour_file(self.cluster, hour)
-            table, _ = self.store.read_columns(name, columns, dictionaries=texts, threads=False)
-            table = only(table, pc.equal(table["resource"], "gpu"))
+        for _, rows in read_stored(self.store, self.places(), columns=columns):
+            table = only(rows, pc.equal(rows["resource"], "gpu"))
             if row_kind:
                 table = only(table, pc.equal(table["row_kind"], row_kind))
             if workloads is not None:
@@ -165,7 +173,7 @@ def read_hours(
         progress(number, total)
     if found.hours:
         found.through = min(end, found.hours[-1] + HOUR)
-    found.count = sum(store.row_count(hour_file(source.cluster, hour)) for hour in found.hours)
+    found.count = sum(store.row_count(name) for name in {place.name for place in found.places()})
     found.activity = merge_activity(seen)
     return found
 

@@ -82,13 +82,27 @@ class ChargebackSettings(FileModel):
 
 
 class RetentionSettings(FileModel):
-    """How long is stored what the ledger is computed from."""
+    """How long inputs and ledger are kept, and when hours of the ledger are put together by day."""
 
     inputs_days: Annotated[int, Field(ge=31, le=3_660)] = Field(
         default=35,
         description="Days that usage windows and facts are kept, and longer while a bill's period is open."
-        " The ledger is kept for good.",
+        " An hour of the ledger can change that long.",
     )
+    ledger_days: Annotated[int, Field(ge=31, le=36_600)] | None = Field(
+        default=None,
+        description="Days that the ledger is kept, at least as long as its inputs, and longer while a bill's period is"
+        " open or can be restated; absent, it is kept for good.",
+    )
+    compact_after_days: Annotated[int, Field(ge=1, le=3_660)] = Field(
+        default=3, description="Days after its end from which a day's hours of the ledger are one file."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.ledger_days is not None and self.ledger_days < self.inputs_days:
+            raise ValueError(f"`ledgerDays` must be at least `inputsDays`, which is {self.inputs_days}")
+        return self
 
 
 Weight = Annotated[Decimal, Field(ge=0, le=1)]
@@ -156,7 +170,9 @@ class OperatorSettings(FileModel):
     chargeback: ChargebackSettings = Field(
         default=ChargebackSettings(), description="How ChargebackReport objects are followed."
     )
-    retention: RetentionSettings = Field(default=RetentionSettings(), description="How long inputs are kept.")
+    retention: RetentionSettings = Field(
+        default=RetentionSettings(), description="How long inputs and ledger are kept."
+    )
     liveness_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="0 turns it off.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=9090, description="0 turns it off.")
     receive_port: Annotated[int, Field(ge=0, le=65535)] = Field(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.waste.windows import LedgerWindow
 
-__all__ = ["PoolKey", "PoolParts", "PoolSurroundings", "collect_pools", "pool_object"]
+__all__ = ["Backfilled", "PoolKey", "PoolParts", "PoolSurroundings", "collect_pools", "pool_object"]
 
 _MAX_NODES = 100
 
@@ -98,6 +98,15 @@ def collect_pools(windows: Sequence[LedgerWindow]) -> dict[PoolKey, list[tuple[L
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backfilled:
+    """How far reading of the hours before the first agent is: whether it ended, why, and a sentence for people."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSurroundings:
     """What besides the ledger is known of the pools.
 
@@ -106,12 +115,16 @@ class PoolSurroundings:
         waiting: by pool, when each pod was created that waits for a GPU that it offers.
         broken: why the newest hours are not in the figures; empty where they all are.
         prices: why the bills are not used; empty where they are, or there are none.
+        storage: what is wrong with the volume of inputs and ledger; empty where it has room.
+        backfill: how far reading from before the first agent is; None where nothing is to be read.
     """
 
     bought: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     waiting: Mapping[str, Sequence[datetime]] = field(default_factory=dict)
     broken: str = ""
     prices: str = ""
+    storage: str = ""
+    backfill: Backfilled | None = None
 
 
 def pool_object(
@@ -172,10 +185,16 @@ def _conditions(
         priced = (no, Reason.BILL_REFUSED, f"The bills are not used: {around.prices}")
     else:
         priced = (yes, Reason.PRICE_KNOWN, "Every GPU-hour has a price.")
+    stored = (yes, Reason.HAS_ROOM, "Inputs and ledger have room.")
+    if around.storage:
+        stored = (no, Reason.VOLUME_FILLING, around.storage)
+    filled = around.backfill
     return {
         ConditionType.READY: (yes, Reason.UP_TO_DATE, "The figures are up to date."),
         ConditionType.CONSERVED: conserved,
         ConditionType.PRICED: priced,
+        ConditionType.STORED: stored,
+        **({} if filled is None else {ConditionType.BACKFILLED: (filled.status, filled.reason, filled.message)}),
     }
 
 

@@ -11,6 +11,7 @@ from tests.spark.local import spark_rows
 from tests.spark.runner import plain
 from tests.unit.report.ledgers import real_hour, row, table
 
+from gpuwaste.ledger.days import compact_days
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, KEY_COLUMNS
 from gpuwaste.ledger.store import open_store
 from gpuwaste.ledger.write import hour_file
@@ -58,7 +59,7 @@ def random_rows(chance, cluster, hour, count):
 
 @pytest.fixture
 def ledger(tmp_path):
-    """The folder of a ledger of two clusters, as the operator lays it out."""
+    """The folder of a ledger of two clusters, as the operator lays it out: hours, and a day that is one file."""
     chance = random.Random(6)
     store = open_store(str(tmp_path / "data"))
     for cluster in ("one", "two"):
@@ -66,6 +67,10 @@ def ledger(tmp_path):
         for hours in (1, 2, 30):
             at = HOUR + timedelta(hours=hours)
             store.write_table(hour_file(cluster, at), random_rows(chance, cluster, at, 150))
+    before = duckdb_rows(tmp_path / "data" / "ledger")
+    (done,) = compact_days(store, cluster="two", before=HOUR.replace(hour=0) + timedelta(days=1))
+    assert done.hours == 3
+    assert duckdb_rows(tmp_path / "data" / "ledger") == before, "hours that are put together read the same"
     return tmp_path / "data" / "ledger"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from tests.helpers.facts import HOUR
 from tests.unit.cli.stored import files, store_inputs
 
 from gpuwaste.api import ChargebackReport
+from gpuwaste.ledger.catalog import day_file
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.store import open_store
@@ -98,7 +100,7 @@ def test_a_period_is_open_until_its_grace_has_passed():
 
 
 def upkeep(to, **periods):
-    chargeback = SimpleNamespace(**{"looked": True, "open_since": None, **periods})
+    chargeback = SimpleNamespace(**{"looked": True, "open_since": None, "needed_since": None, **periods})
     return Upkeep(books=to, chargeback=chargeback, metrics=OperatorMetrics())
 
 
@@ -133,6 +135,54 @@ def test_a_store_that_lets_nothing_be_removed_is_said_and_asked_again_in_an_hour
     assert kept.inputs.hours() == HOURS
 
 
+def test_days_are_put_together_some_days_after_they_ended(kept):
+    one, before = upkeep(kept), kept.rows(through=HOURS[-1] + timedelta(hours=1))
+    midnight = HOUR.replace(hour=0) + timedelta(days=1)
+    asyncio.run(one.look(midnight + timedelta(days=2)))
+    assert len(kept.store.files("ledger")) == 5
+    asyncio.run(one.look(midnight + timedelta(days=3)))
+    assert kept.store.files("ledger") == [day_file("test", HOUR)]
+    assert one.metrics.registry.get_sample_value("gpuwaste_compacted_days_total") == 1
+    again = books(Path(kept.store.root))
+    assert again.update([], now=midnight + timedelta(days=3), through=None) == 0, "nothing is computed again"
+    assert again.rows(through=HOURS[-1] + timedelta(hours=1)).equals(before)
+    assert kept.store.files("ledger") == [day_file("test", HOUR)]
+
+
+def test_the_ledger_goes_after_its_days_but_never_before_its_inputs_or_what_a_bill_may_need(kept):
+    one = upkeep(kept, needed_since=HOUR - timedelta(hours=3), open_since=HOURS[0])
+    one.keep_ledger, much_later = timedelta(days=40), HOUR + timedelta(days=99)
+    asyncio.run(one.look(much_later))
+    assert kept.store.files("ledger"), "its inputs are there, for a period is open"
+    one.chargeback.open_since = None
+    asyncio.run(one.look(much_later + timedelta(days=1)))
+    assert kept.inputs.hours() == []
+    assert kept.store.files("ledger"), "a period can be restated"
+    one.chargeback.needed_since = None
+    asyncio.run(one.look(much_later + timedelta(days=2)))
+    assert kept.store.files("ledger") == []
+    assert one.metrics.registry.get_sample_value("gpuwaste_expired_ledger_days_total") == 1
+    assert not len(books(Path(kept.store.root)).rows(through=HOURS[-1]))
+
+
+def test_without_a_setting_the_ledger_stays(kept):
+    asyncio.run(upkeep(kept).look(HOUR + timedelta(days=4_000)))
+    assert kept.inputs.hours() == []
+    assert kept.store.files("ledger") == [day_file("test", HOUR)]
+
+
+def test_a_period_is_needed_while_hours_of_it_can_change(kept):
+    monthly = report(schedule="5 * * * *", period="Month", gracePeriodSeconds=3600)
+    first = HOUR.replace(day=1, hour=0)
+    later = first + timedelta(days=30 + 34)  # inputs of the month's last day are still there
+    assert open_since(monthly, now=later) > first
+    assert open_since(monthly, now=later, changes_for=timedelta(days=35)) == first
+    assert open_since(monthly, now=later + timedelta(days=2), changes_for=timedelta(days=35)) > first
+    once = report(range={"fromTime": "2026-11-01T00:00:00Z", "toTime": "2026-11-03T00:00:00Z"}, gracePeriodSeconds=3600)
+    assert open_since(once, now=first + timedelta(days=36), changes_for=timedelta(days=35)) == first
+    assert open_since(once, now=first + timedelta(days=37), changes_for=timedelta(days=35)) is None
+
+
 def test_a_volume_that_fills_up_is_said_once(kept, monkeypatch, caplog):
     one = upkeep(kept)
     usage = SimpleNamespace(used=79, free=21)
@@ -143,3 +193,7 @@ def test_a_volume_that_fills_up_is_said_once(kept, monkeypatch, caplog):
             asyncio.run(one.look(HOUR))
     assert [record.message.split("is ")[1][:9] for record in caplog.records] == ["80 % full", "81 % full"]
     assert one.metrics.registry.get_sample_value("gpuwaste_store_volume_used_ratio") == 0.81
+    assert "81 % full" in one.storage
+    usage.used, usage.free = 1, 1
+    asyncio.run(one.look(HOUR))
+    assert one.storage == ""

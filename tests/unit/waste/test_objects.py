@@ -17,7 +17,7 @@ from gpuwaste.model.facts import merge_facts
 from gpuwaste.model.units import HOUR as ONE_HOUR
 from gpuwaste.settings.teams import TeamRules
 from gpuwaste.waste.figures import money_of, summarise, total
-from gpuwaste.waste.pools import collect_pools, pool_object
+from gpuwaste.waste.pools import Backfilled, PoolSurroundings, collect_pools, pool_object
 from gpuwaste.waste.texts import cost_per_month
 from gpuwaste.waste.windows import cut_windows
 from gpuwaste.waste.workloads import WorkloadAdvice, collect_workloads, workload_object
@@ -92,6 +92,23 @@ def test_a_pool_shows_what_nobody_held(priced):
     waste = last.net_waste_gpu_hours
     assert waste.total == waste.idle + waste.underused + waste.free_unallocated
     assert last.owned_gpu_hours == last.effective_gpu_hours + waste.total
+
+
+def test_a_pool_says_that_the_volume_fills_and_how_far_a_backfill_is(priced):
+    rows, through = priced
+    ((key, windows),) = collect_pools(cut_windows(rows, through=through)).items()
+
+    def said(around):
+        shown = pool_object(key, windows, now=through, around=around)
+        return {one.type: (one.status, one.reason, one.message) for one in shown.status.conditions}
+
+    assert said(PoolSurroundings())["Stored"] == ("True", "HasRoom", "Inputs and ledger have room.")
+    assert "Backfilled" not in said(PoolSurroundings()), "nothing is to be read"
+    filling = "The volume of /data is 81 % full: enlarge it."
+    running = Backfilled(status="False", reason="Running", message="3 of 700 hours are stored.")
+    found = said(PoolSurroundings(storage=filling, backfill=running))
+    assert found["Stored"] == ("False", "VolumeFilling", filling)
+    assert found["Backfilled"] == ("False", "Running", "3 of 700 hours are stored.")
 
 
 def test_an_unknown_price_is_unknown_and_not_zero(unpriced):
