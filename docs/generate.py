@@ -19,6 +19,8 @@ from pydantic_core import PydanticUndefined
 from gpuwaste.cli.main import COMMANDS, cli
 from gpuwaste.ledger.schema import AMOUNT_COLUMNS, KEY_COLUMNS, LABEL_COLUMNS, LEDGER_SCHEMA
 from gpuwaste.model.facts import (
+    BudgetData,
+    CordonData,
     GpuData,
     NamespaceData,
     NodeData,
@@ -96,6 +98,8 @@ _FACTS = {
     "gpu": (GpuData, "GPU UUID"),
     "reservation": (ReservationData, "the object's UID"),
     "quota": (QuotaData, "the object's UID"),
+    "budget": (BudgetData, "the PodDisruptionBudget's UID"),
+    "cordon": (CordonData, "the node's UID"),
     "ready": (ReadyData, "node UID; says what its condition Ready said since then, until the next of these"),
     "price": (PriceData, "`<node uid>/<product>`, or `/cpu` or `/memory`"),
 }

@@ -22,6 +22,7 @@ __all__ = [
     "NAMESPACES",
     "NODES",
     "PODS",
+    "POD_DISRUPTION_BUDGETS",
     "REPLICATION_CONTROLLERS",
     "REPLICA_SETS",
     "RESOURCE_CLAIMS",
@@ -90,6 +91,7 @@ STATEFUL_SETS = _kind("apps/v1", "statefulsets", "StatefulSet")
 DAEMON_SETS = _kind("apps/v1", "daemonsets", "DaemonSet")
 JOBS = _kind("batch/v1", "jobs", "Job")
 CRON_JOBS = _kind("batch/v1", "cronjobs", "CronJob")
+POD_DISRUPTION_BUDGETS = _kind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget")
 RESOURCE_SLICES = _kind("resource.k8s.io/v1", "resourceslices", "ResourceSlice", namespaced=False)
 RESOURCE_CLAIMS = _kind("resource.k8s.io/v1", "resourceclaims", "ResourceClaim")
 CUSTOM_RESOURCE_DEFINITIONS = _kind(
@@ -120,6 +122,7 @@ KNOWN_KINDS: dict[tuple[str, str], ResourceKind] = {
         DAEMON_SETS,
         JOBS,
         CRON_JOBS,
+        POD_DISRUPTION_BUDGETS,
         RESOURCE_SLICES,
         RESOURCE_CLAIMS,
         CUSTOM_RESOURCE_DEFINITIONS,

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gpuwaste.cluster.quantity import cpu_milli, memory_bytes, whole_count
+from gpuwaste.cluster.scheduling import extended_amounts, pod_scheduling
 from gpuwaste.model.facts import (
     ContainerRequest,
     Fact,
@@ -340,6 +341,7 @@ def pod_record(raw: Json, rules: RecordRules) -> PodRecord:
             owner=_owner(metadata),
             containers=tuple(containers),
             priority=spec.get("priority") or 0,
+            scheduling=pod_scheduling(metadata, spec, rules.is_gpu),
         ),
         phase=sys.intern(status.get("phase") or "Unknown"),
         created=_created(metadata),
@@ -353,6 +355,12 @@ def _taints(spec: Json) -> tuple[str, ...]:
     """As `key=value:Effect`; those that Kubernetes sets and lifts with a node's health are no property of it."""
     taints = (f"{t['key']}={t.get('value') or ''}:{t['effect']}" for t in spec.get("taints") or ())
     return tuple(sorted(taint for taint in taints if not taint.startswith("node.kubernetes.io/")))
+
+
+def _extended(capacity: Json, free: Json, rules: RecordRules) -> dict[str, int]:
+    """Places for pods and hugepages as allocatable; devices as capacity, for a plugin that restarts has none."""
+    amounts = {name: capacity.get(name, amount) if "/" in name else amount for name, amount in free.items()}
+    return extended_amounts(amounts, rules.is_gpu)
 
 
 def node_record(raw: Json, rules: RecordRules) -> NodeRecord:
@@ -379,6 +387,7 @@ def node_record(raw: Json, rules: RecordRules) -> NodeRecord:
             memory_bytes=memory_bytes(free.get("memory", 0)),
             gpus={name: gpus[name] for name in sorted(gpus) if gpus[name]},
             taints=_taints(spec),
+            extended=_extended(capacity, free, rules) or None,
         ),
         start=min([_created(metadata), *_transitions(status)]),
         ready=None if ready is None else ready == "True",

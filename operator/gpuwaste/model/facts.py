@@ -13,10 +13,13 @@ from datetime import datetime  # noqa: TC003 (dataclass fields are inspected)
 from typing import Any, Literal, get_args
 
 from gpuwaste.model.errors import InputError
+from gpuwaste.model.scheduling import PARTS, Scheduling, Selector, scheduling_of, selector_of
 from gpuwaste.model.units import format_time, parse_time
 
 __all__ = [
+    "BudgetData",
     "ContainerRequest",
+    "CordonData",
     "Fact",
     "FactKind",
     "GpuData",
@@ -37,7 +40,9 @@ __all__ = [
     "requested",
 ]
 
-FactKind = Literal["pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota", "ready"]
+FactKind = Literal[
+    "pod", "owner", "namespace", "node", "gpu", "reservation", "price", "pending", "quota", "ready", "budget", "cordon"
+]
 _KINDS: tuple[str, ...] = get_args(FactKind)
 
 
@@ -79,6 +84,24 @@ class PodData:
     owner: OwnerRef | None = None
     containers: tuple[ContainerRequest, ...] = ()
     priority: int = 0
+    scheduling: Scheduling | None = _later(None)  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetData:
+    """A PodDisruptionBudget: how many of the pods it selects may be away now, by its status."""
+
+    namespace: str
+    name: str
+    selector: Selector
+    disruptions_allowed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CordonData:
+    """A node that takes no further pods."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +160,7 @@ class NamespaceData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeData:
-    """A node as prices, pools and packing need it."""
+    """A node as prices, pools and packing need it; `extended`: places for pods, devices besides GPUs, hugepages."""
 
     name: str
     labels: dict[str, str] = field(default_factory=dict)
@@ -146,6 +169,7 @@ class NodeData:
     memory_bytes: int = 0
     gpus: dict[str, int] = field(default_factory=dict)
     taints: tuple[str, ...] = ()
+    extended: dict[str, int] | None = _later(None)  # noqa: RUF009 - as for every later field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +271,19 @@ class PriceData:
     resource: str = _later("gpu")
 
 
-Data = PodData | OwnerData | NamespaceData | NodeData | GpuData | ReservationData | PriceData | QuotaData | ReadyData
+Data = (
+    PodData
+    | OwnerData
+    | NamespaceData
+    | NodeData
+    | GpuData
+    | ReservationData
+    | PriceData
+    | QuotaData
+    | ReadyData
+    | BudgetData
+    | CordonData
+)
 _DATA_OF: dict[str, type[Any]] = {
     "pod": PodData,
     "owner": OwnerData,
@@ -259,6 +295,8 @@ _DATA_OF: dict[str, type[Any]] = {
     "pending": PodData,
     "quota": QuotaData,
     "ready": ReadyData,
+    "budget": BudgetData,
+    "cordon": CordonData,
 }
 
 
@@ -311,7 +349,13 @@ def plain_data(value: Any) -> Any:
     return plain
 
 
-_PLAIN_KINDS: tuple[type[Any], ...] = (*_DATA_OF.values(), OwnerRef, ContainerRequest, MigInstanceData)
+_PLAIN_KINDS: tuple[type[Any], ...] = (
+    *_DATA_OF.values(),
+    OwnerRef,
+    ContainerRequest,
+    MigInstanceData,
+    *PARTS,
+)
 _NAMES_OF: dict[type[Any], tuple[str, ...]] = {kind: tuple(one.name for one in fields(kind)) for kind in _PLAIN_KINDS}
 _LATER: dict[type[Any], tuple[tuple[str, Any], ...]] = {
     kind: tuple((one.name, one.default) for one in fields(kind) if one.metadata.get("later")) for kind in _PLAIN_KINDS
@@ -332,6 +376,10 @@ def _data(kind: str, raw: dict[str, Any]) -> Data:
         values["containers"] = tuple(
             ContainerRequest(**{**c, "claims": tuple(c.get("claims", ()))}) for c in values.get("containers", ())
         )
+        if values.get("scheduling") is not None:
+            values["scheduling"] = scheduling_of(values["scheduling"])
+    if kind == "budget":
+        values["selector"] = selector_of(values["selector"])
     if kind == "node":
         values["taints"] = tuple(values.get("taints", ()))
     if kind == "gpu":

@@ -105,6 +105,8 @@ class _Board:
         instance, current = question.instance, question.current
         self._cpu = [int(value) for value in instance.pod_cpu]
         self._memory = [int(value) for value in instance.pod_memory]
+        self._further: list[list[int]] = instance.needs.tolist()
+        self._sides: list[list[int]] = instance.sides.tolist()
         self._gpus = [int(value) for value in instance.pod_gpus]
         self._milli = [
             int(milli) if gpus == 1 else _GPU_MILLI
@@ -129,6 +131,10 @@ class _Board:
     def _count(self, pod: int, node: int, gpus: Iterable[int], sign: int) -> None:
         self._taken[node, "cpu"] += sign * self._cpu[pod]
         self._taken[node, "memory"] += sign * self._memory[pod]
+        for name, amount in zip(self._question.instance.resources, self._further[pod], strict=True):
+            self._taken[node, name] += sign * amount
+        for name, side in zip(self._question.instance.exclusions, self._sides[pod], strict=True):
+            self._taken[node, f"{name} side {side}"] += sign
         for gpu in gpus:
             self._taken[node, f"gpu {gpu}"] += sign * self._milli[pod]
 
@@ -183,19 +189,31 @@ class _Board:
             return "gets another number of GPUs than it asks for"
         if any(not 0 <= gpu < int(instance.node_gpus[move.target]) for gpu in move.gpus):
             return "gets a GPU that its node does not have"
+        size = 0 if instance.node_island_gpus is None else int(instance.node_island_gpus[move.target])
+        joined = instance.pod_island is not None and bool(instance.pod_island[move.pod])
+        if joined and size and len({gpu // size for gpu in move.gpus}) > 1:
+            return "gets GPUs of several NVLink islands"
         return ""
 
     def _overfull(self, nodes: Iterable[int]) -> list[str]:
         instance = self._question.instance
         found = []
         for node in sorted(nodes):
-            name = instance.node_names[node]
+            name_of = instance.node_names[node]
             if self._taken[node, "cpu"] > int(instance.node_cpu[node]):
-                found.append(f"node {name} has less CPU than its pods need")
+                found.append(f"node {name_of} has less CPU than its pods need")
             if self._taken[node, "memory"] > int(instance.node_memory[node]):
-                found.append(f"node {name} has less memory than its pods need")
+                found.append(f"node {name_of} has less memory than its pods need")
+            for name, room in zip(instance.resources, instance.rooms[node].tolist(), strict=True):
+                if self._taken[node, name] > room:
+                    found.append(f"node {name_of} has less {name} than its pods need")
             found += [
-                f"GPU {gpu} of node {name} carries more than 1000 milli"
+                f"node {name_of} has pods of both sides of {name}"
+                for name in instance.exclusions
+                if self._taken[node, f"{name} side 1"] and self._taken[node, f"{name} side 2"]
+            ]
+            found += [
+                f"GPU {gpu} of node {name_of} carries more than 1000 milli"
                 for gpu in range(int(instance.node_gpus[node]))
                 if self._taken[node, f"gpu {gpu}"] > _GPU_MILLI
             ]

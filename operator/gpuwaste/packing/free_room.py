@@ -24,6 +24,7 @@ class FreeRoom:
     Attributes:
         cpu: int64[N].
         memory: int64[N].
+        extra: int64[N, R] of the further resources.
         gpu: int64[N, G] free milli; 0 where the node has no such GPU.
     """
 
@@ -35,12 +36,17 @@ class FreeRoom:
         self._whole = np.where(self._share > 0, 0, instance.pod_gpus)
         self.cpu = instance.node_cpu.copy()
         self.memory = instance.node_memory.copy()
+        self.extra = instance.rooms.copy()
+        self._sides = np.zeros((len(instance.node_names), len(instance.exclusions), 3), dtype=np.int64)
         widest = max(int(instance.node_gpus.max(initial=0)), 1)
         self.gpu = np.where(np.arange(widest) < instance.node_gpus[:, None], WHOLE_GPU_MILLI, 0)
         pods = np.flatnonzero(placement.pod_node >= 0)
         node = placement.pod_node[pods]
         np.subtract.at(self.cpu, node, instance.pod_cpu[pods])
         np.subtract.at(self.memory, node, instance.pod_memory[pods])
+        np.subtract.at(self.extra, node, instance.needs[pods])
+        rules = np.arange(len(instance.exclusions))
+        np.add.at(self._sides, (node[:, None], rules[None, :], instance.sides[pods]), 1)
         for pod, host, chosen in zip(pods.tolist(), node.tolist(), placement.pod_gpu_set[pods].tolist(), strict=True):
             for gpu in placement.gpu_sets[chosen]:
                 self.gpu[host, gpu] -= self._milli[pod]
@@ -51,6 +57,7 @@ class FreeRoom:
         other._instance, other._milli = self._instance, self._milli
         other._share, other._whole = self._share, self._whole
         other.cpu, other.memory, other.gpu = self.cpu.copy(), self.memory.copy(), self.gpu.copy()
+        other.extra, other._sides = self.extra.copy(), self._sides.copy()
         return other
 
     def take(self, pod: int, spot: Spot) -> None:
@@ -65,6 +72,8 @@ class FreeRoom:
         node, gpus = spot
         self.cpu[node] -= sign * self._instance.pod_cpu[pod]
         self.memory[node] -= sign * self._instance.pod_memory[pod]
+        self.extra[node] -= sign * self._instance.needs[pod]
+        self._sides[node, np.arange(self._sides.shape[1]), self._instance.sides[pod]] += sign
         for gpu in gpus:
             self.gpu[node, gpu] -= sign * self._milli[pod]
 
@@ -74,7 +83,13 @@ class FreeRoom:
         allowed = instance.model_sets[instance.pod_model_set[pod]][instance.node_model[nodes]]
         fits: Bools = allowed & (self.cpu[nodes] >= instance.pod_cpu[pod])
         fits &= self.memory[nodes] >= instance.pod_memory[pod]
-        if self._share[pod]:
+        if len(instance.resources):
+            fits &= (self.extra[nodes] >= instance.needs[pod]).all(axis=1)
+        for rule in np.flatnonzero(instance.sides[pod]).tolist():
+            fits &= self._sides[nodes, rule, 3 - instance.sides[pod, rule]] == 0
+        if instance.in_island[pod]:
+            fits &= np.array([bool(self._island_with(pod, node)) for node in nodes.tolist()], dtype=np.bool_)
+        elif self._share[pod]:
             fits &= (self.gpu[nodes] >= self._share[pod]).any(axis=1)
         elif self._whole[pod]:
             fits &= (self.gpu[nodes] == WHOLE_GPU_MILLI).sum(axis=1) >= self._whole[pod]
@@ -83,10 +98,20 @@ class FreeRoom:
     def gpus_for(self, pod: int, node: int) -> tuple[int, ...]:
         """The GPUs the pod takes on a node that has room: the fullest that holds its share, or the first free ones."""
         row = self.gpu[node]
+        if self._instance.in_island[pod]:
+            return self._island_with(pod, node)
         if self._share[pod]:
             left = np.where(row >= self._share[pod], row, 2 * WHOLE_GPU_MILLI)
             return (int(left.argmin()),)
         return tuple(np.flatnonzero(row == WHOLE_GPU_MILLI)[: int(self._whole[pod])].tolist())
+
+    def _island_with(self, pod: int, node: int) -> tuple[int, ...]:
+        """GPUs of the fullest island that has room for the pod; none if no island has."""
+        width, size = int(self._whole[pod]), int(self._instance.islands[node])
+        free = np.flatnonzero(self.gpu[node] == WHOLE_GPU_MILLI)
+        islands = [free[free // size == one] for one in np.unique(free // size).tolist()] if size else []
+        able = [gpus for gpus in islands if len(gpus) >= width]
+        return tuple(min(able, key=len)[:width].tolist()) if able else ()
 
     def tightness(self, pod: int, nodes: Ints) -> Ints:
         """int64[len(nodes)]: how much would be left over there; less is a better fit.

@@ -148,12 +148,13 @@ class _Room:
     """What is free on every node while nodes are being emptied."""
 
     def __init__(self, scope: Scope) -> None:
-        self.need = np.array(
-            [[pod.units, pod.cpu_milli, pod.memory_mib] for pod in scope.pods], dtype=np.int64
-        ).reshape(len(scope.pods), 3)
-        self.free = np.array(
-            [[node.units, node.cpu_milli, node.memory_mib] for node in scope.nodes], dtype=np.int64
-        ).reshape(len(scope.nodes), 3)
+        need = [[pod.units, pod.cpu_milli, pod.memory_mib] for pod in scope.pods]
+        free = [[node.units, node.cpu_milli, node.memory_mib] for node in scope.nodes]
+        limits = scope.limits
+        self.need = np.hstack([np.array(need, dtype=np.int64).reshape(-1, 3), limits.needs])
+        self.free = np.hstack([np.array(free, dtype=np.int64).reshape(-1, 3), limits.rooms])
+        self.allowed, self.mask_of = limits.masks, limits.pod_mask
+        self.enemies = {pod: np.array(sorted(others), dtype=np.int64) for pod, others in limits.enemies().items()}
         self.target = np.array([pod.node for pod in scope.pods], dtype=np.int64)
         self.home = self.target.copy()
         np.subtract.at(self.free, self.target, self.need)
@@ -179,14 +180,19 @@ class _Room:
         free = self.free[others]
         pods = sorted(self.on[node], key=lambda pod: tuple(-self.need[pod]))
         places = []
+        target = self.target.copy()
         for pod in pods:
-            able = np.flatnonzero((free >= self.need[pod]).all(axis=1))
+            fits = (free >= self.need[pod]).all(axis=1) & self.allowed[self.mask_of[pod], others]
+            if pod in self.enemies:
+                fits &= ~np.isin(others, target[self.enemies[pod]])
+            able = np.flatnonzero(fits)
             if not len(able):
                 return False
             # Best fit: the fullest node that takes it, so that whole GPUs elsewhere stay free for wide pods.
             best = able[np.lexsort((free[able, 2], free[able, 1], free[able, 0]))[0]]
             free[best] -= self.need[pod]
             places.append(int(others[best]))
+            target[pod] = places[-1]
         self.free[others] = free
         for pod, place in zip(pods, places, strict=True):
             self.target[pod] = place

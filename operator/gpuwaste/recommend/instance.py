@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from math import lcm
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ import numpy as np
 
 from gpuwaste.model.money import EXACT
 from gpuwaste.packing.answer import Placement
-from gpuwaste.packing.drain_question import DrainQuestion
+from gpuwaste.packing.drain_question import DisruptionBudget, DrainQuestion
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance, Ints
+from gpuwaste.packing.rules import keep_apart, only_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,6 +92,9 @@ def build_instance(scope: Scope, group: str) -> PlanInstance:
         current_node=_ints(local[pod.node] for pod in pods),
     )
     hourly = sum((node.hourly for node, fixed in zip(nodes, stays, strict=True) if fixed), Decimal(0))
+    instance = _limited(
+        instance, scope, nodes=list(places), pods=[i for i, pod in enumerate(scope.pods) if pod.node in local]
+    )
     return PlanInstance(nodes=places, instance=instance, scale=scale, fixed=hourly)
 
 
@@ -150,6 +154,7 @@ def build_drain(scope: Scope, *, max_moves: int) -> DrainQuestion:
         models=tuple(f"{group} at {price}" for group, price in models),
         prices=tuple(price for _, price in models),
     )
+    instance = _limited(instance, scope, nodes=list(range(len(scope.nodes))), pods=list(range(len(scope.pods))))
     current = _placed_now(scope)
     used = np.bincount(current.pod_node, minlength=len(scope.nodes)) > 0
     return DrainQuestion(
@@ -161,10 +166,35 @@ def build_drain(scope: Scope, *, max_moves: int) -> DrainQuestion:
         ),
         max_moves=max_moves,
         movable=np.array([not pod.pinned for pod in scope.pods], dtype=np.bool_),
+        budgets=tuple(
+            DisruptionBudget(name=one.name, pods=one.pods, allowed=one.allowed) for one in scope.limits.budgets
+        ),
         keep=np.array([node.pinned for node in scope.nodes], dtype=np.bool_),
         # Nodes without pods are there and paid for: a pod on one costs what its release would have saved.
         open_nodes=True,
     )
+
+
+def _limited(instance: Instance, scope: Scope, *, nodes: list[int], pods: list[int]) -> Instance:
+    """The instance of some nodes and pods of a scope, with the scope's limits."""
+    limits = scope.limits
+    place = {pod: index for index, pod in enumerate(pods)}
+    limited = replace(
+        instance,
+        resources=limits.resources,
+        pod_resources=limits.needs[pods],
+        node_resources=limits.rooms[nodes],
+    )
+    apart = {}
+    for name, (first, second) in limits.apart.items():
+        pair = [place[pod] for pod in first if pod in place], [place[pod] for pod in second if pod in place]
+        if pair[0] and pair[1]:
+            apart[name] = pair
+    limited = keep_apart(limited, apart)
+    masks = limits.masks[:, nodes]
+    if masks.all():
+        return limited
+    return only_on(limited, masks, limits.pod_mask[pods])
 
 
 def _placed_now(scope: Scope) -> Placement:

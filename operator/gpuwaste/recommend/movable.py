@@ -17,6 +17,11 @@ PIN_REASONS: Final = {
     "DoNotDisrupt": "it is annotated karpenter.sh/do-not-disrupt",
     "NotSafeToEvict": "it is annotated cluster-autoscaler.kubernetes.io/safe-to-evict: false",
     "GangWorkload": "it is one of a group that stops as a whole when one of it stops",
+    "DisruptionBudget": "its PodDisruptionBudget allows no eviction now",
+    "SeveralBudgets": "two PodDisruptionBudgets select it, and such a pod cannot be evicted",
+    "SpreadOverNodes": "it is counted in a spread over nodes, which a move would change",
+    "BesidePod": "it must be on one node with another pod",
+    "VolumeClaims": "it has a volume, and where that can go is not known",
     "SharedByScheduler": "another scheduler shares its GPU, and the amounts are not known",
 }
 

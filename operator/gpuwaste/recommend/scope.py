@@ -1,7 +1,7 @@
 """What a plan may touch: the GPU nodes that can be emptied, the pods on them, and what is left as it is.
 
-Stored facts hold no node selectors, affinities, tolerations, volumes or disruption budgets. A pod is therefore
-only ever planned onto a node that is like its own in all that could make a difference (see `_group`).
+A pod is only ever planned onto a node that is like its own in all that could make a difference (see `_group`), and
+within such a group as its own rules let it (see `limits`). Facts that were stored before these rules were have none.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gpuwaste.model.facts import (
     requested,
 )
 from gpuwaste.model.gpu_products import find_product
+from gpuwaste.recommend.limits import Limits, held_back, limits_of
 from gpuwaste.recommend.movable import CARRIED, PIN_REASONS, carried_by_node, pin_reason
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PlanNode", "PlanPod", "Scope", "facts_at", "scope_of"]
 
-_PLANNED_KINDS = ("gpu", "node", "owner", "pod", "price", "reservation")
+_PLANNED_KINDS = ("budget", "cordon", "gpu", "node", "owner", "pod", "price", "reservation")
 _ZONE = "topology.kubernetes.io/zone"
 _ARCH = "kubernetes.io/arch"
 _MIG_SUFFIX = "-MIG-"
@@ -107,6 +108,7 @@ class Scope:
         pool_gpus: physical GPUs of every pool, with those of nodes that are left as they are.
         product_gpus: the same by GPU product.
         reservations: what is bought.
+        limits: what pods and nodes mind besides CPU, memory and GPUs.
     """
 
     nodes: tuple[PlanNode, ...]
@@ -116,6 +118,7 @@ class Scope:
     pool_gpus: dict[str, int]
     product_gpus: dict[str, int]
     reservations: tuple[ReservationData, ...]
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +173,7 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         if isinstance(node, NodeData) and (node.gpus or gpus_on[node.name])
     ]
     currency = _main_currency(prices, with_gpus)
-    view = _View(owners=owners, prices=prices, currency=currency)
+    view = _View(owners=owners, prices=prices, currency=currency, held=held_back(facts))
     pool_gpus: Counter[str] = Counter()
     product_gpus: Counter[str] = Counter()
     nodes: list[PlanNode] = []
@@ -189,14 +192,16 @@ def scope_of(facts: Sequence[Fact], *, pool_label: str = "") -> Scope:
         if planned is not None:
             pods += [replace(pod, node=len(nodes)) for pod in own]
             nodes.append(planned)
+    pods.sort(key=lambda pod: (pod.namespace, pod.name, pod.uid))
     return Scope(
         nodes=tuple(nodes),
-        pods=tuple(sorted(pods, key=lambda pod: (pod.namespace, pod.name, pod.uid))),
+        pods=tuple(pods),
         refused=tuple(refused),
         currency=currency,
         pool_gpus=dict(pool_gpus),
         product_gpus=dict(product_gpus),
         reservations=tuple(fact.data for fact in facts if isinstance(fact.data, ReservationData)),
+        limits=limits_of(facts, nodes=[node.uid for node in nodes], pods=[(pod.uid, pod.node) for pod in pods]),
     )
 
 
@@ -277,7 +282,7 @@ def _planned(
     """A node with its pods (their `node` is set later), or None, and what is refused of them."""
     node = fact.data
     assert isinstance(node, NodeData)  # noqa: S101 - the caller chose the facts of nodes
-    pods = [_pod(one, gpus.resource, view.owners) for one in on_node]
+    pods = [_pod(one, gpus.resource, view) for one in on_node]
     price = view.prices.get((fact.uid, gpus.product))
     rest = [view.prices[key] for name in ("cpu", "memory") if (key := (fact.uid, name)) in view.prices]
     hourly = _hourly(price, gpus.count, node, rest)
@@ -319,6 +324,7 @@ class _View:
     owners: dict[str, OwnerData]
     prices: dict[tuple[str, str], PriceData]
     currency: str | None
+    held: dict[str, str]
 
 
 def _containers(fact: Fact) -> tuple[ContainerRequest, ...]:
@@ -339,12 +345,12 @@ def _unit_cost(price: PriceData) -> Decimal | None:
     return None if known is None else Decimal(known)
 
 
-def _pod(fact: Fact, resource: str, owners: dict[str, OwnerData]) -> tuple[PlanPod, str]:
+def _pod(fact: Fact, resource: str, view: _View) -> tuple[PlanPod, str]:
     """A pod, and why it does not move; empty if it may, `CARRIED` if it goes with its node."""
     pod = fact.data
     assert isinstance(pod, PodData)  # noqa: S101 - the caller chose the facts of pods
     asked = requested(pod)
-    workload = workload_of(fact.uid, pod, owners)
+    workload = workload_of(fact.uid, pod, view.owners)
     planned = PlanPod(
         uid=fact.uid,
         namespace=pod.namespace,
@@ -355,7 +361,9 @@ def _pod(fact: Fact, resource: str, owners: dict[str, OwnerData]) -> tuple[PlanP
         units=asked.gpus.get(resource, 0),
         workload_kind=workload.kind,
     )
-    return planned, CARRIED if carried_by_node(pod) else pin_reason(pod, workload.kind)
+    if carried_by_node(pod):
+        return planned, CARRIED
+    return planned, pin_reason(pod, workload.kind) or view.held.get(fact.uid, "")
 
 
 def _overfull(node: PlanNode, pods: list[PlanPod]) -> bool:

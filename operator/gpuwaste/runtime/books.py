@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Books"]
 
-_AS_THEY_ARE = ("reservation", "quota")
+_AS_THEY_ARE = ("reservation", "quota", "budget", "cordon")
 _log = logging.getLogger(__name__)
 _WINDOW_HOURS = 168
 _FACTS_HORIZON = timedelta(hours=24)

@@ -12,6 +12,7 @@ from gpuwaste.cluster.kinds import NAMESPACES
 from gpuwaste.model.errors import GpuwasteError
 from gpuwaste.model.units import format_time, hour_start
 from gpuwaste.runtime.agents import find_agents
+from gpuwaste.runtime.disruption import budget_facts, cordon_facts, read_budgets
 from gpuwaste.runtime.objects import Surroundings, build_objects
 from gpuwaste.runtime.puller import PullResult
 from gpuwaste.runtime.quotas import quota_facts, read_quotas
@@ -154,7 +155,12 @@ class Operator:
         snapshot = self.state.snapshot()
         items = await read_reservations(self.api)
         self.reservations = parse_reservations(items)
-        bought = [*reservation_facts(self.reservations), *quota_facts(await read_quotas(self.api))]
+        bought = [
+            *reservation_facts(self.reservations),
+            *quota_facts(await read_quotas(self.api)),
+            *budget_facts(await read_budgets(self.api)),
+            *cordon_facts(snapshot),
+        ]
         now = self.now()
         self.books.dirty |= pulled.hours | received | filled
         if snapshot.generation != self._seen_generation or bought != self._bought:

@@ -63,6 +63,7 @@ OPERATOR_RIGHTS: tuple[Right, ...] = (
     *SCAN_RIGHTS,
     *(Right(verb="watch", resource=resource) for resource in ("pods", "nodes", "namespaces")),
     Right(verb="list", resource="resourcequotas"),
+    Right(verb="list", resource="poddisruptionbudgets", group="policy"),
     Right(verb="patch", resource="events"),
     *(
         Right(verb=verb, resource=resource, group="gpuwaste.dev")
