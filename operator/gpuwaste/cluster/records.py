@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gpuwaste.cluster.quantity import cpu_milli, memory_bytes, whole_count
@@ -25,6 +23,7 @@ from gpuwaste.model.facts import (
     PodData,
     ReadyData,
 )
+from gpuwaste.model.resources import GPU_RESOURCES, NOT_GPU_RESOURCES, counts_gpus
 from gpuwaste.model.units import parse_time
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANNOTATION_PREFIXES",
-    "GPU_RESOURCES",
-    "NOT_GPU_RESOURCES",
     "NamespaceRecord",
     "NodeRecord",
     "OwnerRecord",
@@ -46,31 +43,6 @@ __all__ = [
     "owner_record",
     "pod_record",
 ]
-
-GPU_RESOURCES = (
-    "nvidia.com/gpu",
-    "nvidia.com/gpu.shared",
-    "nvidia.com/mig-*",
-    "nvidia.com/[A-Z]*",
-    "nvidia.com/vgpu",
-    "nvidia.com/pgpu",
-    "amd.com/*",
-    "gpu.intel.com/*",
-    "habana.ai/gaudi",
-)
-"""Extended resources that count GPUs or parts of them, as shell patterns.
-
-KubeVirt names vGPUs `GRID_…` and `NVIDIA_…`, and GPUs that are passed through by their chip, `GA102GL_A10`.
-"""
-
-NOT_GPU_RESOURCES = (
-    "amd.com/*nic*",
-    "gpu.intel.com/*_monitoring",
-    "gpu.intel.com/memory.max",
-    "gpu.intel.com/millicores",
-    "gpu.intel.com/tiles",
-)
-"""Resources of the same vendors that are no GPUs: network cards, monitoring handles, amounts beside a device."""
 
 ANNOTATION_PREFIXES = (
     "gpuwaste.dev/",
@@ -96,12 +68,7 @@ class RecordRules:
 
     def is_gpu(self, resource: str) -> bool:
         """Whether the extended resource counts GPUs."""
-        return _is_gpu(resource, self.gpu_resources, self.not_gpu_resources)
-
-
-@lru_cache(maxsize=4096)
-def _is_gpu(resource: str, patterns: tuple[str, ...], excluded: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(resource, p) for p in patterns) and not any(fnmatchcase(resource, p) for p in excluded)
+        return counts_gpus(resource, self.gpu_resources, self.not_gpu_resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

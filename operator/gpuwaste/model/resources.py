@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from gpuwaste.model.gpu_products import find_product
@@ -9,12 +11,53 @@ from gpuwaste.model.gpu_products import find_product
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["is_measured", "labelled_product", "resource_product", "stand_in"]
+__all__ = [
+    "GPU_RESOURCES",
+    "NOT_GPU_RESOURCES",
+    "counts_gpus",
+    "is_measured",
+    "labelled_product",
+    "resource_product",
+    "stand_in",
+]
+
+GPU_RESOURCES = (
+    "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+    "nvidia.com/mig-*",
+    "nvidia.com/[A-Z]*",
+    "nvidia.com/vgpu",
+    "nvidia.com/pgpu",
+    "amd.com/*",
+    "gpu.intel.com/*",
+    "habana.ai/gaudi",
+)
+"""Extended resources that count GPUs or parts of them, as shell patterns.
+
+KubeVirt names vGPUs `GRID_…` and `NVIDIA_…`, and GPUs that are passed through by their chip, `GA102GL_A10`.
+"""
+
+NOT_GPU_RESOURCES = (
+    "amd.com/*nic*",
+    "gpu.intel.com/*_monitoring",
+    "gpu.intel.com/memory.max",
+    "gpu.intel.com/millicores",
+    "gpu.intel.com/tiles",
+)
+"""Resources of the same vendors that are no GPUs: network cards, monitoring handles, amounts beside a device."""
 
 _PRODUCT_LABELS: Final = {
     "amd.com/": ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name"),
     "gpu.intel.com/": ("gpu.intel.com/product",),
 }
+
+
+@lru_cache(maxsize=4096)
+def counts_gpus(
+    resource: str, patterns: tuple[str, ...] = GPU_RESOURCES, excluded: tuple[str, ...] = NOT_GPU_RESOURCES
+) -> bool:
+    """Whether an extended resource counts GPUs or parts of them, by shell patterns."""
+    return any(fnmatchcase(resource, p) for p in patterns) and not any(fnmatchcase(resource, p) for p in excluded)
 
 
 def is_measured(resource: str) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpuwaste.ingest.prometheus.store import Query
 from gpuwaste.model.facts import ContainerRequest, Fact, NamespaceData, NodeData, OwnerData, OwnerRef, PodData
+from gpuwaste.model.resources import counts_gpus
 from gpuwaste.model.units import from_unix_ns
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ KUBE_STATE_METRICS: dict[str, str] = {
 }
 """What is needed of kube-state-metrics, and what for."""
 
-_GPU = "nvidia_com_.*|amd_com_.*|gpu_intel_com_.*"
+_GPU = "nvidia_com_.*|amd_com_.*|gpu_intel_com_.*|habana_ai_.*"
 _MIG = re.compile(r"^nvidia_com_mig_(\d+g)_(\d+gb)((?:_(?:me|gfx|all))*)(_shared)?$")
 _API = {
     "ReplicaSet": "apps/v1",
@@ -61,7 +62,7 @@ def resource_of(label: str) -> str:
     known = {"nvidia_com_gpu": "nvidia.com/gpu", "nvidia_com_gpu_shared": "nvidia.com/gpu.shared"}
     if label in known:
         return known[label]
-    for domain in ("nvidia_com_", "amd_com_", "gpu_intel_com_"):
+    for domain in ("nvidia_com_", "amd_com_", "gpu_intel_com_", "habana_ai_"):
         if label.startswith(domain):
             return f"{domain[:-1].replace('_', '.')}/{label.removeprefix(domain)}"
     return label
@@ -132,7 +133,7 @@ def kube_state_facts(
     """
     asker = _Asker(store, start, end, metrics)
     have = _Known.of(known)
-    nodes = _nodes(asker, start, have)
+    nodes = _nodes(asker, start, end, have)
     pods = _pods(asker, end, have)
     owners = _owners(asker, start, pods, have)
     spaces = _namespaces(asker, start, {fact.data.namespace for fact in pods if isinstance(fact.data, PodData)}, have)
@@ -204,8 +205,9 @@ def _pods(asker: _Asker, end: datetime, have: _Known) -> list[Fact]:
     for sample in asker.last("kube_pod_container_resource_requests", _HOLDER, gpu):
         labels = sample.labels
         container = labels.get("exported_container") or labels.get("container", "")
-        if sample.value >= 1:
-            requests[_key(labels)][container][resource_of(labels.get("resource", ""))] = round(sample.value)
+        resource = resource_of(labels.get("resource", ""))
+        if sample.value >= 1 and counts_gpus(resource):
+            requests[_key(labels)][container][resource] = round(sample.value)
             node_of[_key(labels)] = labels.get("node", "")
     if not requests:
         return []
@@ -306,45 +308,68 @@ def _owners(asker: _Asker, start: datetime, pods: list[Fact], have: _Known) -> l
     return list(facts.values())
 
 
-def _nodes(asker: _Asker, start: datetime, have: _Known) -> list[Fact]:
+def _nodes(asker: _Asker, start: datetime, end: datetime, have: _Known) -> list[Fact]:
+    gpu = f'resource=~"{_GPU}"'
     capacity: dict[str, dict[str, int]] = defaultdict(dict)
-    for sample in asker.last("kube_node_status_capacity", "node, resource", f'resource=~"{_GPU}"'):
-        if sample.value >= 1:
-            capacity[sample.labels.get("node", "")][resource_of(sample.labels.get("resource", ""))] = round(
-                sample.value
-            )
+    for sample in asker.last("kube_node_status_capacity", "node, resource", gpu):
+        name, resource = sample.labels.get("node", ""), resource_of(sample.labels.get("resource", ""))
+        if name and name not in have.nodes and sample.value >= 1 and counts_gpus(resource):
+            capacity[name][resource] = round(sample.value)
+    if not capacity:
+        return []
     labels = {s.labels.get("node", ""): _node_labels(s.labels) for s in asker.whole("kube_node_labels")}
     info = {s.labels.get("node", ""): s.labels for s in asker.last("kube_node_info", "node, provider_id, system_uuid")}
     created = {s.labels.get("node", ""): s.value for s in asker.last("kube_node_created", "node")}
-    return [
-        Fact(
-            kind="node",
-            uid=f"name:{name}",
-            valid_from=_time(created[name]) if name in created else start,
-            valid_to=None,
-            data=NodeData(
-                name=name,
-                labels=labels.get(name, {}),
-                provider_id=info.get(name, {}).get("provider_id", ""),
-                gpus=dict(sorted(gpus.items())),
-            ),
+    seen = {s.labels.get("node", ""): s.value for s in asker.last_seen("kube_node_status_capacity", "node", gpu)}
+    facts = []
+    for name, gpus in sorted(capacity.items()):
+        since = _time(created[name]) if name in created else start
+        last = _time(seen[name]) if name in seen else end
+        # One that was seen to the end of the stretch goes on.
+        until = None if last >= end - _SEEN_SLACK else max(last, since)
+        data = NodeData(
+            name=name,
+            labels=labels.get(name, {}),
+            provider_id=info.get(name, {}).get("provider_id", ""),
+            gpus=dict(sorted(gpus.items())),
         )
-        for name, gpus in sorted(capacity.items())
-        if name and name not in have.nodes
-    ]
+        facts.append(Fact(kind="node", uid=f"name:{name}", valid_from=since, valid_to=until, data=data))
+    return facts
 
 
-_NODE_LABELS = {
-    "node_kubernetes_io_instance_type": "node.kubernetes.io/instance-type",
-    "nvidia_com_gpu_product": "nvidia.com/gpu.product",
-    "nvidia_com_gpu_count": "nvidia.com/gpu.count",
-    "nvidia_com_gpu_replicas": "nvidia.com/gpu.replicas",
-    "nvidia_com_gpu_sharing_strategy": "nvidia.com/gpu.sharing-strategy",
-    "karpenter_sh_nodepool": "karpenter.sh/nodepool",
-    "cloud_google_com_gke_nodepool": "cloud.google.com/gke-nodepool",
-    "eks_amazonaws_com_nodegroup": "eks.amazonaws.com/nodegroup",
-    "kubernetes_azure_com_agentpool": "kubernetes.azure.com/agentpool",
-}
+_SPELLED: tuple[str, ...] = (
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/lifecycle",
+    "nvidia.com/gpu.product",
+    "nvidia.com/gpu.count",
+    "nvidia.com/gpu.replicas",
+    "nvidia.com/gpu.sharing-strategy",
+    "amd.com/gpu.product-name",
+    "beta.amd.com/gpu.product-name",
+    "gpu.intel.com/product",
+    "karpenter.sh/nodepool",
+    "karpenter.sh/capacity-type",
+    "karpenter.k8s.aws/capacity-reservation-id",
+    "cloud.google.com/gke-nodepool",
+    "cloud.google.com/gke-provisioning",
+    "cloud.google.com/gke-spot",
+    "cloud.google.com/gke-preemptible",
+    "cloud.google.com/reservation-name",
+    "eks.amazonaws.com/nodegroup",
+    "eks.amazonaws.com/capacityType",
+    "kubernetes.azure.com/agentpool",
+    "kubernetes.azure.com/scalesetpriority",
+)
+
+
+def _printed(label: str) -> str:
+    """How kube-state-metrics prints the name of a label: `_` for other characters, and capitals as `_x`."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", re.sub(r"\W", "_", label)).lower()
+
+
+_NODE_LABELS = {_printed(label): label for label in _SPELLED}
+"""Labels by which prices and pools are found, by the name under which they are printed."""
 
 
 def _node_labels(labels: Mapping[str, str]) -> dict[str, str]:
