@@ -123,7 +123,7 @@ class GPUReservationSpec(ApiModel):
     count: Annotated[int, Field(ge=1, le=1_000_000), Format("int32")]
     """is the number of GPUs."""
     gpu_model: Annotated[str, Field(min_length=1, max_length=64)]
-    """is the model of the GPUs, such as H100-80GB; for devices of other vendors their resource, such as amd.com/gpu."""
+    """is the model of the GPUs, such as H100-80GB, NVIDIA-A40 as a node's label has it, or the resource amd.com/gpu."""
     kind: ReservationKind = ReservationKind.COMMITTED
     """is Committed for capacity promised by a provider, Owned for hardware of one's own."""
     node_pool: Name | None = None

@@ -15,7 +15,7 @@ from gpuwaste.cluster.kinds import (
     ResourceKind,
 )
 from gpuwaste.model.errors import GpuwasteError, InputError
-from gpuwaste.model.gpu_products import find_product
+from gpuwaste.model.resources import named_product
 from gpuwaste.runtime.writer import CHECKER
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def _problem(body: Json) -> str:
     except InputError as error:
         return str(error)
     model = body.get("spec", {}).get("gpuModel")
-    if model and find_product(model) is None and "/" not in model:
+    if model and named_product(model) is None:
         return (
             f"`spec.gpuModel` {model!r} is no GPU product known here; `gpuwaste mig --list` prints them,"
-            " and other devices go by their resource, such as amd.com/gpu"
+            " and others go by the name that their node's label has, such as NVIDIA-A40, or by their resource"
         )
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,9 @@ __all__ = [
     "counts_gpus",
     "is_measured",
     "labelled_product",
+    "named_product",
     "resource_product",
+    "spelled",
     "stand_in",
 ]
 
@@ -51,6 +54,9 @@ _PRODUCT_LABELS: Final = {
     "gpu.intel.com/": ("gpu.intel.com/product",),
 }
 
+_FULL_NAME: Final = re.compile(r"(NVIDIA|Tesla|Quadro|GeForce|TITAN|AMD|Intel)[\s_-]", re.IGNORECASE)
+_SHARED: Final = re.compile(r"(-MIG-[0-9a-z.+-]+?)?(-SHARED)?$", re.IGNORECASE)
+
 
 @lru_cache(maxsize=4096)
 def counts_gpus(
@@ -73,6 +79,23 @@ def labelled_product(labels: Mapping[str, str]) -> str:
     label = labels.get("nvidia.com/gpu.product", "")
     product = find_product(label) if label else None
     return product.name if product else label
+
+
+def spelled(product: str) -> str:
+    """One spelling of a product: drivers write blanks where labels have dashes, and labels say how it is shared."""
+    return _SHARED.sub("", re.sub(r"[\s_]+", "-", product.strip()))
+
+
+def named_product(name: str) -> str | None:
+    """The product that a person means.
+
+    A name of our table, in any spelling; else one as a driver or a label writes it (`NVIDIA-A40`), for which no table
+    is needed to give it a price; else an extended resource (`amd.com/gpu`). None for anything else.
+    """
+    product = find_product(name)
+    if product is not None:
+        return product.name
+    return spelled(name) if _FULL_NAME.match(name) else name if "/" in name else None
 
 
 def resource_product(labels: Mapping[str, str], resource: str) -> str:

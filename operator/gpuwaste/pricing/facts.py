@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, PriceData, ReservationData
-from gpuwaste.model.resources import resource_product
+from gpuwaste.model.resources import resource_product, spelled
 from gpuwaste.model.units import NS_PER_HOUR, to_unix_ns
 from gpuwaste.pricing.bills import Exchange
 from gpuwaste.pricing.capacity import SPOT_SOURCES, Capacity, capacity_of
@@ -180,7 +180,8 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: EarlierPriceList | None) -> _Pri
         if prices is None:
             continue
         whole = prices.instance_types.get(instance_type) if all_gpus else None
-        entry = whole or prices.gpus.get(gpus.product) or _by_resource(gpus, prices)
+        entry = whole or prices.gpus.get(gpus.product) or prices.gpus.get(spelled(gpus.product))
+        entry = entry or _by_resource(gpus, prices)
         if entry is not None:
             costs = tuple(
                 None if cost is None else _divide(cost, all_gpus if whole else 1) for cost in entry.of(capacity)
@@ -193,7 +194,8 @@ def _listed(gpus: NodeGpus, all_gpus: int, own: EarlierPriceList | None) -> _Pri
 
 def _by_resource(gpus: NodeGpus, prices: EarlierPriceList) -> UnitCosts | Owned | None:
     """The entry for the extended resource that the product stands for, of devices that only the API tells of."""
-    names = sorted(n for n in gpus.node.gpus if resource_product(gpus.node.labels, n) == gpus.product)
+    mine = spelled(gpus.product)
+    names = sorted(n for n in gpus.node.gpus if spelled(resource_product(gpus.node.labels, n)) == mine)
     return next((prices.gpus[name] for name in names if name in prices.gpus), None)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.gpu_products import PRODUCTS, find_product
+from gpuwaste.model.gpu_products import PRODUCTS
 from gpuwaste.model.money import parse_price
+from gpuwaste.model.resources import named_product
 from gpuwaste.pricing.capacity import Capacity
 from gpuwaste.settings.yaml_files import parse_yaml
 
@@ -122,18 +123,16 @@ class EarlierPriceList(BaseModel):
     def _known_products(cls, prices: dict[str, UnitCosts | Owned]) -> dict[str, UnitCosts | Owned]:
         named = {}
         for name, price in prices.items():
-            product = find_product(name)
-            if "/" in name:  # an extended resource, for devices whose product no table of ours has
-                named[name] = price
-                continue
+            product = named_product(name)
             if product is None:
                 near = get_close_matches(name, PRODUCTS, n=3, cutoff=0.3)
                 raise ValueError(
-                    f"`{name}` is no GPU product known here; did you mean {' or '.join(near) or 'another'}?"
+                    f"`{name}` is no GPU product known here; did you mean {' or '.join(near) or 'another'}? One that we"
+                    " do not know goes by the name that its driver or its node's label has, such as NVIDIA-A40"
                 )
-            if product.name in named:
-                raise ValueError(f"`{name}` and another entry are both of {product.name}; keep one of them")
-            named[product.name] = price
+            if product in named:
+                raise ValueError(f"`{name}` and another entry are both of {product}; keep one of them")
+            named[product] = price
         return named
 
 

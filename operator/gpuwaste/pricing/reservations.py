@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, GpuData, NodeData, ReservationData
 from gpuwaste.model.pools import node_pool
-from gpuwaste.model.resources import is_measured, labelled_product, resource_product
+from gpuwaste.model.resources import is_measured, labelled_product, resource_product, spelled
 from gpuwaste.model.units import to_unix_ns
 from gpuwaste.pricing.capacity import Capacity, capacity_of
 
@@ -177,7 +177,7 @@ def _cover(reservations: Sequence[Fact], there: Sequence[NodeGpus], pool_label: 
 
 def _is_of(gpus: NodeGpus, product: str) -> bool:
     """Whether GPUs are of a product, or devices behind the extended resource that stands in its place."""
-    if gpus.product == product:
+    if product in (gpus.product, spelled(gpus.product)):
         return True
     return "/" in product and product in gpus.node.gpus and resource_product(gpus.node.labels, product) == gpus.product
 

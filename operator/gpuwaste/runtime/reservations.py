@@ -11,7 +11,7 @@ from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import GPU_RESERVATIONS
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.facts import Fact, ReservationData
-from gpuwaste.model.gpu_products import find_product
+from gpuwaste.model.resources import named_product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +54,7 @@ def parse_reservations(items: Iterable[Json]) -> list[GPUReservation]:
         except InputError as error:
             _log.debug("reservation not understood: %s", error)
             continue
-        if find_product(one.spec.gpu_model) is None and "/" not in one.spec.gpu_model:
+        if named_product(one.spec.gpu_model) is None:
             _log.debug("reservation %s is of an unknown model", one.metadata.name)
             continue
         found.append(one)
@@ -78,11 +78,10 @@ def reservation_facts(reservations: Iterable[GPUReservation]) -> list[Fact]:
     facts = []
     for one in reservations:
         spec, price = one.spec, gpu_hour_price(one.spec)
-        product = find_product(spec.gpu_model)
         owner = spec.owner
         data = ReservationData(
             name=one.metadata.name,
-            product=product.name if product else spec.gpu_model,
+            product=named_product(spec.gpu_model) or spec.gpu_model,
             count=spec.count,
             price=None if price is None else f"{price.normalize():f}",
             currency=spec.price.currency,

@@ -19,7 +19,7 @@ from gpuwaste.api import (
 )
 from gpuwaste.ledger.join import pool_name
 from gpuwaste.model.facts import ReservationData
-from gpuwaste.model.gpu_products import find_product
+from gpuwaste.model.resources import named_product
 from gpuwaste.model.units import NS_PER_HOUR
 from gpuwaste.pricing.reservations import cover_nodes
 from gpuwaste.waste.figures import gpu_hours, summarise
@@ -175,7 +175,7 @@ def _conditions(
         provisioned: _Said = (no, Reason.PARTLY_PROVISIONED, text)
     else:
         provisioned = (yes, Reason.ALL_PROVISIONED, f"All {spec.count} GPUs are in the cluster.")
-    if find_product(spec.gpu_model) is None and "/" not in spec.gpu_model:
+    if named_product(spec.gpu_model) is None:
         ready: _Said = (no, Reason.INVALID, f"{spec.gpu_model} is no GPU product known here.")
     elif through is None:
         ready = (no, Reason.NO_DATA, "No usage has been read yet.")

@@ -87,6 +87,14 @@ def test_a_missing_file_is_named(tmp_path):
         load_price_list(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("name", ["NVIDIA-A40", "NVIDIA A40", "nvidia.com/gpu"])
+def test_a_model_that_no_table_has_is_priced_by_the_name_it_goes_by(name):
+    own = parse_price_list(HEAD + f'gpus: {{"{name}": 0.8}}', where="prices.yaml")
+    by_label = fact.node("a", product="NVIDIA-A40-SHARED")
+    by_driver = [fact.node("b", product="NVIDIA-A40"), fact.gpu("gpu-b", on="b", product="NVIDIA A40")]
+    assert [cost for cost, _, _ in prices_of(by_label, *by_driver, own=own)] == ["0.8", "0.8"]
+
+
 CHANGED = (
     HEAD + "gpus: {H100-80GB: 2}\n"
     "earlier:\n- {currency: EUR, date: 2026-03-01, gpus: {H100-80GB: 3}}\n"

@@ -147,6 +147,11 @@ def test_devices_of_other_vendors_are_bought_by_their_resource():
     assert found["uid-amd/AMD-Instinct-MI300X"].effective_unit_cost == "1.5"
 
 
+def test_models_that_no_table_has_are_bought_by_the_name_of_their_label():
+    there = [node("a", product="NVIDIA-A40"), node("b", product="NVIDIA-A40-SHARED")]
+    assert covered(*there, reservation(16, product="NVIDIA-A40")) == [("bought", "a", 8), ("bought", "b", 8)]
+
+
 def test_pool_model_and_spot_decide_what_is_covered():
     labels = {"karpenter.sh/nodepool": "train"}
     nodes = [node("a", labels=labels), node("b"), node("c", labels={"cloud.google.com/gke-spot": "true"})]
