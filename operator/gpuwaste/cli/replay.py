@@ -29,14 +29,14 @@ def parse_team_rules(text: str | bytes, *, where: str) -> HourRules:
     from gpuwaste.ledger.hour import HourRules
     from gpuwaste.settings.errors import SettingsError
     from gpuwaste.settings.problems import problems
-    from gpuwaste.settings.teams import TeamRules
+    from gpuwaste.settings.teams import TeamHistory
     from gpuwaste.settings.yaml_files import parse_yaml
 
     raw = parse_yaml(text, where=where)
     try:
-        return HourRules(teams=TeamRules.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
+        return HourRules(teams=TeamHistory.model_validate({"rules": raw} if isinstance(raw, list) else raw or {}))
     except ValidationError as error:
-        raise SettingsError(problems(error, TeamRules), where=where) from None
+        raise SettingsError(problems(error, TeamHistory), where=where) from None
 
 
 def rules_of(inputs: InputStore, given: Path | None) -> HourRules:

@@ -101,5 +101,5 @@ def _newest(store: Store, books: Store, name: str, hours: list[datetime]) -> _Ne
         facts=merge_facts(stored.read_facts(hour), gpu_facts(stored.node_facts(hour))),
         rows=read_ledger(books, start=hour, end=hour + HOUR, clusters=[name]),
         at=from_unix_ns(to_unix_ns(hour + HOUR) - 1_000),
-        teams=rules_of(stored, None).teams,
+        teams=rules_of(stored, None).at(hour).teams,
     )

@@ -90,7 +90,7 @@ def explain(
     from gpuwaste.model.facts import PodData
 
     stored, hour = _newest(inputs, cluster)
-    index, rules = _index(stored, hour), rules_of(stored, team_rules)
+    index, rules = _index(stored, hour), rules_of(stored, team_rules).at(hour)
     pods = [
         data
         for facts in index.pods.values()

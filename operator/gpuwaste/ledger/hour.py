@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ from gpuwaste.model.apportion import mul_div
 from gpuwaste.model.errors import InvariantError
 from gpuwaste.model.grouping import group_numbers, sum_by
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_SECOND, from_unix_ns, to_unix_ns
+from gpuwaste.settings.teams import TeamHistory
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -46,7 +47,7 @@ class HourRules:
     """What besides the inputs decides a ledger hour.
 
     Attributes:
-        teams: rules that name the team of a row.
+        teams: rules that name the team of a row, and those that hours before a change keep.
         starting_limit_seconds: how long after allocation idle time is called starting, at most.
         pool_label: a node label that names the pool before the well-known ones.
     """
@@ -54,6 +55,10 @@ class HourRules:
     teams: TeamRules
     starting_limit_seconds: int = _STARTING_LIMIT_SECONDS
     pool_label: str = ""
+
+    def at(self, hour: datetime) -> HourRules:
+        """The rules of an hour."""
+        return replace(self, teams=self.teams.at(hour)) if isinstance(self.teams, TeamHistory) else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ def update_hour(inputs: InputStore, store: Store, hour: datetime, rules: HourRul
     Returns:
         The new hour, or None where it was up to date.
     """
-    loaded = inputs.load(hour, columns=COMPUTED_FROM)
+    loaded, rules = inputs.load(hour, columns=COMPUTED_FROM), rules.at(hour)
     expected = {"input_hash": loaded.input_hash(), "team_rules_hash": rules.teams.hash()}
     found = place_of(store, inputs.cluster, hour)
     if found is not None and all(found[1].get(key) == value for key, value in expected.items()):

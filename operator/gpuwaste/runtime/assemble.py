@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from gpuwaste import __version__
 from gpuwaste.cluster.records import ANNOTATION_PREFIXES, RecordRules
 from gpuwaste.cluster.state import ClusterState
@@ -16,13 +18,14 @@ from gpuwaste.ingest.pull import AgentClient
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore, team_rules_file
 from gpuwaste.ledger.store import open_store
+from gpuwaste.model.units import hour_start
 from gpuwaste.pricing.bills import Exchange
 from gpuwaste.pricing.facts import NodeWeights, PriceSources
 from gpuwaste.pricing.pricelist import load_price_list
 from gpuwaste.runtime.backfill import Backfill
 from gpuwaste.runtime.bills import Bills
 from gpuwaste.runtime.books import Books
-from gpuwaste.runtime.chargeback import Chargeback
+from gpuwaste.runtime.chargeback import Chargeback, first_open
 from gpuwaste.runtime.intake import Intake
 from gpuwaste.runtime.loop import Operator, cluster_name
 from gpuwaste.runtime.metrics import OperatorMetrics
@@ -31,6 +34,9 @@ from gpuwaste.runtime.puller import Puller
 from gpuwaste.runtime.receiver import Receiver
 from gpuwaste.runtime.upkeep import Upkeep
 from gpuwaste.runtime.writer import ObjectWriter
+from gpuwaste.settings.errors import SettingsError
+from gpuwaste.settings.problems import problems
+from gpuwaste.settings.teams import TeamHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -65,9 +71,8 @@ async def assemble(
     store = open_store(settings.store)
     name = await cluster_name(api, settings)
     inputs = await asyncio.to_thread(InputStore.open, store, name)
-    await asyncio.to_thread(_store_rules, store, name, settings)
     rules = HourRules(
-        teams=settings.team_rules,
+        teams=await _team_rules(settings, store, name, api, now()),
         starting_limit_seconds=settings.starting_limit_seconds,
         pool_label=settings.pool_label,
     )
@@ -158,8 +163,22 @@ def _receiver(settings: OperatorSettings, inputs: InputStore, metrics: OperatorM
     return Receiver(intake=Intake(inputs=inputs), tls=settings.agents.tls, port=settings.receive_port, metrics=metrics)
 
 
-def _store_rules(store: Store, cluster: str, settings: OperatorSettings) -> None:
-    """The rules are inputs like all others: without them a replay would name other teams."""
-    text = settings.team_rules.model_dump_json().encode()
-    if store.read_or_none(team_rules_file(cluster)) != text:
-        store.write(team_rules_file(cluster), text)
+async def _team_rules(
+    settings: OperatorSettings, store: Store, cluster: str, api: ClusterApi, now: datetime
+) -> TeamHistory:
+    """The rules of the settings for open periods, and for closed ones those that they were written by.
+
+    They are inputs like all others, and stored: without them a replay would name other teams.
+    """
+    wanted, name = settings.team_rules, team_rules_file(cluster)
+    stored = await asyncio.to_thread(store.read_or_none, name)
+    try:
+        history = TeamHistory(rules=wanted.rules) if stored is None else TeamHistory.model_validate_json(stored)
+    except ValidationError as error:
+        raise SettingsError(problems(error, TeamHistory), where=f"{store.root}/{name}") from None
+    if history.rules != wanted.rules:
+        history = history.changed(wanted, since=hour_start(await first_open(api, now=now)))
+    text = history.to_json().encode()
+    if stored != text:
+        await asyncio.to_thread(store.write, name, text)
+    return history

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpuwaste.api import ChargebackReport, ChargebackReportStatus, Reason, Restatement
+from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import CHARGEBACK_REPORTS
 from gpuwaste.focus.layouts import write_layout
 from gpuwaste.focus.periods import months_of, period_at, span_period
@@ -49,6 +50,8 @@ _LATE_DATA = timedelta(days=40)
 """Inputs are kept 35 days: a ledger hour that is older than this cannot change by a late window."""
 _RETRY = timedelta(minutes=1)
 _MAX_RETRY = timedelta(hours=1)
+_LONGEST_LATE = timedelta(hours=72)
+"""How long an agent's journal can still deliver: the grace of a report that does not say another."""
 _SETTLED = timedelta(days=2)
 """So long after its grace a period is surely closed, unless the operator was away; then it is said a run later."""
 _CHANGED = frozenset({Outcome.WRITTEN, Outcome.CLOSED})
@@ -92,6 +95,40 @@ def _span_due(
         return None, None
     following = min(last + _SPAN_PERIOD, closes)
     return (now if now >= following else None), following
+
+
+async def first_open(api: ClusterApi, *, now: datetime) -> datetime:
+    """Start of the oldest period of any report that is open; without reports, of the month that would be.
+
+    Args:
+        api: the API server.
+        now: the time.
+
+    Raises:
+        GpuwasteError: the API server did not answer.
+    """
+    starts: list[datetime] = []
+    token = ""
+    while True:
+        try:
+            page = await api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
+        except NotFoundError:  # the definitions are not installed yet
+            break
+        for body in page.items:
+            try:
+                starts += _start_of(_parsed(body), now=now)
+            except InputError:
+                continue
+        token = page.continue_token
+        if not token:
+            break
+    return min(starts, default=period_at(now - _LONGEST_LATE, "month").start)
+
+
+def _parsed(body: Json) -> ChargebackReport:
+    """A report of a list, whose items come without their kind."""
+    kind = {"apiVersion": CHARGEBACK_REPORTS.api_version, "kind": CHARGEBACK_REPORTS.kind}
+    return ChargebackReport.parse({**body, **kind})
 
 
 @dataclass(slots=True, kw_only=True)

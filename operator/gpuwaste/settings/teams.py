@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-__all__ = ["TeamDecision", "TeamRule", "TeamRules", "TeamStep"]
+__all__ = ["EarlierTeamRules", "TeamDecision", "TeamHistory", "TeamRule", "TeamRules", "TeamStep"]
 
 _Where = Literal["namespace", "namespaceLabel", "namespaceAnnotation", "podLabel", "podAnnotation"]
 
@@ -154,6 +156,42 @@ class TeamRules(BaseModel):
                 return steps
         why = "no rule matches, so the namespace is the team" if self.rules else "there are no rules"
         return [*steps, TeamStep(rule=None, place="namespace", value=namespace, team=namespace, why=why)]
+
+
+class EarlierTeamRules(TeamRules):
+    """Rules that hours before a time were named by."""
+
+    until: AwareDatetime = Field(description="The first hour that these rules no longer name.")
+
+
+class TeamHistory(TeamRules):
+    """The rules in force, and those that closed periods keep; without the latter it is written as the rules are."""
+
+    earlier: tuple[EarlierTeamRules, ...] = Field(default=(), description="Rules of before, oldest first.")
+
+    def at(self, hour: datetime) -> TeamRules:
+        """The rules that name the teams of an hour."""
+        rules = next((one.rules for one in self.earlier if hour < one.until), self.rules)
+        return TeamRules(rules=rules)
+
+    def changed(self, rules: TeamRules, *, since: datetime) -> TeamHistory:
+        """With other rules from a time on; hours before it keep theirs.
+
+        Args:
+            rules: the new rules.
+            since: the first hour that they name.
+        """
+        if rules.rules == self.rules:
+            return self
+        kept = [one for one in self.earlier if one.until < since]
+        before = self.at(since - timedelta(microseconds=1)).rules
+        if before != rules.rules:
+            kept.append(EarlierTeamRules(rules=before, until=since))
+        return TeamHistory(rules=rules.rules, earlier=tuple(kept))
+
+    def to_json(self) -> str:
+        """As it is stored."""
+        return self.model_dump_json(exclude=None if self.earlier else {"earlier"})
 
 
 def _why(rule: TeamRule, value: str | None, team: str | None) -> str:

@@ -1,9 +1,11 @@
 """Team rules: the first that matches decides, the namespace is the default."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from pydantic import ValidationError
 
-from gpuwaste.settings.teams import TeamRule, TeamRules
+from gpuwaste.settings.teams import TeamHistory, TeamRule, TeamRules
 
 
 def team(*rules, namespace="ml-search", namespace_labels=None, pod_labels=None):
@@ -48,6 +50,27 @@ def test_precedence(rules, more, want):
 
 def test_the_hash_changes_with_the_rules():
     assert TeamRules().hash() == TeamRules().hash() != TeamRules(rules=(BY_NAME,)).hash()
+
+
+def test_hours_keep_the_rules_that_were_in_force_when_their_period_closed():
+    first, second, third = (TeamRules(rules=(TeamRule(source="namespace", team=name),)) for name in "abc")
+    october, november = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+
+    def named(history):
+        return [
+            history.at(at + timedelta(hours=hours)).rules[0].team for at in (october, november) for hours in (-1, 0)
+        ]
+
+    history = TeamHistory(rules=first.rules)
+    assert history.to_json() == first.model_dump_json(), "without a change it is written as ever"
+    assert history.changed(first, since=november) == history
+    changed = history.changed(second, since=october)
+    assert named(changed) == ["a", "b", "b", "b"]
+    assert named(changed.changed(third, since=november)) == ["a", "b", "b", "c"]
+    assert named(changed.changed(third, since=october)) == ["a", "c", "c", "c"], "in the same period once more"
+    assert changed.changed(first, since=october) == history, "and back: nothing was"
+    assert TeamHistory.model_validate_json(changed.to_json()) == changed
+    assert [changed.at(at).hash() for at in (october - timedelta(hours=1), october)] == [first.hash(), second.hash()]
 
 
 def test_a_broken_expression_is_refused():
