@@ -64,10 +64,11 @@ def report(last=None, generation=1, seen=1, **spec):
     return ChargebackReport.parse(body)
 
 
-def test_the_example_of_the_documentation_is_valid():
+def test_the_examples_of_the_documentation_are_valid():
     page = (Path(__file__).parents[3] / "docs/chargeback.md").read_text()
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    asked = ChargebackReport.parse(yaml.safe_load(example))
+    whole, of_bill = (yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    asked = ChargebackReport.parse(whole)
+    assert ChargebackReport.parse({**whole, **of_bill}).spec.bill_url == "s3://billing-exports/focus?region=eu-central-1"
     assert parse_schedule(asked.spec.schedule, asked.spec.time_zone).following(CREATED) == at("2026-11-03T05:00")
 
 
