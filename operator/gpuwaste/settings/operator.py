@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Self
@@ -139,6 +140,17 @@ class PricingSettings(FileModel):
     node_price_weights: PriceWeights = Field(
         default=PriceWeights(), description="Which parts of a node's price its GPUs, CPU and memory carry."
     )
+
+    @model_validator(mode="after")
+    def _rates_lead_somewhere(self) -> Self:
+        wrong = sorted(code for code in self.exchange_rates if not re.fullmatch("[A-Z]{3}", code))
+        if wrong:
+            raise ValueError(f"`exchangeRates` names currencies by three letters such as EUR, not {wrong[0]!r}")
+        if self.exchange_rates and not self.currency:
+            raise ValueError("`exchangeRates` says what others are in `currency`, which is not set")
+        if self.exchange_rates.get(self.currency, 1) != 1:
+            raise ValueError(f"`exchangeRates.{self.currency}` can only be 1: it is `currency` itself")
+        return self
 
 
 class OperatorSettings(FileModel):

@@ -178,7 +178,11 @@ def _conditions(
         conserved = (no, Reason.SUMS_BROKEN, f"{around.broken} The hour is not in the figures; please report this.")
     if whole.unpriced:
         text = f"No price is known for {key.gpu_model or 'this GPU model'} in a part of the time; see `priceList`."
-        priced = (no, Reason.PRICE_UNKNOWN, text)
+        priced = (
+            no,
+            Reason.PRICE_UNKNOWN,
+            f"{text} The bills are not used: {around.prices}" if around.prices else text,
+        )
     elif len(whole.cost) > 1:
         priced = (no, Reason.CURRENCIES_DIFFER, f"Prices are in {' and '.join(sorted(whole.cost))}.")
     elif around.prices:

@@ -68,7 +68,9 @@ def test_the_examples_of_the_documentation_are_valid():
     page = (Path(__file__).parents[3] / "docs/chargeback.md").read_text()
     whole, of_bill = (yaml.safe_load(example) for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
     asked = ChargebackReport.parse(whole)
-    assert ChargebackReport.parse({**whole, **of_bill}).spec.bill_url == "s3://billing-exports/focus?region=eu-central-1"
+    assert (
+        ChargebackReport.parse({**whole, **of_bill}).spec.bill_url == "s3://billing-exports/focus?region=eu-central-1"
+    )
     assert parse_schedule(asked.spec.schedule, asked.spec.time_zone).following(CREATED) == at("2026-11-03T05:00")
 
 

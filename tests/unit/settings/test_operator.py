@@ -57,6 +57,23 @@ def test_all_mistakes_are_said_a_line_each(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("pricing", "says"),
+    [
+        ("{exchangeRates: {EUR: 1.1}}", "`currency`, which is not set"),
+        ("{currency: USD, exchangeRates: {euro: 1.1}}", "by three letters such as EUR, not 'euro'"),
+        ("{currency: USD, exchangeRates: {USD: 2}}", "`exchangeRates.USD` can only be 1"),
+        ("{currency: USD, exchangeRates: {EUR: 0}}", "greater than 0"),
+    ],
+)
+def test_rates_that_lead_nowhere_are_refused(tmp_path, pricing, says):
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"store: /data\npricing: {pricing}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert says in str(caught.value.lines)
+
+
 def test_code_has_pythons_names():
     assert OperatorSettings(store="/data", cluster_name="a").cluster_name == "a"
 
