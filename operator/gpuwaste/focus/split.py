@@ -233,7 +233,8 @@ def _resource(charges: pa.Table, names: dict[str, pa.Array]) -> dict[str, pa.Arr
     kind = pc.if_else(pc.is_valid(node), "Kubernetes Node", "GPU Reservation")
     return {
         "ResourceId": identity,
-        "ResourceName": pc.coalesce(_or_null(names["node"]), identity),
+        # What has no name of its own has none here, rather than its id again (CAU-ResourceName-C-006-C).
+        "ResourceName": _or_null(names["node"]),
         "ResourceType": pc.if_else(pc.is_valid(identity), kind, pa.scalar(None, pa.string())),
     }
 

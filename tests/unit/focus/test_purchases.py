@@ -65,6 +65,7 @@ def test_used_and_unused_capacity_of_a_purchase():
     assert [row["CapacityReservationStatus"] for row in rows] == ["Unused", "Used", "Used", None]
     assert [row["ResourceType"] for row in rows] == ["GPU Reservation", *["Kubernetes Node"] * 3]
     assert [row["ConsumedUnit"] for row in rows] == [None, "Hours", "Hours", "Hours"]
+    assert [row["ResourceName"] for row in rows] == [None, "node-1", "node-1", "node-2"]
 
 
 def test_a_purchase_of_which_nothing_is_missing_is_known():
