@@ -26,7 +26,8 @@ from tests.unit.focus.test_purchases import HALF_USED
 from tests.unit.focus.test_rest import NODE_HOUR
 
 from gpuwaste.api.reservation import GPUReservation
-from gpuwaste.focus.export import export, export_bill, export_commitments, ledger_days
+from gpuwaste.focus.export import export, export_bill, export_commitments
+from gpuwaste.focus.ledger_days import ledger_days
 from gpuwaste.focus.methods import METHODS, parse_method
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.verify import verify

@@ -16,6 +16,7 @@ from gpuwaste.model.units import HOUR, NS_PER_HOUR
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from gpuwaste.ledger.catalog import HourPlace
     from gpuwaste.ledger.store import Store
 
 __all__ = ["broken_laws", "check_rows", "stale_hours"]
@@ -39,12 +40,17 @@ def broken_laws(store: Store, cluster: str, *hours: datetime) -> list[dict[str, 
     return [
         {"cluster": cluster, "hour": place.hour, **finding}
         for place, table in read_hours(store, [stored[hour] for hour in hours])
-        for finding in _broken_in(table)
+        for finding in _broken_in(place, table)
     ]
 
 
-def _broken_in(table: pa.Table) -> list[dict[str, Any]]:
+def _broken_in(stored: HourPlace, table: pa.Table) -> list[dict[str, Any]]:
     found = check_rows(table)
+    hour = pa.scalar(stored.hour, table["hour"].type)
+    elsewhere = pc.or_(pc.not_equal(table["cluster"], stored.cluster), pc.not_equal(table["hour"], hour))
+    lost = pc.sum(elsewhere).as_py()
+    if lost:
+        found.append(_finding("", f"rows are of the cluster and hour that their place names ({lost} are not)", None))
     ordered = table.sort_by([(key, "ascending") for key in KEY_COLUMNS])
     if not ordered.select(KEY_COLUMNS).equals(table.select(KEY_COLUMNS)):
         found.append(_finding("", "rows are sorted by key", None))

@@ -195,7 +195,8 @@ def _finish(folder: Path, rehearsal: Rehearsal, end: datetime, bars: Progress) -
     """The files that people take away: plan, FOCUS records, report, objects."""
     from gpuwaste import __version__
     from gpuwaste.cluster.kinds import GPU_POOLS, GPU_WASTES
-    from gpuwaste.focus.export import export, ledger_days
+    from gpuwaste.focus.export import export
+    from gpuwaste.focus.ledger_days import ledger_days
     from gpuwaste.focus.options import ExportOptions
     from gpuwaste.ledger.store import open_store
     from gpuwaste.report.html import render_report

@@ -91,7 +91,8 @@ def export_command(
     out: Path,
 ) -> None:
     """Write the cost of the nodes, divided among those who held their GPUs."""
-    from gpuwaste.focus.export import export, export_bill, ledger_days
+    from gpuwaste.focus.export import export, export_bill
+    from gpuwaste.focus.ledger_days import ledger_days
     from gpuwaste.focus.methods import parse_method, with_remainder_owners
     from gpuwaste.focus.options import ExportOptions
 

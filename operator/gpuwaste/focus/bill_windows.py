@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpuwaste.focus.bill_files import BillFile
     from gpuwaste.focus.bill_plan import BillPlan
     from gpuwaste.focus.columns import Version
-    from gpuwaste.focus.export import LedgerDay
+    from gpuwaste.focus.ledger_days import LedgerDay
     from gpuwaste.focus.node_hours import NodeHours
     from gpuwaste.focus.options import ExportOptions, Finding
 

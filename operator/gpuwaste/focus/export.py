@@ -5,70 +5,32 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from gpuwaste.focus.ahead import ahead
 from gpuwaste.focus.bill_files import open_bill
 from gpuwaste.focus.bill_windows import BillSplitter
-from gpuwaste.focus.charges import CARRIED
 from gpuwaste.focus.columns import coded_schema, schema_of
 from gpuwaste.focus.commitments import commitment_rows
 from gpuwaste.focus.files import RowSink, metadata_path, open_sink, write_json
 from gpuwaste.focus.metadata import DataSetFacts, TimeSector, metadata_document, with_history
-from gpuwaste.focus.node_hours import NODE_COLUMNS
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.split import Split, split_ledger
-from gpuwaste.ledger.catalog import find_hours
-from gpuwaste.ledger.read import read_hours
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    import pyarrow as pa
+
     from gpuwaste.api.reservation import GPUReservation
+    from gpuwaste.focus.ledger_days import LedgerDay
     from gpuwaste.focus.options import ExportOptions
-    from gpuwaste.ledger.catalog import HourPlace
-    from gpuwaste.ledger.store import Store
 
-__all__ = ["ExportSummary", "LedgerDay", "export", "export_bill", "export_commitments", "ledger_days"]
-
-_HOURS_PER_DAY: Final = 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerDay:
-    """The ledger of one UTC day; `complete` where every cluster in it has all 24 hours."""
-
-    store: Store
-    day: date
-    clusters: tuple[str, ...]
-    places: tuple[HourPlace, ...]
-    complete: bool
-
-    def read(self) -> pa.Table:
-        """All rows of the day.
-
-        Raises:
-            InputError: a file has other columns than the ledger.
-        """
-        return self._read(CARRIED)
-
-    def read_names(self) -> pa.Table:
-        """The rows of the day in the columns that name nodes.
-
-        Raises:
-            InputError: a file has other columns than the ledger.
-        """
-        return self._read(NODE_COLUMNS)
-
-    def _read(self, columns: tuple[str, ...]) -> pa.Table:
-        hours = read_hours(self.store, self.places, columns=columns, encoded=False)
-        return pa.concat_tables([rows for _, rows in hours])
+__all__ = ["ExportSummary", "export", "export_bill", "export_commitments"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,25 +41,6 @@ class ExportSummary:
     rows: int
     charges: int
     findings: tuple[Finding, ...]
-
-
-def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
-    """Find the days of a ledger, oldest first; days without any hour are skipped.
-
-    Args:
-        store: the root of the ledger, or the folder above it.
-        first: the first day.
-        last: the last day, included.
-    """
-    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    found = [place for hours in find_hours(store, "", start=start, end=end).values() for place in hours.values()]
-    by_time = sorted(found, key=lambda place: (place.hour, place.cluster))
-    for day, hours in groupby(by_time, key=lambda place: place.hour.date()):
-        places = tuple(hours)
-        clusters = tuple(sorted({place.cluster for place in places}))
-        complete = len(places) == _HOURS_PER_DAY * len(clusters)
-        yield LedgerDay(store=store, day=day, clusters=clusters, places=places, complete=complete)
 
 
 def _single_file(out: Path) -> Path | None:

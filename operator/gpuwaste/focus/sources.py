@@ -19,7 +19,7 @@ from gpuwaste.focus.ahead import ahead
 from gpuwaste.focus.bill_files import BillFile, open_bill
 from gpuwaste.focus.bill_windows import BillSplitter
 from gpuwaste.focus.columns import TIME_TYPE
-from gpuwaste.focus.export import LedgerDay
+from gpuwaste.focus.ledger_days import LedgerDay
 from gpuwaste.focus.periods import parse_period
 from gpuwaste.focus.split import Split, split_ledger
 from gpuwaste.ledger.catalog import find_hours, hour_footers

@@ -115,6 +115,16 @@ def test_verify_finds_each_broken_law(data, change, law):
     assert {finding["hour"] for finding in findings} == {"2026-11-02T09:00:00Z"}
 
 
+def test_verify_finds_the_ledger_of_another_cluster_under_its_name(data):
+    (own,) = (data / "ledger").glob("cluster=*")
+    shutil.copytree(own, own.with_name("cluster=other"))
+    result = run("ledger", "verify", "--ledger", data, "-o", "json")
+    assert result.exit_code == 1
+    findings = json.loads(result.stdout)
+    assert {finding["cluster"] for finding in findings} == {"other"}
+    assert all("of the cluster and hour that their place names" in finding["law"] for finding in findings)
+
+
 def test_verify_finds_hours_that_are_not_of_these_inputs(data):
     facts = sorted((data / "inputs").rglob("facts.jsonl"))
     facts[0].write_text("".join(facts[0].read_text().splitlines(keepends=True)[1:]))

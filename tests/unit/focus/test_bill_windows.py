@@ -16,7 +16,7 @@ from gpuwaste.focus import bill_windows, table_files
 from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import open_bill, read_bill
 from gpuwaste.focus.bill_windows import BillSplitter
-from gpuwaste.focus.export import ledger_days
+from gpuwaste.focus.ledger_days import ledger_days
 from gpuwaste.focus.node_hours import collect_hours
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.ledger.store import hour_folder, open_store

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from tests.unit.focus.ledgers import START, free, holder, ledger
 
 from gpuwaste.cli.focus import focus
-from gpuwaste.focus.export import export, ledger_days
+from gpuwaste.focus.export import export
+from gpuwaste.focus.ledger_days import ledger_days
 from gpuwaste.focus.options import ExportOptions
 from gpuwaste.focus.verify import verify
 from gpuwaste.ledger.store import hour_folder, open_store
