@@ -94,18 +94,25 @@ def _renamed(fact: Fact, several: dict[str, _Nodes]) -> Iterator[Fact]:
 
 
 def _windows(windows: pa.Table, several: dict[str, _Nodes]) -> pa.Table:
+    """The windows by the node of their time; one that holds the change of two by its UID, if it has one of them.
+
+    Others' UIDs are not asked: a store of metrics knows names, and gives all windows the UID of the newest node.
+    """
     names = np.array(pc.fill_null(windows["node"].cast(pa.string()), "").to_pylist(), object)
     uids = pc.fill_null(windows["node_uid"].cast(pa.string()), "").to_pylist()
     starts = windows["window_start_ns"].to_numpy()
+    ends = starts + windows["window_ns"].to_numpy()
     for name, nodes in several.items():
         own = np.array(list(nodes.names.values()), object)
         since = np.array([0, *(to_unix_ns(at) for at in nodes.since[1:])])
         rows = np.flatnonzero(names == name)
-        names[rows] = own[np.searchsorted(since, starts[rows], side="right") - 1]
-        for row in rows.tolist():
-            if uids[row] in nodes.names:
+        first = np.searchsorted(since, starts[rows], side="right") - 1
+        last = np.searchsorted(since, ends[rows], side="left") - 1
+        names[rows] = own[first]
+        for row, one, other in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
+            if one != other and nodes.names.get(uids[row]) in own[one : other + 1]:
                 names[row] = nodes.names[uids[row]]
-    place = windows.schema.get_field_index("node")
+    field = windows.schema.field("node")
     return windows.set_column(
-        place, windows.schema.field("node"), pa.array(names, pa.string()).cast(windows["node"].type)
+        windows.schema.get_field_index("node"), field, pa.array(names, pa.string()).cast(field.type)
     )

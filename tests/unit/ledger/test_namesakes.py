@@ -81,6 +81,24 @@ def test_a_machine_that_joins_again_keeps_its_gpus_and_its_pods(old, new):
 
 
 @uids
+def test_windows_of_a_store_that_knows_only_the_newest_node(old, new):
+    facts = [node(old, end=20), node(new, start=20), replace(gpu("gpu-1", new), valid_from=at(20)), fact.pod("web")]
+    table = build([journal(new, range(60), "gpu-1")], facts)
+    assert_conserved(table)
+    assert (owned(table, old), owned(table, new)) == (20, 40)
+
+
+@uids
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_window_in_which_the_node_changed_belongs_to_the_one_that_it_names(old, new, whose):
+    changed = HOUR + timedelta(minutes=20, seconds=30)
+    both = [replace(node(old), valid_to=changed), replace(node(new), valid_from=changed)]
+    table = build([journal((old, new)[whose], [20], "gpu-1")], both)
+    (row,) = rows(table, row_kind="holder")
+    assert row["node_uid"] == (old, new)[whose]
+
+
+@uids
 def test_nodes_without_agents_are_both_there(old, new):
     table = build([Journal()], [node(old, end=20), node(new, start=30, gpus=2)])
     assert (owned(table, old), owned(table, new)) == (20, 60)
