@@ -6,13 +6,14 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gpuwaste.api import Resource
 from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import GPU_POOLS, GPU_RESERVATIONS, GPU_WASTES, RIGHTSIZING_PLANS, ResourceKind
 from gpuwaste.model.errors import GpuwasteError
 from gpuwaste.model.units import parse_time
+from gpuwaste.runtime.events import event_about, post_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,10 @@ _KINDS: dict[str, ResourceKind] = {
 }
 _WRITTEN_BY_PEOPLE = frozenset({"GPUReservation"})
 """Of these only the status is ours."""
+_TOLD = frozenset({"GPUPool", "GPUReservation"})
+"""Kinds about whose conditions there are events; workloads are too many for that."""
+_NO_FAULT = frozenset({"NotStarted", "NoData", "Pending"})
+_TRUE: Final = {"status": "True"}
 _REFRESH = timedelta(hours=1)
 _RELATIVE_CHANGE = 0.02
 _POINTS = 2
@@ -64,6 +69,12 @@ def worth_writing(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     if all(times) and parse_time(times[1]) - parse_time(times[0]) >= _REFRESH:
         return True
     return _differs(old, new)
+
+
+def conditions_of(body: Mapping[str, Any] | None) -> dict[str, Json]:
+    """The conditions of an object by type."""
+    status = (body or {}).get("status") or {}
+    return {one["type"]: one for one in status.get("conditions") or ()}
 
 
 _QUIET = ("lastTransitionTime", "observedTime", "fromTime", "toTime", "observedGeneration")
@@ -225,6 +236,7 @@ class ObjectWriter:
 
     async def _apply(self, change: _Change, result: WriteResult) -> None:
         key = change.key
+        before = conditions_of(self._stored.get(key))
         stored = await self._apply_spec(change) if change.new_spec else self._stored.get(key) or {}
         if not worth_writing(stored.get("status") or {}, change.status["status"]):
             result.unchanged += 1
@@ -240,6 +252,8 @@ class ObjectWriter:
             await self._apply_spec(change)
             await self._apply_status(change)
         result.written += 1
+        if key[0] in _TOLD:
+            await self._tell(before, self._stored[key])
 
     async def _apply_spec(self, change: _Change) -> Json:
         await self._turn()
@@ -252,6 +266,25 @@ class ObjectWriter:
         await self._turn()
         kind, key = _KINDS[change.key[0]], change.key
         self._stored[key] = await self.api.apply_status(kind, change.status, field_manager=FIELD_MANAGER, force=True)
+
+    async def _tell(self, before: Mapping[str, Json], body: Json) -> None:
+        """An event for each condition that is another than before; of a new object for those that are not true."""
+        for name, condition in conditions_of(body).items():
+            if condition["status"] == before.get(name, _TRUE)["status"]:
+                continue
+            quiet = condition["status"] == "True" or condition["reason"] in _NO_FAULT
+            event = event_about(
+                body,
+                type_="Normal" if quiet else "Warning",
+                reason=condition["reason"],
+                message=condition["message"],
+                now=parse_time(condition["lastTransitionTime"]),
+            )
+            try:
+                await self._turn()
+                await post_event(self.api, event)
+            except GpuwasteError as error:  # an event is no state; the status says the same
+                _log.warning("event not written: %s", error)
 
     async def _remove(self, key: _Key, result: WriteResult) -> None:
         try:

@@ -1,13 +1,25 @@
 """Objects are written when they changed by more than they are worth, and removed when nobody needs them."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.perf.ledger.writes import measure_writes
 
-from gpuwaste.api import GPUPool, GPUPoolSpec, GPUPoolStatus, GPUReservation, GPUWaste, ObjectMeta, PoolSummary
-from gpuwaste.cluster.kinds import GPU_POOLS, GPU_RESERVATIONS
+from gpuwaste.api import (
+    ConditionStatus,
+    ConditionType,
+    GPUPool,
+    GPUPoolSpec,
+    GPUPoolStatus,
+    GPUReservation,
+    GPUWaste,
+    ObjectMeta,
+    PoolSummary,
+    Reason,
+    make_condition,
+)
+from gpuwaste.cluster.kinds import EVENTS, GPU_POOLS, GPU_RESERVATIONS
 from gpuwaste.cluster.memory import MemoryCluster
 from gpuwaste.runtime.writer import ObjectWriter, worth_writing
 from gpuwaste.waste.reservations import ReservationUse, reservation_object
@@ -155,3 +167,31 @@ def test_what_somebody_removed_is_written_again():
     result = asyncio.run(to.write([pool("a", owned="20.00")]))
     assert (result.written, result.failed) == (1, {})
     assert api.objects(GPU_POOLS)[0]["status"]["summary"]["ownedGPUHours"] == "20.00"
+
+
+def priced(*, at, known):
+    status = ConditionStatus.TRUE if known else ConditionStatus.FALSE
+    reason, message = (Reason.PRICE_KNOWN, "Every GPU-hour has a price.") if known else (Reason.BILL_REFUSED, "In EUR.")
+    made = make_condition(ConditionType.PRICED, status, reason, message, observed_generation=1, now=at)
+    item = pool("a", at=at)
+    return item.model_copy(update={"status": item.status.model_copy(update={"conditions": (made,)})})
+
+
+def test_a_condition_that_changes_is_told_once():
+    api, to = writer()
+    for minute, known in enumerate([True, True, False, False, True]):
+        asyncio.run(to.write([priced(at=NOW + timedelta(minutes=minute), known=known)]))
+    told = [(event["type"], event["reason"], event["message"]) for event in api.objects(EVENTS)]
+    assert sorted(told) == [
+        ("Normal", "PriceKnown", "Every GPU-hour has a price."),
+        ("Warning", "BillRefused", "In EUR."),
+    ]
+    (refused,) = [event for event in api.objects(EVENTS) if event["type"] == "Warning"]
+    assert (refused["involvedObject"]["kind"], refused["involvedObject"]["name"]) == ("GPUPool", "a")
+    assert refused["lastTimestamp"] == "2026-11-02T09:02:00Z"
+
+
+def test_what_is_wrong_from_the_start_is_told_too():
+    api, to = writer()
+    asyncio.run(to.write([priced(at=NOW, known=False)]))
+    assert [event["reason"] for event in api.objects(EVENTS)] == ["BillRefused"]
