@@ -38,7 +38,8 @@ def reserved(*, inputs: str | None, ledger: str | None, cluster: str | None, by:
     """Set requests, quotas and purchases beside what is held and used, in the newest hour of the ledger.
 
     REQUESTED and QUOTA count device slices, as Kubernetes does; BOUGHT, HELD and EFFECTIVE count GPUs, with parts of
-    shared ones. QUEUE is the nominal quota of the Kueue queues that a namespace may use, and others may as well. Of
+    shared ones. QUEUE is the nominal quota of the Kueue queues that a namespace may use, and others may as well;
+    MAY BORROW is what those queues may have beyond it, at most, while others of their cohorts leave it unused. Of
     several clusters a team is one row, and a purchase that they share counts in the first of them.
     """
     from gpuwaste.cli.stores import clusters_of, open_inputs, open_ledger
@@ -62,6 +63,7 @@ def reserved(*, inputs: str | None, ledger: str | None, cluster: str | None, by:
         Column("requested", "REQUESTED", right=True),
         Column("quota", "QUOTA", unknown="none", right=True),
         Column("queue_quota", "QUEUE", unknown="none", right=True),
+        Column("queue_borrowable", "MAY BORROW", unknown="none", right=True),
         Column("bought", "BOUGHT", right=True),
         Column("held", "HELD", lambda gpus: f"{gpus:.2f}", right=True),
         Column("effective", "EFFECTIVE", lambda gpus: f"{gpus:.2f}", unknown="<unmeasured>", right=True),

@@ -233,7 +233,9 @@ class ReservationData:
 class QuotaData:
     """How many device slices may be asked for: a ResourceQuota of a namespace, or a queue of Kueue.
 
-    `gpus` counts by resource; a LocalQueue has none, and leads by `queue` to the ClusterQueue that has.
+    `gpus` counts by resource; a LocalQueue has none, and leads by `queue` to the ClusterQueue that has. `borrowable` is
+    what a ClusterQueue may have beyond that, at most, while the others of its cohort leave it unused; nothing where it
+    may not borrow.
     """
 
     source: str
@@ -241,6 +243,7 @@ class QuotaData:
     namespace: str = ""
     gpus: dict[str, int] = field(default_factory=dict)
     queue: str = ""
+    borrowable: dict[str, int] | None = field(default=None, metadata={"later": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ class ReservedRow:
         requested: device slices that its running pods ask for; a limit on GPUs is always equal to the request.
         quota: device slices that its ResourceQuotas allow, the least of several; None without one.
         queue_quota: device slices of the Kueue queues that it may use, which others may use as well; None without.
+        queue_borrowable: what these queues may have beyond that, at most, while others of their cohorts leave it
+            unused; None where none may borrow.
         bought: GPUs purchased for it.
         held: GPUs that it holds in the newest hour, with parts of shared ones.
         effective: GPUs' worth of work; None where nothing is measured.
@@ -66,6 +68,7 @@ class ReservedRow:
     waiting_pods: int
     longest_wait_seconds: int | None
     cluster: str = ""
+    queue_borrowable: int | None = None
 
 
 def reserved_against_used(
@@ -96,7 +99,8 @@ def reserved_against_used(
                     waits[name].append(fact.valid_from)
                 else:
                     asked[name] += count
-    quotas, queues, bought = view.quotas(now), view.queues(now), view.bought(now, at)
+    quotas, bought = view.quotas(now), view.bought(now, at)
+    queues, borrowable = view.queues(now)
     held, effective = _used(rows, by)
     names = {*asked, *waits, *quotas, *queues, *bought, *held}
     found = [
@@ -105,6 +109,7 @@ def reserved_against_used(
             requested=asked.get(name, 0),
             quota=quotas.get(name),
             queue_quota=queues.get(name),
+            queue_borrowable=borrowable.get(name),
             bought=bought.get(name, 0),
             held=gpu_hours(held.get(name, 0)),
             effective=None if effective.get(name) is None else gpu_hours(effective[name] or 0),
@@ -145,6 +150,7 @@ def over_clusters(found: Mapping[str, Sequence[ReservedRow]], *, by: ReservedBy)
             requested=sum(row.requested for row in rows),
             quota=_sum_known([row.quota for row in rows]),
             queue_quota=_sum_known([row.queue_quota for row in rows]),
+            queue_borrowable=_sum_known([row.queue_borrowable for row in rows]),
             bought=sum(row.bought for row in rows),
             held=sum((row.held for row in rows), Decimal(0)),
             effective=_sum_known([row.effective for row in rows]),
@@ -223,15 +229,26 @@ class _View:
             found[namespace if self.by == "namespace" else self._team(namespace)] += sum(limits.values())
         return dict(found)
 
-    def queues(self, facts: Iterable[Fact]) -> dict[str, int]:
-        """By row, the nominal quota of the ClusterQueues that its LocalQueues lead to, each counted once."""
+    def queues(self, facts: Iterable[Fact]) -> tuple[dict[str, int], dict[str, int]]:
+        """By row, the nominal quota of the ClusterQueues that its LocalQueues lead to, each counted once.
+
+        And what those may borrow at most, of the queues that may.
+        """
         data = [fact.data for fact in facts if isinstance(fact.data, QuotaData)]
         nominal = {one.name: sum(one.gpus.values()) for one in data if one.source == "ClusterQueue"}
         used: dict[str, set[str]] = defaultdict(set)
         for one in data:
             if one.source == "LocalQueue" and one.queue in nominal and self.by != "pool":
                 used[one.namespace if self.by == "namespace" else self._team(one.namespace)].add(one.queue)
-        return {name: sum(nominal[queue] for queue in queues) for name, queues in used.items()}
+        borrowed = {one.name: sum(one.borrowable.values()) for one in data if one.borrowable}
+        return (
+            {name: sum(nominal[queue] for queue in queues) for name, queues in used.items()},
+            {
+                name: sum(borrowed.get(queue, 0) for queue in queues)
+                for name, queues in used.items()
+                if borrowed.keys() & queues
+            },
+        )
 
     def bought(self, facts: Sequence[Fact], at: datetime) -> dict[str, int]:
         """By row, GPUs purchased for it; those of the platform belong to the row without a name."""

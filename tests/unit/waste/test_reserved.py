@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import timedelta
 
+import pytest
 from tests.builders import make_namespace
 from tests.helpers import facts as fact
 from tests.helpers.facts import BEFORE, HOUR
@@ -151,3 +152,46 @@ def test_queues_of_kueue():
     found = {one.data.source: one.data for one in quota_facts([cluster, local])}
     assert found["ClusterQueue"].gpus == {GPU: 12}
     assert (found["LocalQueue"].namespace, found["LocalQueue"].queue) == ("ml", "shared")
+
+
+def cluster_queue(name, quota, *, flavor="h100", **more):
+    resource = {"name": GPU, "nominalQuota": quota}
+    resource |= {key: more.pop(key) for key in ("borrowingLimit", "lendingLimit") if key in more}
+    groups = [{"coveredResources": [GPU], "flavors": [{"name": flavor, "resources": [resource]}]}]
+    meta = {"name": name, "uid": name, "creationTimestamp": "2026-11-01T00:00:00Z"}
+    return {"kind": more.pop("kind", "ClusterQueue"), "metadata": meta, "spec": {"resourceGroups": groups, **more}}
+
+
+COHORTS = {
+    "all that others of the cohort do not use": ([cluster_queue("b", 6, cohortName="c")], {GPU: 6}),
+    "an older version's word": ([cluster_queue("b", 6, cohort="c")], {GPU: 6}),
+    "up to what they lend": ([cluster_queue("b", 6, cohortName="c", lendingLimit=2)], {GPU: 2}),
+    "a limit of zero": ([cluster_queue("b", 6, cohortName="c", lendingLimit=0)], None),
+    "another cohort": ([cluster_queue("b", 6, cohortName="d")], None),
+    "another flavor": ([cluster_queue("b", 6, cohortName="c", flavor="l4")], None),
+    "what the cohort has of its own": ([cluster_queue("c", 5, kind="Cohort")], {GPU: 5}),
+    "the tree of cohorts": (
+        [cluster_queue("c", 1, kind="Cohort", parentName="top"), cluster_queue("b", 6, cohortName="top")],
+        {GPU: 7},
+    ),
+    "cohorts in a circle": (
+        [cluster_queue("c", 1, kind="Cohort", parentName="d"), cluster_queue("d", 2, kind="Cohort", parentName="c")],
+        {GPU: 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_what_a_queue_may_borrow_of_its_cohort(name):
+    others, expected = COHORTS[name]
+    found = {one.data.name: one.data for one in quota_facts([cluster_queue("a", 4, cohortName="c"), *others])}
+    assert found["a"].gpus == {GPU: 4}
+    assert found["a"].borrowable == expected
+    assert all(one.source == "ClusterQueue" for one in found.values())
+
+
+def test_a_queue_borrows_up_to_its_own_limit_and_nothing_without_a_cohort():
+    other = cluster_queue("b", 6, cohortName="c")
+    limited = [cluster_queue("a", 4, cohortName="c", borrowingLimit=1), other]
+    assert {one.data.name: one.data.borrowable for one in quota_facts(limited)} == {"a": {GPU: 1}, "b": {GPU: 4}}
+    assert quota_facts([cluster_queue("a", 4, borrowingLimit=1), other])[0].data.borrowable is None
