@@ -21,7 +21,7 @@ _MOST_SHARES = 24
 """Distinct shares of a GPU that are told apart: a GPU can be filled with so many sizes in some thousand ways."""
 
 
-def classes_of(problem: Problem, *, most: int) -> Ints:
+def classes_of(problem: Problem, *, most: int, most_shares: int = _MOST_SHARES) -> Ints:
     """int64[S]: the class of each shape.
 
     Shapes of one class may run on the same types, beside the same pods, have one priority, and ask for as many whole
@@ -31,8 +31,9 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
     Args:
         problem: shapes and types.
         most: how many classes there are at most, if the shapes' types and GPUs allow it.
+        most_shares: how many shares of a GPU are told apart at most.
     """
-    shares = _share_bucket(problem)
+    shares = _share_bucket(problem, most=most_shares)
     _, row, _ = distinct_rows(problem.fits.astype(np.int64))
     keys = np.column_stack(
         [
@@ -57,15 +58,15 @@ def classes_of(problem: Problem, *, most: int) -> Ints:
     return _split(sizes, problem.demand, key, most=most)
 
 
-def _share_bucket(problem: Problem) -> Ints:
+def _share_bucket(problem: Problem, *, most: int) -> Ints:
     """int64[S]: shares that are rounded together; each alone where there are few."""
     distinct, position = np.unique(problem.share, return_inverse=True)
-    if len(distinct) <= _MOST_SHARES:
+    if len(distinct) <= most:
         return position.reshape(-1)
     size = problem.share[None, :] / WHOLE_GPU_MILLI
     # A share up to a half must not be counted with one above: two of them fit on a GPU.
     half = (2 * problem.share > WHOLE_GPU_MILLI).astype(np.int64) + (problem.share > 0)
-    return _split(size, problem.demand, half, most=_MOST_SHARES)
+    return _split(size, problem.demand, half, most=most)
 
 
 def _split(sizes: Floats, weight: Ints, start: Ints, *, most: int) -> Ints:

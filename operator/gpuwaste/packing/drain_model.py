@@ -10,7 +10,7 @@ each drain that can be carried out:
 - dominance: a pod j that is m[i, j] times as large as a size i in everything takes the place of m such pods, so that
   sum_j m[i, j] f[j, k] <= sum of how many of size i the free room of the pool's nodes takes. Sizes are the shapes
   themselves and what they need of one resource alone;
-- GPUs: dual feasible functions, by which one GPU carries at most 1 (see `share_weights`).
+- GPUs: dual feasible functions, by which one GPU carries at most 1 (see `share_weights` and `cutting_stock_weights`).
 
 Of the last two there are sizes x pools rows; those that a solution breaks are added, the others never.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpuwaste.packing.cutting_stock import cutting_stock_weights
 from gpuwaste.packing.drain_shapes import DrainShapes, Probes
 from gpuwaste.packing.gpu_patterns import share_weights
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
@@ -133,7 +134,8 @@ class DrainModel:
     def _gpu_rows(self, room: FreeRoom) -> None:
         """Weights of which one GPU carries at most 1, however it is filled, as further probes of room."""
         shapes = self.shapes
-        weights = np.array(share_weights(shapes.share, shapes.whole))
+        dearest = shapes.whole + cutting_stock_weights(shapes.share, shapes.on_node.sum(axis=0))
+        weights = np.array([*share_weights(shapes.share, shapes.whole), dearest])
         gpus = np.broadcast_to((room.gpu > 0).sum(axis=1)[:, None], (len(room.gpu), len(weights)))
         self._ratio = np.concatenate([self._ratio, weights])
         self._fit = np.concatenate([self._fit, gpus], axis=1)

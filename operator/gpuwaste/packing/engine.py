@@ -31,8 +31,10 @@ __all__ = ["solve"]
 _SAMPLE_PODS = 8_000
 _MANY_SHAPES = 900
 """From here on pods of nearly the same size are taken together."""
-_CLASSES = ((150, 0.5, 0.7), (500, 0.9, 1.0))
+_CLASSES = ((150, 0.3, 0.38), (500, 0.9, 1.0))
 """How many classes, and the parts of the time limit at which placing them and bounding them have ended."""
+_MOST_ENTRIES = 50_000_000
+"""Nodes times shapes up to which pods are placed as they are once their classes have been."""
 _CLOSE_ENOUGH = 2e-3
 
 
@@ -69,10 +71,10 @@ def solve(
         )
     problem = group(instance, objective=objective)
     current = current_placement(instance)
+    begin = None if current is None else filling_of(problem, current)
     if len(problem.demand) > _MANY_SHAPES:
-        solved, bound = _solve_by_classes(problem, clock=clock, limit_seconds=time_limit_seconds)
+        solved, bound = _solve_by_classes(problem, clock=clock, limit_seconds=time_limit_seconds, begin=begin)
     else:
-        begin = None if current is None else filling_of(problem, current)
         solved = _solve(problem, clock=clock, limit_seconds=time_limit_seconds, begin=begin)
         bound = solved.state.bound
     best = solved.state.best
@@ -82,7 +84,7 @@ def solve(
         placement=_placement(instance, solved),
         bound=bound,
         objective=objective,
-        first_feasible_seconds=solved.state.first_feasible_seconds + started_seconds,
+        first_feasible_seconds=solved.first_feasible_seconds + started_seconds,
         method=best.method,
     )
     if current is not None:
@@ -182,10 +184,17 @@ def _bound_with_rules(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Solved:
-    """A problem with all its pods, and the state of the search among those that fit somewhere."""
+    """A problem with all its pods, and the state of the search among those that fit somewhere.
+
+    Attributes:
+        problem: with all its pods.
+        state: of the search.
+        first_feasible_seconds: when the first placement was known, from the start.
+    """
 
     problem: Problem
     state: SolveState
+    first_feasible_seconds: float
 
 
 def _solve(
@@ -203,39 +212,59 @@ def _solve(
             from gpuwaste.packing.improve import improve  # noqa: PLC0415
 
             improve(state)
-    return _Solved(problem=problem, state=state)
+    return _Solved(problem=problem, state=state, first_feasible_seconds=state.first_feasible_seconds)
 
 
-def _solve_by_classes(problem: Problem, *, clock: Callable[[], float], limit_seconds: float) -> tuple[_Solved, float]:
+def _solve_by_classes(
+    problem: Problem, *, clock: Callable[[], float], limit_seconds: float, begin: Filling | None
+) -> tuple[_Solved, float]:
     """Place classes of pods, each as large as its largest; bound them, each as small as its smallest.
 
-    The more classes, the less rounding adds, and the longer each step takes.
+    Then the pods are placed as large as they are: what rounding up has left free is filled. Where there are too many
+    for that, more classes: the more, the less rounding adds, and the longer each step takes.
     """
     began = clock()
     best: _Solved | None = None
     bound = 0.0
+
+    def time_left(part: float) -> float:
+        return max(began + part * limit_seconds - clock(), 0.0)
+
     for most, placing_ends, bounding_ends in _CLASSES:
-        class_of_shape = classes_of(problem, most=most)
-        left = max(began + placing_ends * limit_seconds - clock(), 0.0)
-        if best is not None and left == 0.0:
+        if best is not None and time_left(placing_ends) == 0.0:
             break
-        found = _solve(rounded(problem, class_of_shape, up=True), clock=clock, limit_seconds=left)
+        class_of_shape = classes_of(problem, most=most)
+        found = _solve(rounded(problem, class_of_shape, up=True), clock=clock, limit_seconds=time_left(placing_ends))
         if best is None or found.state.best.score < best.state.best.score:
-            best = found
+            first = found.first_feasible_seconds if best is None else best.first_feasible_seconds
+            best = replace(found, first_feasible_seconds=first)
             bound = volume_bound(_placeable(problem), allowance=best.state.best.allowance)
-        left = max(began + bounding_ends * limit_seconds - clock(), 0.0)
         if limit_seconds == 0:
             break
-        from gpuwaste.packing.improve import bound_only  # noqa: PLC0415
+        from gpuwaste.packing.improve import bound_only, refine  # noqa: PLC0415
 
         smallest = _placeable(rounded(problem, class_of_shape, up=False))
         allowance = best.state.best.allowance
+        left = time_left(bounding_ends)
         bound = max(bound, bound_only(smallest, allowance, seeds=found.state.pool, clock=clock, limit_seconds=left))
-        cost = float(problem.cost_unit * best.state.best.cost_units)
-        if cost - bound <= _CLOSE_ENOUGH * bound:
+        if _gap(best, bound) <= _CLOSE_ENOUGH:
+            break
+        if len(problem.demand) * int(problem.supply.sum()) <= _MOST_ENTRIES:
+            exact = SolveState(_placeable(problem), clock=clock, limit_seconds=time_left(1.0))
+            for filling in (filling_of(problem, materialise(best.problem, best.state.best.filling)), begin):
+                if filling is not None:
+                    exact.offer(filling, method=best.state.best.method)
+            refine(exact, bound=bound)
+            best = replace(best, problem=problem, state=exact)
+            bound = max(bound, exact.bound)
             break
     assert best is not None  # noqa: S101 - there is at least one number of classes
     return best, bound
+
+
+def _gap(solved: _Solved, bound: float) -> float:
+    cost = float(solved.problem.cost_unit * solved.state.best.cost_units)
+    return (cost - bound) / max(bound, 1e-9)
 
 
 def _placeable(problem: Problem) -> Problem:

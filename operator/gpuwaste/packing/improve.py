@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpuwaste.packing.bound import Allowance, Relaxed
+from gpuwaste.packing.bound import Allowance, Relaxed, lagrangian_bound
+from gpuwaste.packing.coarse import classes_of, rounded
 from gpuwaste.packing.columns import ColumnPool, Filling
+from gpuwaste.packing.compact import solve_compact
 from gpuwaste.packing.diving import chosen_fillings, dive
 from gpuwaste.packing.generation import generate
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 from gpuwaste.packing.master import choose_fillings
 from gpuwaste.packing.node_counts import NodeCounts, raise_bound
 from gpuwaste.packing.pricing import TypePricer
+from gpuwaste.packing.recreate import Prices, recreate
 from gpuwaste.packing.relax_and_fix import fix_all_but_the_last
 from gpuwaste.packing.slots import Slots
 from gpuwaste.packing.state import SolveState
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from gpuwaste.packing.master import Duals
     from gpuwaste.packing.shapes import Problem
 
-__all__ = ["bound_only", "improve"]
+__all__ = ["bound_only", "improve", "refine"]
 
 _POD_PENALTY = 1e-4
 """Objective of an unplaced pod beside 1 for an unplaced GPU, while as little as possible is left out."""
@@ -46,6 +49,13 @@ _PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.93
 # Parts of the time left then that one step may take.
 _PLACE_PART, _MASTER_PART, _DIVING_PART, _COUNTS_PART = 0.4, 0.85, 0.7, 0.25
 _MODELS_PART, _MODELS_MASTER_PART = 0.7, 0.6
+_FIRST_PRICES, _RECREATE_PART = 0.5, 0.9
+_MANY_SWEEPS, _SWEEPS = 12_000, 4_000
+"""Most sweeps of ruin and recreate: for a rough placement, and for one of whole fillings."""
+_SWEEPS_A_POD = 4
+_HEAT = 0.1
+_MOST_PRICED, _MOST_PRICED_SHARES = 6_000, 240
+"""Shapes, and shares of a GPU, that get a price each."""
 
 
 def improve(state: SolveState) -> None:
@@ -76,6 +86,66 @@ def bound_only(
     state = SolveState(problem, clock=clock, limit_seconds=limit_seconds)
     state.pool = seeds
     return _Search(state).linear_optimum(allowance, ends=1.0).generated.bound
+
+
+def refine(state: SolveState, *, bound: float) -> None:
+    """Raise the bound of a problem of very many shapes, and lower the objective of the best placement known.
+
+    Args:
+        state: with a placement.
+        bound: proven by other means of every placement that leaves out no more than the best one does.
+    """
+    allowance = state.best.allowance
+    state.raise_bound(bound, allowance=allowance)
+    prices = _first_prices(state, allowance)
+    if prices is None:
+        return
+    _recreate(state, prices, sweeps=_MANY_SWEEPS, heat=1.0, part=1.0)
+
+
+def _first_prices(state: SolveState, allowance: Allowance) -> Prices | None:
+    """The optimum in which pods may be cut in pieces, and its bound; shapes alike together where they are too many."""
+    problem = state.problem
+    class_of_shape = np.arange(len(problem.demand))
+    if len(problem.demand) > _MOST_PRICED:
+        class_of_shape = classes_of(problem, most=_MOST_PRICED, most_shares=_MOST_PRICED_SHARES)
+        problem = rounded(problem, class_of_shape, up=False)
+    task = Relaxed(
+        slots=Slots.of(problem),
+        node_cost=problem.cost,
+        penalty=np.zeros(0),
+        allowance=allowance,
+    )
+    task = replace(task, penalty=np.zeros(len(task.slots.problem.demand)))
+    compact = solve_compact(task, seconds=state.seconds_left(_FIRST_PRICES))
+    if compact is None:
+        return None
+    duals = compact.duals
+    bound = lagrangian_bound(
+        task,
+        worth=duals.worth,
+        filling_bound=compact.filling_bound,
+        milli_price=duals.milli_price,
+        pod_price=duals.pod_price,
+    )
+    state.raise_bound(bound, allowance=allowance)
+    return Prices(worth=duals.worth[class_of_shape], node_price=duals.node_price)
+
+
+def _recreate(state: SolveState, prices: Prices, *, sweeps: int, heat: float, part: float) -> None:
+    """Ruin and recreate until a part of the time left or a small gap is reached."""
+    ends = (1 - part) * state.seconds_left(_ALL)
+    enough = state.bound * (1 + _CLOSE_ENOUGH)
+    found = recreate(
+        state.problem,
+        state.best.filling,
+        prices,
+        sweeps=min(sweeps, _SWEEPS_A_POD * int(state.problem.demand.sum())),
+        heat=heat,
+        time_left=lambda: state.seconds_left(_ALL) - ends,
+        enough=enough,
+    )
+    state.offer(found, method="ruin and recreate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +261,11 @@ class _Search:
         loose = replace(task, allowance=None, penalty=dear)
         search = _Rounding(task=task, loose=loose, duals=generated.duals, counts=optimum.counts)
         self._round_by_diving(loose, pricings=0, part=1.0)
-        tied = (self._finish_by_counts, self._finish_model_by_model) if len(self._slots.source) else ()
+        tied = (
+            (self._finish_by_counts, self._finish_model_by_model, self._finish_by_diving, self._finish_by_recreation)
+            if len(self._slots.source)
+            else ()
+        )
         for step in (
             *tied,
             self._finish_by_master,
@@ -240,6 +314,12 @@ class _Search:
 
     def _finish_by_diving(self, search: _Rounding) -> None:
         self._round_by_diving(search.loose, pricings=_PRICINGS, part=_DIVING_PART)
+
+    def _finish_by_recreation(self, search: _Rounding) -> None:
+        duals = search.duals
+        prices = Prices(worth=duals.worth[: self._slots.shapes], node_price=duals.node_price)
+        _recreate(self._state, prices, sweeps=_SWEEPS, heat=_HEAT, part=_RECREATE_PART)
+        self._take_seeds()
 
     def _offer(self, filling: Filling, handed: Ints, *, method: str) -> None:
         self._state.offer(self._slots.decode(filling, handed), method=method)

@@ -188,6 +188,8 @@ class IncrementalLp:
         Where the solver breaks down from the basis it had, it begins once more without one.
         """
         parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, _SHORTEST_SECONDS)), threads=1)
+        # An optimum beyond its tolerances is one still: what is proven is computed from its prices anew.
+        parameters.glop.change_status_to_imprecise = False
         try:
             result = self._solver.solve(params=parameters)
         except _BREAKDOWNS:

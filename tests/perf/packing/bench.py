@@ -23,6 +23,7 @@ from gpuwaste.model.gpu_products import PRODUCTS
 from gpuwaste.packing.baselines import decreasing_order, place_in_order
 from gpuwaste.packing.csv_files import read_instance
 from gpuwaste.packing.engine import solve
+from gpuwaste.packing.instance import WHOLE_GPU_MILLI
 from gpuwaste.packing.shapes import group
 
 MIG_PRODUCTS = tuple(name for name, product in PRODUCTS.items() if product.mig_capable)
@@ -75,6 +76,14 @@ def distinct(instance, seed):
         pod_cpu=np.maximum((instance.pod_cpu * scale[0]).astype(np.int64), 1),
         pod_memory=np.maximum((instance.pod_memory * scale[1]).astype(np.int64), 1),
     )
+
+
+def distinct_shares(instance, seed):
+    """Every request gets CPU, memory and, where it has one, a share of a GPU of its own."""
+    scale = np.random.default_rng(seed + 1000).uniform(0.8, 1.0, len(instance.pod_names))
+    shared = (instance.pod_gpus == 1) & (instance.pod_gpu_milli < WHOLE_GPU_MILLI)
+    milli = np.where(shared, np.maximum((instance.pod_gpu_milli * scale).astype(np.int64), 1), instance.pod_gpu_milli)
+    return replace(distinct(instance, seed), pod_gpu_milli=milli)
 
 
 def times(instance, factor):
@@ -175,6 +184,12 @@ def figures(traces, *, quick, only):
         **{
             f"distinct-{seed}": partial(
                 lambda seed: packed(f"distinct-{seed}", distinct(half, seed), limit=58, gap=1.25), seed
+            )
+            for seed in (7, 8)
+        },
+        **{
+            f"distinct-shares-{seed}": partial(
+                lambda seed: packed(f"distinct-shares-{seed}", distinct_shares(half, seed), limit=58, gap=1.25), seed
             )
             for seed in (7, 8)
         },

@@ -42,16 +42,18 @@ def test_rounding_brackets_every_shape_and_keeps_every_pod(rows, most):
     assert np.bincount(up.shape_of_pod, minlength=len(up.demand)).tolist() == up.demand.tolist()
 
 
+@pytest.mark.parametrize("most_entries", [0, 50_000_000], ids=["classes only", "then the pods themselves"])
 @settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(pods)
-def test_the_bound_by_classes_holds_for_the_exact_answer(monkeypatch, rows):
+def test_the_bound_by_classes_holds_for_the_exact_answer(monkeypatch, most_entries, rows):
     instance = make_instance(rows, NODES, prices=PRICES)
     monkeypatch.setattr(engine, "_MANY_SHAPES", 900)
     exact = solve(instance, time_limit_seconds=60, objective="cost", clock=Ticker())
     monkeypatch.setattr(engine, "_MANY_SHAPES", 0)
     monkeypatch.setattr(engine, "_CLASSES", ((4, 0.5, 0.7), (12, 0.9, 1.0)))
+    monkeypatch.setattr(engine, "_MOST_ENTRIES", most_entries)
     rough = solve(instance, time_limit_seconds=60, objective="cost", clock=Ticker())
     assert violations(instance, rough) == []
     if (rough.unplaced_milli, rough.unplaced_pods) >= (exact.unplaced_milli, exact.unplaced_pods):
@@ -72,3 +74,17 @@ def test_pods_larger_than_any_node_are_left_out(monkeypatch, limit):
         make_instance(rows, NODES, prices=PRICES), time_limit_seconds=limit, objective="cost", clock=Ticker()
     )
     assert (answer.unplaced_pods, answer.unplaced_milli) == (2, 5500)
+
+
+def test_what_rounding_up_has_left_free_is_filled(monkeypatch):
+    """Two pods of a class would not fit on a GPU if both were as large as its largest."""
+    monkeypatch.setattr(engine, "_MANY_SHAPES", 0)
+    monkeypatch.setattr(engine, "_CLASSES", ((1, 0.3, 0.4),))
+    rows = [(f"p{i}", 15_000 if i % 2 else 900, 4, 1, 400, "A10") for i in range(8)]
+    question = make_instance(rows, NODES, prices=PRICES)
+    monkeypatch.setattr(engine, "_MOST_ENTRIES", 0)
+    rounded_up = solve(question, time_limit_seconds=60, objective="cost", clock=Ticker())
+    monkeypatch.setattr(engine, "_MOST_ENTRIES", 50_000_000)
+    filled = solve(question, time_limit_seconds=60, objective="cost", clock=Ticker())
+    assert violations(question, filled) == []
+    assert (rounded_up.unplaced_pods, filled.unplaced_pods) == (4, 0)
