@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gpuwaste.model.printed import label_value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -122,8 +124,8 @@ class TeamRules(BaseModel):
             "podAnnotation": pod_annotations,
         }
         for number, rule in enumerate(self.rules, start=1):
-            value = namespace if rule.source == "namespace" else places[rule.source].get(rule.key, "")
-            team = rule.apply(value)
+            value = namespace if rule.source == "namespace" else label_value(places[rule.source], rule.key)
+            team = rule.apply(value or "")
             if team:
                 return TeamDecision(team=team, rule=number)
         return TeamDecision(team=namespace, rule=None)
@@ -148,7 +150,7 @@ class TeamRules(BaseModel):
         steps: list[TeamStep] = []
         for number, rule in enumerate(self.rules, start=1):
             key = "" if rule.source == "namespace" else rule.key
-            value = places[rule.source].get(key)
+            value = label_value(places[rule.source], key)
             team = rule.apply(value or "") or None
             place = f"{rule.source} {key}".rstrip()
             steps.append(TeamStep(rule=number, place=place, value=value, team=team, why=_why(rule, value, team)))

@@ -89,3 +89,13 @@ def test_a_broken_expression_is_refused():
 def test_a_rule_names_its_place(rule, says):
     with pytest.raises(ValidationError, match=says):
         TeamRule(**rule)
+
+
+def test_labels_are_found_as_metrics_print_them():
+    rules = TeamRules(rules=(TeamRule(source="podLabel", key="example.com/costCenter"),))
+    about = {"namespace": "ml", "namespace_labels": {}, "namespace_annotations": {}, "pod_annotations": {}}
+    printed = {"example_com_cost_center": "search"}
+    assert rules.resolve(**about, pod_labels=printed).team == "search"
+    assert rules.explain(**about, pod_labels=printed)[0].team == "search"
+    both = {**printed, "example.com/costCenter": "ads"}
+    assert rules.resolve(**about, pod_labels=both).team == "ads"

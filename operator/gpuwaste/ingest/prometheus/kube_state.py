@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpuwaste.ingest.prometheus.store import Query
 from gpuwaste.model.facts import ContainerRequest, Fact, NamespaceData, NodeData, OwnerData, OwnerRef, PodData
+from gpuwaste.model.printed import printed_label
 from gpuwaste.model.resources import counts_gpus
 from gpuwaste.model.units import from_unix_ns
 
@@ -363,12 +364,7 @@ _SPELLED: tuple[str, ...] = (
 )
 
 
-def _printed(label: str) -> str:
-    """How kube-state-metrics prints the name of a label: `_` for other characters, and capitals as `_x`."""
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", re.sub(r"\W", "_", label)).lower()
-
-
-_NODE_LABELS = {_printed(label): label for label in _SPELLED}
+_NODE_LABELS = {printed_label(label): label for label in _SPELLED}
 """Labels by which prices and pools are found, by the name under which they are printed."""
 
 
