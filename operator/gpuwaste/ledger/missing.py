@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpuwaste.ledger.times import subtract
 from gpuwaste.model.facts import GpuData, NodeData, PodData
+from gpuwaste.model.mig_nodes import MIG_PREFIX, mig_gpus
 from gpuwaste.model.resources import is_measured, stand_in
 from gpuwaste.model.units import to_unix_ns
 
@@ -29,14 +30,13 @@ __all__ = [
     "unseen_layouts",
 ]
 
-_MIG_PREFIX = "nvidia.com/mig-"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentLayout:
     """A parent of a GPU, how many slices it makes, and its MIG profile (empty on a whole GPU).
 
-    `resource` is set where no agent measures such devices: they are given away under that name only.
+    `resource` is set where devices are given away under that name only: where no agent measures such devices, and of
+    instances that are handed out as GPUs.
     """
 
     gpu_uuid: str
@@ -52,7 +52,7 @@ class ParentLayout:
             return resource == self.resource
         if not self.profile:
             return not _is_mig(resource)
-        return resource.removesuffix(".shared") == f"{_MIG_PREFIX}{self.profile.replace('+', '.')}"
+        return resource.removesuffix(".shared") == f"{MIG_PREFIX}{self.profile.replace('+', '.')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,32 +189,47 @@ def holders_by_record(
     return holders
 
 
-def unseen_layouts(node: NodeData, *, described: bool) -> list[ParentLayout]:
-    """Stand-ins for the GPUs of a node that no agent described; MIG resources tell no GPU and are left out.
+def unseen_layouts(node: NodeData, *, described: bool) -> dict[str, list[ParentLayout]]:
+    """Stand-ins for the GPUs of a node that no agent described, by the GPU, each with its parents.
 
     Args:
         node: the node.
         described: whether an agent described the GPUs that it measures; those of other resources are left then.
     """
     replicas = max(int(node.labels.get("nvidia.com/gpu.replicas", "1") or 1), 1)
-    layouts: list[ParentLayout] = []
+    in_mig = () if described else mig_gpus(node)
+    layouts: dict[str, list[ParentLayout]] = {
+        gpu.uuid: [
+            ParentLayout(
+                gpu_uuid=gpu.uuid,
+                parent_id=part.uuid,
+                weight=part.weight,
+                replicas=part.replicas,
+                profile=part.profile,
+                resource=part.resource,
+            )
+            for part in gpu.parts
+        ]
+        for gpu in in_mig
+    }
+    divided = {part.resource for gpu in in_mig for part in gpu.parts}
     for resource, count in sorted(node.gpus.items()):
         measured = is_measured(resource)
-        if _is_mig(resource) or (measured and described):
+        if _is_mig(resource) or resource in divided or (measured and described):
             continue
         is_shared = resource.endswith(".shared") or "nvidia.com/gpu.sharing-strategy" in node.labels
         shared = replicas if measured and is_shared else 1
         for number in range(-(-count // shared)):
             parent = stand_in(node.name, resource, number)
             only = "" if measured else resource
-            layouts.append(
+            layouts[parent] = [
                 ParentLayout(gpu_uuid=parent, parent_id=parent, weight=Fraction(1), replicas=shared, resource=only)
-            )
+            ]
     return layouts
 
 
 def _is_mig(resource: str) -> bool:
-    return resource.startswith(_MIG_PREFIX)
+    return resource.startswith(MIG_PREFIX)
 
 
 def layouts_of(gpu_uuid: str, gpu: GpuData) -> list[ParentLayout]:

@@ -135,7 +135,7 @@ def _shown(parents: ParentWindows, wanted: set[str]) -> dict[str, list[ParentLay
     return found
 
 
-def _places(index: FactIndex, covered: _Covered) -> tuple[dict[str, set[str]], dict[str, ParentLayout]]:
+def _places(index: FactIndex, covered: _Covered) -> tuple[dict[str, set[str]], dict[str, list[ParentLayout]]]:
     """The GPUs of every node, and stand-ins for those that only the record of a node tells of.
 
     A GPU is where its windows are from, else where it was described last; of nodes that followed one another under
@@ -151,20 +151,21 @@ def _places(index: FactIndex, covered: _Covered) -> tuple[dict[str, set[str]], d
         for node in (*hosts.get(uuid, ()), *described):
             if node in hosts.get(uuid, ()) or shown_name(node) == last:
                 on_node[node].add(uuid)
-    unseen: dict[str, ParentLayout] = {}
+    unseen: dict[str, list[ParentLayout]] = {}
     for node, (_, _, data) in index.nodes.items():
-        for layout in unseen_layouts(data, described=node in on_node):
-            unseen[layout.gpu_uuid] = layout
-            on_node[node].add(layout.gpu_uuid)
+        mine = unseen_layouts(data, described=node in on_node)
+        unseen |= mine
+        if mine:
+            on_node[node].update(mine)
     return on_node, unseen
 
 
 def _layouts(
-    uuid: str, index: FactIndex, shown: dict[str, list[ParentLayout]], unseen: dict[str, ParentLayout]
+    uuid: str, index: FactIndex, shown: dict[str, list[ParentLayout]], unseen: dict[str, list[ParentLayout]]
 ) -> list[ParentLayout]:
     """Parents of a GPU: as the node's record has to say, else as its agent described it, else as its windows show."""
     if uuid in unseen:
-        return [unseen[uuid]]
+        return unseen[uuid]
     return layouts_of(uuid, index.gpus[uuid][-1][1]) if uuid in index.gpus else shown[uuid]
 
 

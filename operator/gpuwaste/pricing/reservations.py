@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.facts import Fact, GpuData, NodeData, ReservationData
+from gpuwaste.model.mig_nodes import mig_gpus
 from gpuwaste.model.pools import node_pool
 from gpuwaste.model.resources import is_measured, labelled_product, resource_product, spelled
 from gpuwaste.model.units import to_unix_ns
@@ -62,13 +63,23 @@ def gpus_by_node(facts: Iterable[Fact]) -> list[NodeGpus]:
         if len(known) == 1:  # one that its agent could not read is there all the same
             known = {product: max(count, counted) for product, count in known.items()}
         if not known and label:
-            known = {label: counted or sum(n for name, n in node.gpus.items() if is_measured(name))}
+            known = {label: _counted(node, counted)}
         for resource, count in node.gpus.items():
             if not is_measured(resource):
                 product = resource_product(node.labels, resource)
                 known[product] = known.get(product, 0) + count
         found += [NodeGpus(fact=fact, node=node, product=name, count=known[name]) for name in sorted(known)]
     return sorted(found, key=lambda one: (one.node.name, one.fact.key, one.product))
+
+
+def _counted(node: NodeData, counted: int) -> int:
+    """GPUs by a node's record: those in MIG mode by their instances, and all by the label that counts them."""
+    in_mig = mig_gpus(node)
+    if not in_mig:
+        return counted or sum(n for name, n in node.gpus.items() if is_measured(name))
+    if any(part.resource for gpu in in_mig for part in gpu.parts):  # the label counts instances then
+        return len(in_mig)
+    return len(in_mig) + node.gpus.get("nvidia.com/gpu", 0)
 
 
 def _described(facts: Sequence[Fact]) -> dict[tuple[str, str], dict[str, set[str]]]:
