@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["read_answer", "read_instance_file", "write_answer", "write_instance"]
 
 _POD_ARRAYS = ("pod_cpu", "pod_memory", "pod_gpus", "pod_gpu_milli", "pod_model_set")
-_OPTIONAL_ARRAYS = ("current_node", "pod_priority", "node_island_gpus", "pod_island")
+_OPTIONAL_ARRAYS = ("current_node", "pod_priority", "node_island_gpus", "pod_island", "node_machine")
 _RULES: dict[str, type[GroupRule]] = {kind.__name__: kind for kind in (Gang, Spread, Together, Apart)}
 _NODE_ARRAYS = ("node_cpu", "node_memory", "node_gpus", "node_model")
 

@@ -61,7 +61,7 @@ def solve(
     Raises:
         InvariantError: the verifier found the answer wrong.
     """
-    if instance.group_rules:
+    if instance.ties_nodes:
         return _solve_with_rules(
             instance,
             time_limit_seconds=time_limit_seconds,

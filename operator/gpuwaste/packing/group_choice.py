@@ -8,6 +8,7 @@ import numpy as np
 
 from gpuwaste.packing.group_repair import by_domain, total, weights
 from gpuwaste.packing.group_rules import Apart, Spread, Together
+from gpuwaste.packing.machines import modes_of_machines
 from gpuwaste.packing.rules import only_on
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def restricted(instance: Instance, node: Ints, *, left_out: Iterable[int], choic
         masks.spread(spread)
     for parted in (one for one in instance.group_rules if isinstance(one, Apart)):
         masks.part(parted, choice)
+    if instance.node_machine is not None:
+        masks.choose_modes(choice)
     for pod in left_out:
         masks.forbid(pod)
     return masks.applied()
@@ -54,6 +57,7 @@ class _Masks:
         self._node = node.copy()
         self._weight = weights(instance)
         self._allowed: dict[int, Bools] = {}
+        self._usable = np.ones(len(instance.node_names), dtype=np.bool_)
         self._first_of_model = np.unique(instance.node_model, return_index=True)[1]
 
     def _nodes_of(self, pod: int) -> Bools:
@@ -177,6 +181,12 @@ class _Masks:
             else:
                 self._limit(pod, nowhere)
 
+    def choose_modes(self, choice: int) -> None:
+        """One mode for each machine: that in which it is used, if it is in one; no pod may use the others."""
+        instance = self._instance
+        assert instance.node_machine is not None  # noqa: S101 - the caller looked
+        self._usable = modes_of_machines(instance, self._node, choice=choice)
+
     def applied(self) -> Instance:
         """The instance with the masks as rules."""
         instance = self._instance
@@ -190,7 +200,7 @@ class _Masks:
                 rows[key] = len(masks)
                 masks.append(mask)
             pod_rule[pod] = rows[key]
-        return only_on(instance, np.array(masks, dtype=np.bool_), pod_rule)
+        return only_on(instance, np.array(masks, dtype=np.bool_) & self._usable, pod_rule)
 
 
 def _even(counts: dict[int, int], pods: int, *, skew: int, from_zero: bool) -> dict[int, int]:

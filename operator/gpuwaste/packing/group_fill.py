@@ -72,6 +72,8 @@ class _Board:
                     # A pod of several gangs pulls all of them.
                     self._gang[pod] = tuple(sorted({*self._gang.get(pod, ()), *rule.pods}))
         domains = [rule.domain for rule in instance.group_rules if not isinstance(rule, Gang)]
+        if instance.node_machine is not None:
+            domains.append(instance.node_machine)
         self._site = np.stack([problem.type_of_node, *domains], axis=1)
         self._cost = problem.cost[problem.type_of_node]
 

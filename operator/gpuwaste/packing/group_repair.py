@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpuwaste.packing.group_rules import Apart, Gang, Spread, Together
+from gpuwaste.packing.machines import in_a_second_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +71,8 @@ def without_broken(instance: Instance, node: Ints) -> Ints:
                 node[_too_near(rule, node, weight)] = -1
         if together:
             node[_left_alone(together, node, weight)] = -1
+        if instance.node_machine is not None:
+            node[in_a_second_mode(instance.node_machine, node, instance.pod_total_milli)] = -1
         if int((node >= 0).sum()) == before:
             return node
 

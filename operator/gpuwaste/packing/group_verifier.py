@@ -17,10 +17,14 @@ __all__ = ["group_violations"]
 
 def group_violations(instance: Instance, node: Ints) -> list[str]:
     """Every rule that is broken, one line each; int64[P] node of each pod, -1 = unplaced."""
-    if not instance.group_rules:
-        return []
     host: list[int] = node.tolist()
     found: list[str] = []
+    if instance.node_machine is not None:
+        used = Counter(int(instance.node_machine[one]) for one in sorted(set(host) - {-1}))
+        twice = [one for one in sorted(set(host) - {-1}) if used[int(instance.node_machine[one])] > 1]
+        found += [
+            f"node {instance.node_names[one]} is used, and so is its machine in another mode" for one in twice[:1]
+        ]
     for rule in instance.group_rules:
         if isinstance(rule, Gang):
             on = sum(host[pod] >= 0 for pod in set(rule.pods))

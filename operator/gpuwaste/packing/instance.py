@@ -61,6 +61,7 @@ class Instance:
         node_island_gpus: int64[N] or None; the GPUs of a node are joined by NVLink in islands of so many, in the order
             of their indexes; 0 = all are joined.
         pod_island: bool[P] or None; all GPUs of the pod are in one island.
+        node_machine: int64[N] or None; nodes of one number are one machine in different modes, of which it has one.
         group_rules: what ties pods on different nodes together.
     """
 
@@ -87,6 +88,7 @@ class Instance:
     pod_sides: Ints | None = None
     node_island_gpus: Ints | None = None
     pod_island: Bools | None = None
+    node_machine: Ints | None = None
     group_rules: tuple[GroupRule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -138,6 +140,7 @@ class Instance:
             ("pod_sides", self.pod_sides, (pods, len(self.exclusions))),
             ("node_island_gpus", self.node_island_gpus, (nodes,)),
             ("pod_island", self.pod_island, (pods,)),
+            ("node_machine", self.node_machine, (nodes,)),
         ):
             if values is not None and values.shape != wanted:
                 raise InputError(f"has shape {values.shape}, not {wanted}", where=name)
@@ -170,9 +173,19 @@ class Instance:
             pod_sides=self.sides[pods],
             node_island_gpus=None if self.node_island_gpus is None else self.node_island_gpus[nodes],
             pod_island=None if self.pod_island is None else self.pod_island[pods],
+            node_machine=None if self.node_machine is None else self.node_machine[nodes],
             group_rules=(),
             **arrays,
         )
+
+    @property
+    def ties_nodes(self) -> bool:
+        """Whether what one node may hold depends on others."""
+        return bool(self.group_rules) or self.node_machine is not None
+
+    def untied(self) -> Instance:
+        """The instance without what ties nodes together: every placement of this one is one of that."""
+        return replace(self, group_rules=(), node_machine=None)
 
     @property
     def needs(self) -> Ints:

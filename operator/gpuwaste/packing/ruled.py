@@ -16,6 +16,7 @@ import numpy as np
 from gpuwaste.packing.group_choice import restricted
 from gpuwaste.packing.group_fill import filled_up
 from gpuwaste.packing.group_repair import partial_gangs, total, weights, without_broken
+from gpuwaste.packing.machines import on_machines_of_their_own
 from gpuwaste.packing.start import current_placement
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def pack_with_rules(
         clock: monotonic seconds.
     """
     began = clock()
-    plain = solver(replace(instance, group_rules=()), time_limit_seconds=_FIRST_PART * time_limit_seconds)
+    plain = solver(instance.untied(), time_limit_seconds=_FIRST_PART * time_limit_seconds)
     best = _Kept.of(instance, plain, method=plain.method)
     if not best.taken_out:
         return Ruled(placement=best.placement, plain=plain, method=best.method)
@@ -123,7 +124,7 @@ class _Kept:
 
     @classmethod
     def of(cls, instance: Instance, answer: Answer, *, method: str) -> _Kept:
-        before = answer.placement.pod_node
+        before = on_machines_of_their_own(instance, answer.placement.pod_node)
         node = without_broken(instance, before)
         placement = replace(
             answer.placement,
@@ -167,7 +168,7 @@ class _Tries:
         if key in self._seen:
             return None
         self._seen.add(key)
-        return replace(asked, group_rules=())
+        return asked.untied()
 
     def learn(self, node: Ints) -> None:
         """Choose what to try after an answer: leave out one more gang, or send groups to other domains."""
