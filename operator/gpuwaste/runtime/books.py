@@ -92,7 +92,7 @@ class Books:
         Returns:
             Hours that are still to be done.
         """
-        self.dirty |= self.bills.refresh() & set(self.inputs.hours()) if self.bills.paths else set()
+        self.dirty |= self.bills.refresh(now) & set(self.inputs.hours()) if self.bills.paths else set()
         # An hour that was running when it was last looked at may have ended without another window.
         self.dirty.update(hour for hour in self._running if hour + HOUR <= now)
         # Their inputs may be gone, or half gone: what is stored was computed from more.

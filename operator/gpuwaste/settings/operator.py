@@ -126,8 +126,10 @@ class PriceWeights(FileModel):
 class PricingSettings(FileModel):
     """What prices come from besides the price list, and how a node's price is divided."""
 
-    bills: tuple[Path, ...] = Field(
-        default=(), description="FOCUS exports of your provider: files, or folders of Parquet or CSV files."
+    bills: tuple[str, ...] = Field(
+        default=(),
+        description="FOCUS exports of your provider: files, or folders of Parquet or CSV files, of a volume or of an"
+        " object store, like `s3://bucket/focus`.",
     )
     currency: str = Field(
         default="",

@@ -305,3 +305,15 @@ def test_every_value_has_a_place_in_the_schema() -> None:
     check(
         yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), ""
     )
+
+
+def test_the_operator_mounts_what_bills_come_from(helm: str) -> None:
+    volume = {"name": "bills", "persistentVolumeClaim": {"claimName": "exports"}}
+    mount = {"name": "bills", "mountPath": "/var/lib/bills", "readOnly": True}
+    key = {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "bills", "key": "id"}}}
+    values = {"operator__extraVolumes": [volume], "operator__extraVolumeMounts": [mount], "operator__extraEnv": [key]}
+    spec = pod(drawn(helm, **values), "Deployment", "gw-operator")
+    assert volume in spec["volumes"]
+    (container,) = spec["containers"]
+    assert mount in container["volumeMounts"]
+    assert key in container["env"]
