@@ -44,6 +44,11 @@ _REPACK_PART = 0.4
     help="Disruption budgets, a YAML list of {name, pods: [names], disruptionsAllowed}. 0 lets no pod of it move.",
 )
 @click.option(
+    "--rules",
+    type=_FILE,
+    help="Scheduling rules, as for `gpuwaste pack`. Pods that a rule over zones names stay in the zone they are in.",
+)
+@click.option(
     "--time-limit", type=float, default=15.0, show_default=True, help="Seconds for the search. 0 gives a greedy answer."
 )
 @click.option("--out", type=_FILE, required=True, help="Where the steps go (JSON).")
@@ -56,6 +61,7 @@ def drain(
     max_moves: int,
     open_nodes: bool,
     budgets: Path | None,
+    rules: Path | None,
     time_limit: float,
     out: Path,
 ) -> None:
@@ -73,14 +79,17 @@ def drain(
     from gpuwaste.packing.drain import drain as solve_drain
     from gpuwaste.packing.drain_files import drain_body, read_budgets, read_placement
     from gpuwaste.packing.drain_question import DrainQuestion, node_costs
+    from gpuwaste.packing.drain_rules import within_domains
 
     if not (math.isfinite(time_limit) and time_limit >= 0):
         raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
     started = time.perf_counter()
-    instance, _ = read_instance(nodes=nodes, pods=pods, prices=prices)
+    instance, _ = read_instance(nodes=nodes, pods=pods, prices=prices, rules=rules)
+    placed = read_placement(current, instance)
+    instance = instance if rules is None else within_domains(instance, placed, where=str(rules))
     question = DrainQuestion(
         instance=instance,
-        current=read_placement(current, instance),
+        current=placed,
         node_cost=node_costs(instance),
         max_moves=max_moves,
         movable=np.ones(len(instance.pod_names), dtype=np.bool_),

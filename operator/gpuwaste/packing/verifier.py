@@ -11,10 +11,10 @@ from gpuwaste.model.errors import InvariantError
 from gpuwaste.packing.group_verifier import group_violations
 
 if TYPE_CHECKING:
-    from gpuwaste.packing.answer import Answer
+    from gpuwaste.packing.answer import Answer, Placement
     from gpuwaste.packing.instance import Bools, Instance, Ints
 
-__all__ = ["check", "violations"]
+__all__ = ["check", "node_violations", "violations"]
 
 _GPU_MILLI = 1000
 _SHOWN = 3
@@ -45,12 +45,21 @@ def violations(instance: Instance, answer: Answer) -> list[str]:
         return [f"pod {_first_pod(instance, ~known)} has GPUs that the answer does not name"]
     placed = node >= 0
     return [
-        *_node_violations(instance, node, placed),
-        *_exclusion_violations(instance, node, placed),
+        *node_violations(instance, placement),
         *_gpu_violations(instance, answer, placed),
-        *_island_violations(instance, answer, placed),
         *group_violations(instance, node),
         *_figure_violations(instance, answer, placed),
+    ]
+
+
+def node_violations(instance: Instance, placement: Placement) -> list[str]:
+    """What a placement that names existing nodes and GPUs breaks of the rules of single nodes."""
+    node = placement.pod_node
+    placed = node >= 0
+    return [
+        *_node_violations(instance, node, placed),
+        *_exclusion_violations(instance, node, placed),
+        *_island_violations(instance, placement, placed),
     ]
 
 
@@ -88,13 +97,13 @@ def _exclusion_violations(instance: Instance, node: Ints, placed: Bools) -> list
     return found
 
 
-def _island_violations(instance: Instance, answer: Answer, placed: Bools) -> list[str]:
+def _island_violations(instance: Instance, placement: Placement, placed: Bools) -> list[str]:
     if instance.node_island_gpus is None or instance.pod_island is None:
         return []
     found = []
     for pod in np.flatnonzero(placed & instance.pod_island).tolist():
-        size = int(instance.node_island_gpus[answer.placement.pod_node[pod]])
-        gpus = answer.placement.gpu_sets[answer.placement.pod_gpu_set[pod]]
+        size = int(instance.node_island_gpus[placement.pod_node[pod]])
+        gpus = placement.gpu_sets[placement.pod_gpu_set[pod]]
         if size and len({gpu // size for gpu in gpus}) > 1:
             found.append(f"pod {instance.pod_names[pod]} has GPUs of several NVLink islands")
     return found

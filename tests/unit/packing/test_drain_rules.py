@@ -1,14 +1,18 @@
 """Rules of single nodes in drains: further resources, exclusions and NVLink islands."""
 
+import json
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.packing.drains import make_drain, random_drain
 
+from gpuwaste.cli.drain import drain as command
+from gpuwaste.model.errors import InputError
 from gpuwaste.packing.drain import drain
 from gpuwaste.packing.drain_verifier import drain_violations
 from gpuwaste.packing.free_room import FreeRoom
@@ -117,3 +121,58 @@ def test_no_drain_breaks_a_rule(seed, opens, seconds):
     )
     answer = solved(replace(made, instance=ruled), seconds=seconds)
     assert answer.bound <= answer.planned_cost <= answer.current_cost
+
+
+FILES = {
+    "nodes.csv": "sn,cpu_milli,memory_mib,gpu,model,zone\na,9000,900,2,T4,x\nb,9000,900,2,T4,x\nc,9000,900,2,T4,y\n",
+    "pods.csv": "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,group\n"
+    "p0,10,10,1,400,,web\np1,10,10,1,400,,cache\np2,10,10,1,400,,\n",
+}
+
+
+def commanded(folder, rules, places=("a", "b", "c")):
+    for name, text in {**FILES, "rules.yaml": rules}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    body = [{"pod": f"p{i}", "node": node, "gpus": [{"index": 0}]} for i, node in enumerate(places)]
+    (folder / "now.json").write_text(json.dumps({"placements": body}), encoding="utf-8")
+    files = [f"--{name.partition('.')[0]}={folder / name}" for name in (*FILES, "rules.yaml")]
+    more = [f"--current={folder / 'now.json'}", "--max-moves=5", "--time-limit=0", f"--out={folder / 'out.json'}"]
+    result = CliRunner().invoke(command, [*files, *more], catch_exceptions=False)
+    assert result.exit_code == 0
+    return json.loads((folder / "out.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("rules", "released"),
+    [
+        ("", 2),
+        ("atMost: [{group: web, perNode: 1}]", 2),
+        ("apart: [{group: web, from: cache, topology: node}]", 1),
+        ("together: [{group: web, with: cache, topology: zone}]", 2),
+        ("onlyOn: [{group: web, nodes: {zone: x}}, {group: cache, nodes: {zone: x}}]", 2),
+    ],
+)
+def test_a_drain_keeps_rules_from_a_file(tmp_path, rules, released):
+    body = commanded(tmp_path, rules)
+    assert len(body["released"]) == released
+    to = {move["pod"]: move["to"] for wave in body["waves"] for move in wave}
+    if "together" in rules or "onlyOn" in rules:
+        assert {to.get("p0", "a"), to.get("p1", "b")} <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "places", "message"),
+    [
+        ("keepFree: [{model: T4, gpus: 1}]", "abc", "keepFree is no rule of a drain"),
+        (
+            "together: [{group: web, with: cache, topology: zone}]",
+            "acb",
+            "the current placement breaks a rule: web with",
+        ),
+        ("onlyOn: [{group: web, nodes: {zone: y}}]", "abc", "rules.yaml|may not use"),
+        ("resources: [{name: r, group: web, has: 0}]", "abc", "has less r than its pods need"),
+    ],
+)
+def test_rules_that_a_placement_breaks_are_refused(tmp_path, rules, places, message):
+    with pytest.raises(InputError, match=message):
+        commanded(tmp_path, rules, tuple(places))
