@@ -34,10 +34,16 @@ def pod(name, *, on="node-a", namespace="team-a", start=BEFORE, end=None, gpus=1
         name=name,
         node=on,
         labels=more.get("labels", {}),
+        annotations=more.get("annotations", {}),
         owner=owner,
-        containers=(ContainerRequest(name="main", cpu_milli=1000, memory_bytes=2**30, gpus={"nvidia.com/gpu": gpus}),),
+        containers=more.get("containers", (container(gpus=gpus),)),
     )
     return Fact(kind="pod", uid=uid or f"uid-{name}", valid_from=start, valid_to=end, data=data)
+
+
+def container(name="main", *, gpus=0, init=False):
+    asked = {"nvidia.com/gpu": gpus} if gpus else {}
+    return ContainerRequest(name=name, cpu_milli=1000, memory_bytes=2**30, gpus=asked, init=init)
 
 
 def owned_by(kind, name):

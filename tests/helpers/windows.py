@@ -37,9 +37,10 @@ class Journal:
     ):
         body = self._record(at, window_ns).usage
         body.gpu_uuid, body.parent_id = gpu, parent or gpu
-        body.slice_id = slice_id or body.parent_id
+        body.slice_id = body.parent_id if slice_id is None else slice_id
         body.resource_name = more.get("resource_name", "nvidia.com/gpu")
-        body.namespace, body.pod, body.container = more.get("namespace", "team-a"), pod, "main"
+        body.namespace, body.pod = more.get("namespace", "team-a"), pod
+        body.container = more.get("container", "main")
         body.pod_uid = more.get("pod_uid", f"uid-{pod}")
         body.join = wire.EXACT
         body.held_ns = round(held * window_ns)

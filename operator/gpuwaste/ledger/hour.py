@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from gpuwaste.ledger.accounting import split_parents
 from gpuwaste.ledger.columns import Texts, WindowColumns, largest_by, ranks
+from gpuwaste.ledger.followed import Schedulers
 from gpuwaste.ledger.hour_facts import HourFacts
 from gpuwaste.ledger.namesakes import told_apart
 from gpuwaste.ledger.node_rows import node_rows
@@ -123,16 +124,18 @@ def _gpu_rows(
     windows: pa.Table, known: HourFacts, rules: HourRules, span: tuple[int, int], *, whole: bool
 ) -> tuple[pa.Table, list[str]]:
     """The rows of all GPUs, one a key, and what was noted."""
+    index, free = known.index, known.free_times(span)
+    schedulers = Schedulers.of(index)
     parents = parent_windows(WindowColumns.of_kind(windows, "device", start=span[0], end=span[1]))
     holding = holder_windows(
         WindowColumns.of_kind(windows, "usage", start=span[0], end=span[1]),
         parents,
+        schedulers,
         starting_limit_ns=rules.starting_limit_seconds * NS_PER_SECOND,
     )
     findings = []
     if holding.lost:
         findings.append(f"{holding.lost} usage records name a device that has no device record in their window")
-    index, free = known.index, known.free_times(span)
     split = split_parents(parents.parents(free), holding.holders)
     pod_uids = _pod_uids(holding, index)
     rows = [
@@ -140,7 +143,7 @@ def _gpu_rows(
         free_rows(parents, split),
         unattributed_rows(parents, split),
         _mig_remainder(parents, index, free),
-        uncovered_rows(parents, holding, pod_uids, index, free=free, span=span, whole=whole),
+        uncovered_rows(parents, holding, pod_uids, schedulers, free=free, span=span, whole=whole),
     ]
     return sum_hour(pa.concat_tables(rows)), findings
 

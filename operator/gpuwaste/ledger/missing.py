@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from gpuwaste.ledger.schedulers import WHOLE
 from gpuwaste.ledger.times import subtract
 from gpuwaste.model.facts import GpuData, NodeData, PodData
 from gpuwaste.model.mig_nodes import MIG_PREFIX, mig_gpus
@@ -57,12 +58,16 @@ class ParentLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenHolder:
-    """A container that held a slice in some window of the hour."""
+    """A container that held a slice in some window of the hour, or does by the API's record.
+
+    `share` is in billionths of the parent where a scheduler says it, else −1.
+    """
 
     parent_id: str
     slice_id: str
     pod_uid: str
     container: str
+    share: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,9 @@ def missing_parts(
             left -= capacity
             free = capacity
             for holder in seen.get(parent.parent_id, ()):
-                held = _held(holder, interval, capacity // max(parent.replicas, 1), index)
+                said = holder.share >= 0
+                part = capacity * holder.share // WHOLE if said else capacity // max(parent.replicas, 1)
+                held = _held(holder, interval, part, index)
                 held = min(held, free)
                 amounts[parent.parent_id, holder.slice_id, holder.pod_uid, holder.container, ""] += held
                 free -= held

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gpuwaste.ledger.columns import largest_by, ranks
+from gpuwaste.ledger.followed import follow_record
 from gpuwaste.ledger.missing import (
     MissingPart,
     ParentLayout,
@@ -28,6 +29,7 @@ from gpuwaste.model.units import to_unix_ns
 
 if TYPE_CHECKING:
     from gpuwaste.ledger.columns import Texts
+    from gpuwaste.ledger.followed import Schedulers
     from gpuwaste.ledger.join import FactIndex
     from gpuwaste.ledger.times import FreeTimes
     from gpuwaste.ledger.windows import HolderWindows, ParentWindows
@@ -46,7 +48,7 @@ def uncovered_rows(
     parents: ParentWindows,
     holding: HolderWindows,
     pod_uids: Texts,
-    index: FactIndex,
+    schedulers: Schedulers,
     *,
     free: FreeTimes,
     span: Interval,
@@ -58,12 +60,13 @@ def uncovered_rows(
         parents: the windows of all parents.
         holding: the windows of all holders.
         pod_uids: UIDs of the holders' pods.
-        index: facts of the hour.
+        schedulers: what pods say of shared GPUs, and with it the facts of the hour.
         free: when what is free is no room for work.
         span: the hour, or the part of it up to which data has come in, Unix nanoseconds.
         whole: whether the hour is over; the end of a running one is not missing.
     """
     covered = _covered(parents)
+    index = schedulers.index
     on_node, unseen = _places(index, covered)
     tail = max((intervals[-1][1] for intervals in covered.values()), default=span[1])
     until = span[1] if whole or not covered else tail
@@ -81,7 +84,8 @@ def uncovered_rows(
     for node, gaps in missing.items():
         layouts = {uuid: _layouts(uuid, index, shown, unseen) for uuid in sorted(on_node[node])}
         every = [layout for mine in layouts.values() for layout in mine]
-        holders = holders_by_record(every, index.pods_on.get(node, []), seen)
+        recorded = holders_by_record(every, index.pods_on.get(node, []), seen)
+        holders = follow_record(recorded, {layout.parent_id: layout.gpu_uuid for layout in every}, schedulers)
         for uuid in sorted(gaps):
             expected, intervals = gaps[uuid]
             parts += missing_parts(
@@ -206,6 +210,7 @@ def _seen(holding: HolderWindows, pod_uids: Texts) -> dict[str, list[SeenHolder]
                 slice_id=slice_id,
                 pod_uid=pod_uids.names[pod_uids.codes[row]],
                 container=container.names[container.codes[row]],
+                share=int(holding.share[row]),
             )
             seen[holder.parent_id].append(holder)
     return seen

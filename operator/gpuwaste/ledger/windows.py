@@ -11,6 +11,9 @@ import numpy as np
 
 from gpuwaste.ledger.accounting import Holders, Parents
 from gpuwaste.ledger.columns import Texts, largest_by, ranks, smallest_by, sum_known_by
+from gpuwaste.ledger.followed import follow
+from gpuwaste.ledger.holders import HolderRows
+from gpuwaste.ledger.schedulers import WHOLE
 from gpuwaste.ledger.times import overlap
 from gpuwaste.model.apportion import apportion_groups, mul_div
 from gpuwaste.model.grouping import group_numbers, sum_by
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuwaste.ledger.columns import Int64s, WindowColumns
+    from gpuwaste.ledger.followed import Schedulers
     from gpuwaste.ledger.times import FreeTimes, Interval
     from gpuwaste.model.grouping import Groups
 
@@ -88,6 +92,7 @@ class HolderWindows:
         low: int64[m], least effective; 0 where unmeasured.
         high: int64[m], most effective.
         covered: int64[m], held × the part of the window that readings cover.
+        share: int64[m], billionths of the parent that a scheduler's annotation says it holds, else −1.
         lost: records that name a device without a device record in their window; they are not among the rows.
     """
 
@@ -98,6 +103,7 @@ class HolderWindows:
     low: Int64s
     high: Int64s
     covered: Int64s
+    share: Int64s
     lost: int
 
 
@@ -131,48 +137,72 @@ def parent_windows(devices: WindowColumns) -> ParentWindows:
     )
 
 
-def holder_windows(usage: WindowColumns, parents: ParentWindows, *, starting_limit_ns: int) -> HolderWindows:
+def holder_windows(
+    usage: WindowColumns, parents: ParentWindows, schedulers: Schedulers, *, starting_limit_ns: int
+) -> HolderWindows:
     """Join the usage records of every holder, find its parent, and turn its figures into parts of capacity.
 
-    Usage of a parent without a device record in that window is left out here, and counted.
+    Usage of a parent without a device record in that window is left out here, and counted. What schedulers say
+    on pods of who holds what is followed.
     """
+    found, lost = _holder_rows(usage, parents)
+    rows = follow(found, parents, schedulers)
+    numbers, names = rows.numbers, rows.names
+    parent = numbers["parent"]
+    figures = _Figures(
+        sm=numbers["sm"],
+        duty=numbers["duty"],
+        sm_low=numbers["sm_low"],
+        sm_high=numbers["sm_high"],
+        coverage_ppm=numbers["coverage_ppm"],
+    )
+    held = _held(rows, parents)
+    starting = _starting(
+        numbers["start"], numbers["since"], numbers["first"], parents.window[parent], starting_limit_ns
+    )
+    holders, low, high = _weighed(figures, parent, parents, held=held, starting=starting)
+    ppm = np.where(holders.measured, figures.coverage_ppm, 0)
+    return HolderWindows(
+        names=names,
+        start=numbers["start"],
+        window=parents.window[parent],
+        holders=holders,
+        low=low,
+        high=high,
+        covered=mul_div(held, ppm, np.full(len(held), _PPM))[0],
+        share=numbers["share"],
+        lost=lost,
+    )
+
+
+def _holder_rows(usage: WindowColumns, parents: ParentWindows) -> tuple[HolderRows, int]:
+    """The records of every holder and window joined, and how many have no parent."""
     texts = {name: usage.texts(name) for name in (*_PARENT, *_HOLDER)}
     start = usage.ints("window_start_ns")
     groups = usage.group(texts, (*_PARENT, *_HOLDER), start)
     keys = {name: column.take(groups.first) for name, column in texts.items()}
     parent = _find_parents(keys, start[groups.first], parents)
     known = parent >= 0
-    parent = parent[known]
 
-    def added(name: str) -> Int64s:
-        return sum_known_by(groups, usage.ints(name, -1))[known]
+    def added(values: Int64s) -> Int64s:
+        return sum_known_by(groups, values)[known]
 
-    figures = _Figures(
-        sm=added("sm_ns"),
-        duty=added("duty_ns"),
-        sm_low=sum_known_by(groups, usage.rounded("sm_low"))[known],
-        sm_high=sum_known_by(groups, usage.rounded("sm_high"))[known],
-        coverage_ppm=_coverage(usage, groups)[known],
-    )
     names = {name: column.take(known) for name, column in keys.items()}
     names["origin"] = _origin(usage, groups).take(known)
-    at, window = start[groups.first][known], parents.window[parent]
-    held = _held(names, np.maximum(added("held_ns"), 0), parent, parents)
-    since = smallest_by(groups, usage.ints("held_since_ns", _LATEST))[known]
-    first = smallest_by(groups, usage.ints("first_activity_ns", _LATEST))[known]
-    starting = _starting(at, since, first, window, starting_limit_ns)
-    holders, low, high = _weighed(figures, parent, parents, held=held, starting=starting)
-    ppm = np.where(holders.measured, figures.coverage_ppm, 0)
-    return HolderWindows(
-        names=names,
-        start=at,
-        window=window,
-        holders=holders,
-        low=low,
-        high=high,
-        covered=mul_div(held, ppm, np.full(len(held), _PPM))[0],
-        lost=int((~known).sum()),
-    )
+    numbers = {
+        "parent": parent[known],
+        "start": start[groups.first][known],
+        "held": np.maximum(added(usage.ints("held_ns", -1)), 0),
+        "since": smallest_by(groups, usage.ints("held_since_ns", _LATEST))[known],
+        "first": smallest_by(groups, usage.ints("first_activity_ns", _LATEST))[known],
+        "share": np.full(int(known.sum()), -1),
+        "sm": added(usage.ints("sm_ns", -1)),
+        "duty": added(usage.ints("duty_ns", -1)),
+        "sm_low": added(usage.rounded("sm_low")),
+        "sm_high": added(usage.rounded("sm_high")),
+        "coverage_ppm": _coverage(usage, groups)[known],
+    }
+    return HolderRows(names=names, numbers=numbers), int((~known).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,13 +279,33 @@ def _slice_numbers(names: dict[str, Texts], replicas: Int64s) -> Int64s:
     return np.where(replicas > 1, number, 0)
 
 
-def _held(names: dict[str, Texts], held_ns: Int64s, parent: Int64s, parents: ParentWindows) -> Int64s:
+def _held(rows: HolderRows, parents: ParentWindows) -> Int64s:
+    """By slices, and where a scheduler says the part of it, by parts, which have what slices leave at most."""
+    share = rows.numbers["share"]
+    said = share >= 0
+    if not said.any():
+        return _held_slices(rows, parents)
+    held = np.zeros(len(rows), np.int64)
+    held[~said] = _held_slices(rows.take(~said), parents)
+    parent, count = rows.numbers["parent"], len(parents.capacity)
+    left = parents.capacity - sum_by(parent, held, count)
+    of = parent[said]
+    window = np.maximum(parents.window[of], 1)
+    part = mul_div(share[said], np.minimum(rows.numbers["held"][said], window), window)[0]
+    wanted = np.minimum(sum_by(of, part, count), WHOLE)
+    together = np.minimum(mul_div(parents.capacity, wanted, np.full(count, WHOLE))[0], left)
+    held[said] = apportion_groups(together, part, of)
+    return held
+
+
+def _held_slices(rows: HolderRows, parents: ParentWindows) -> Int64s:
     """Replica k of N holds ⌊(k+1)C/N⌋ − ⌊kC/N⌋; sharers of one slice divide it by the time they held it."""
+    parent = rows.numbers["parent"]
     replicas = parents.replicas[parent]
     capacity, window = parents.capacity[parent], np.maximum(parents.window[parent], 1)
-    number = _slice_numbers(names, replicas)
+    number = _slice_numbers(rows.names, replicas)
     whole = (number + 1) * capacity // replicas - number * capacity // replicas
-    time = np.minimum(held_ns, window)
+    time = np.minimum(rows.numbers["held"], window)
     held, _ = mul_div(whole, time, window)
     groups = group_numbers([parent, number])
     group, count = groups.of, len(groups.first)
