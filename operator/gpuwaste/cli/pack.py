@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+
+    from gpuwaste.packing.modes import ModeMachine, ModePod
 
 __all__ = ["pack"]
 
@@ -53,6 +56,13 @@ _RESERVE_SECONDS = 0.5
     "gangs, keepFree. They speak of groups of pods (column 'group' of the pods) and of any column of the nodes.",
 )
 @click.option(
+    "--modes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML or JSON list of {model, modes: [{profile, sharing, replicas}]}: what the GPUs of a node may be made. "
+    "A mode is chosen for each node, pods that need less than a GPU take one unit of it, and the plan has the "
+    "configuration of MIG and the device plugin. Peaks of GPU memory are read from a column gpu_mem_gib.",
+)
+@click.option(
     "--time-limit",
     type=float,
     default=15.0,
@@ -80,6 +90,7 @@ def pack(
     prices: Path | None,
     start: Path | None,
     rules: Path | None,
+    modes: Path | None,
     time_limit: float,
     objective: str,
     out: Path,
@@ -93,12 +104,19 @@ def pack(
     from gpuwaste.cli.files import atomic_text
     from gpuwaste.packing.csv_files import read_instance
     from gpuwaste.packing.engine import solve
+    from gpuwaste.packing.mode_files import read_modes
     from gpuwaste.packing.plan_file import plan_text, start_nodes
 
     if not (math.isfinite(time_limit) and time_limit >= 0):
         raise click.BadParameter(f"{time_limit} is no number of seconds of 0 or more", param_hint="--time-limit")
+    if modes is not None and (start is not None or rules is not None or objective != "cost"):
+        raise click.UsageError("--modes goes with neither --start nor --rules nor --objective gpus")
     age = _process_age()
     instance, price_of = read_instance(nodes=nodes, pods=pods, prices=prices, rules=rules)
+    if modes is not None:
+        machines, wanted = read_modes(modes, instance, nodes=nodes, pods=pods, prices=price_of)
+        _in_modes(machines, wanted, time_limit=time_limit, age=age, prices=price_of, out=out)
+        return
     if start is not None:
         instance = replace(instance, current_node=start_nodes(start, instance))
     before = age()
@@ -117,6 +135,41 @@ def pack(
         f"{len(instance.pod_names) - answer.unplaced_pods} pods on {answer.nodes_used} nodes"
         f"{left}; {objective} {answer.cost.normalize():f}, proven bound {answer.bound.normalize():f}"
         f" (gap {100 * answer.gap:.3f} %); plan in {out}"
+    )
+
+
+def _in_modes(
+    machines: list[ModeMachine],
+    pods: list[ModePod],
+    *,
+    time_limit: float,
+    age: Callable[[], float],
+    prices: Mapping[str, Decimal],
+    out: Path,
+) -> None:
+    """Choose modes and places, and write them with the configuration that makes the modes."""
+    import json
+
+    from gpuwaste.cli.files import atomic_text
+    from gpuwaste.packing.mode_files import modes_body
+    from gpuwaste.packing.modes import pack_in_modes
+    from gpuwaste.recommend.mode_plans import configs_of_modes
+
+    seconds = max(time_limit - age() - _RESERVE_SECONDS, 0.0)
+    answer = pack_in_modes(machines, pods, time_limit_seconds=seconds, clock=time.monotonic)
+    body = modes_body(machines, pods, answer)
+    body["prices"] = {model: float(price) for model, price in prices.items()}
+    body["configs"] = {
+        product: {"mig": configs.mig, "plugin": configs.plugin, "labels": configs.labels}
+        for product, configs in configs_of_modes(machines, answer).items()
+    }
+    body["seconds"] = round(age(), 3)
+    with atomic_text(out) as stream:
+        stream.write(json.dumps(body, ensure_ascii=False) + "\n")
+    left = f"; {len(body['unplaced'])} pods unplaced" if body["unplaced"] else ""
+    click.echo(
+        f"{len(body['placements'])} pods on {body['nodes_used']} nodes{left}; cost {answer.cost.normalize():f}, "
+        f"proven bound {answer.bound.normalize():f} (gap {100 * body['gap']:.3f} %); plan in {out}"
     )
 
 
