@@ -5,6 +5,7 @@ hour is the same file whatever way its inputs came.
 """
 
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -24,7 +25,7 @@ from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.schema import UNITS_PER_HOUR
 from gpuwaste.ledger.store import open_store
 from gpuwaste.ledger.write import hour_file, update_hour
-from gpuwaste.model.facts import MigInstanceData, merge_facts
+from gpuwaste.model.facts import Fact, MigInstanceData, ReadyData, merge_facts
 from gpuwaste.model.gpu_products import PRODUCTS
 from gpuwaste.model.units import NS_PER_HOUR, NS_PER_MINUTE, to_unix_ns
 from gpuwaste.pricing.facts import NodeWeights, PriceSources, price_facts
@@ -103,7 +104,9 @@ def _fill(draw, journal, at, window, uuid, parents, pods):
 @st.composite
 def clusters(draw):
     """Journals of some nodes and the facts about them."""
-    journals, facts = [], [reservation(draw(st.integers(1, 5)), price="2.123456789")]
+    bought = reservation(draw(st.integers(1, 5)), price="2.123456789", start=draw(TIMES) or fact.BEFORE)
+    over = draw(TIMES)
+    journals, facts = [], [bought if over is None or over <= bought.valid_from else replace(bought, valid_to=over)]
     for number in range(draw(st.integers(1, 2))):
         node = f"node-{number}"
         product = draw(st.sampled_from(["H100-80GB", "A100-80GB"]))
@@ -116,6 +119,16 @@ def clusters(draw):
         if known and not (start and end and start >= end):
             spans = {"start": start or fact.BEFORE, "end": end}
         facts.append(fact.node(node, gpus=gpus, labels=labels, **capacity, **spans))
+        facts += [
+            Fact(
+                kind="ready",
+                uid=f"uid-{node}",
+                valid_from=since,
+                valid_to=None,
+                data=ReadyData(node=node, ready=draw(st.booleans())),
+            )
+            for since in draw(st.sets(TIMES.filter(bool), max_size=3))
+        ]
         pods = [f"pod-{number}-{i}" for i in range(3)]
         facts += [fact.pod(pod, on=node, start=draw(TIMES) or fact.BEFORE) for pod in pods]
         journal = Journal(node, node_uid=f"uid-{node}")
