@@ -107,8 +107,9 @@ class Shelf:
         able &= self._memory >= problem.memory[shape]
         if problem.extra.shape[1]:
             able &= (self._extra >= problem.extra[shape]).all(axis=1)
-        for rule in np.flatnonzero(problem.sides[shape]).tolist():
-            able &= ~self._sides[:, rule, 3 - problem.sides[shape, rule]]
+        if problem.sides.shape[1]:
+            for rule in np.flatnonzero(problem.sides[shape]).tolist():
+                able &= ~self._sides[:, rule, 3 - problem.sides[shape, rule]]
         if problem.whole[shape]:
             able &= self._empty >= problem.whole[shape]
         elif problem.share[shape]:
@@ -122,7 +123,8 @@ class Shelf:
         self._cpu[node] -= problem.cpu[shape]
         self._memory[node] -= problem.memory[shape]
         self._extra[node] -= problem.extra[shape]
-        self._sides[node, np.arange(problem.sides.shape[1]), problem.sides[shape]] = True
+        if problem.sides.shape[1]:
+            self._sides[node, np.arange(problem.sides.shape[1]), problem.sides[shape]] = True
         whole, share = int(problem.whole[shape]), int(problem.share[shape])
         row = self._gpu[node]
         if whole:

@@ -36,6 +36,8 @@ class FreeRoom:
         self._whole = np.where(self._share > 0, 0, instance.pod_gpus)
         self.cpu = instance.node_cpu.copy()
         self.memory = instance.node_memory.copy()
+        self._joined, self._needs, self._side_of = instance.in_island, instance.needs, instance.sides
+        self._rules = np.arange(len(instance.exclusions))
         self.extra = instance.rooms.copy()
         self._sides = np.zeros((len(instance.node_names), len(instance.exclusions), 3), dtype=np.int64)
         widest = max(int(instance.node_gpus.max(initial=0)), 1)
@@ -45,8 +47,7 @@ class FreeRoom:
         np.subtract.at(self.cpu, node, instance.pod_cpu[pods])
         np.subtract.at(self.memory, node, instance.pod_memory[pods])
         np.subtract.at(self.extra, node, instance.needs[pods])
-        rules = np.arange(len(instance.exclusions))
-        np.add.at(self._sides, (node[:, None], rules[None, :], instance.sides[pods]), 1)
+        np.add.at(self._sides, (node[:, None], self._rules[None, :], self._side_of[pods]), 1)
         for pod, host, chosen in zip(pods.tolist(), node.tolist(), placement.pod_gpu_set[pods].tolist(), strict=True):
             for gpu in placement.gpu_sets[chosen]:
                 self.gpu[host, gpu] -= self._milli[pod]
@@ -56,6 +57,8 @@ class FreeRoom:
         other = object.__new__(FreeRoom)
         other._instance, other._milli = self._instance, self._milli
         other._share, other._whole = self._share, self._whole
+        other._joined, other._needs, other._side_of = self._joined, self._needs, self._side_of
+        other._rules = self._rules
         other.cpu, other.memory, other.gpu = self.cpu.copy(), self.memory.copy(), self.gpu.copy()
         other.extra, other._sides = self.extra.copy(), self._sides.copy()
         return other
@@ -72,8 +75,10 @@ class FreeRoom:
         node, gpus = spot
         self.cpu[node] -= sign * self._instance.pod_cpu[pod]
         self.memory[node] -= sign * self._instance.pod_memory[pod]
-        self.extra[node] -= sign * self._instance.needs[pod]
-        self._sides[node, np.arange(self._sides.shape[1]), self._instance.sides[pod]] += sign
+        if self._needs.shape[1]:
+            self.extra[node] -= sign * self._needs[pod]
+        if len(self._rules):
+            self._sides[node, self._rules, self._side_of[pod]] += sign
         for gpu in gpus:
             self.gpu[node, gpu] -= sign * self._milli[pod]
 
@@ -83,11 +88,12 @@ class FreeRoom:
         allowed = instance.model_sets[instance.pod_model_set[pod]][instance.node_model[nodes]]
         fits: Bools = allowed & (self.cpu[nodes] >= instance.pod_cpu[pod])
         fits &= self.memory[nodes] >= instance.pod_memory[pod]
-        if len(instance.resources):
-            fits &= (self.extra[nodes] >= instance.needs[pod]).all(axis=1)
-        for rule in np.flatnonzero(instance.sides[pod]).tolist():
-            fits &= self._sides[nodes, rule, 3 - instance.sides[pod, rule]] == 0
-        if instance.in_island[pod]:
+        if self._needs.shape[1]:
+            fits &= (self.extra[nodes] >= self._needs[pod]).all(axis=1)
+        if len(self._rules):
+            for rule in np.flatnonzero(self._side_of[pod]).tolist():
+                fits &= self._sides[nodes, rule, 3 - self._side_of[pod, rule]] == 0
+        if self._joined[pod]:
             fits &= np.array([bool(self._island_with(pod, node)) for node in nodes.tolist()], dtype=np.bool_)
         elif self._share[pod]:
             fits &= (self.gpu[nodes] >= self._share[pod]).any(axis=1)
@@ -98,7 +104,7 @@ class FreeRoom:
     def gpus_for(self, pod: int, node: int) -> tuple[int, ...]:
         """The GPUs the pod takes on a node that has room: the fullest that holds its share, or the first free ones."""
         row = self.gpu[node]
-        if self._instance.in_island[pod]:
+        if self._joined[pod]:
             return self._island_with(pod, node)
         if self._share[pod]:
             left = np.where(row >= self._share[pod], row, 2 * WHOLE_GPU_MILLI)

@@ -68,7 +68,7 @@ def fits(instance):
     return one_node
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from([500, 1000]), min_size=5, max_size=5),
     st.lists(rules, min_size=1, max_size=2),

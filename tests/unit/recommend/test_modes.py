@@ -63,7 +63,7 @@ def best_by_force(machines, pods):
     return best
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from([100, 140, 250, 300, 500, 1000]), st.sampled_from([None, 5.0, 15.0, 35.0])),
