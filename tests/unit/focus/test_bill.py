@@ -198,14 +198,20 @@ def bills(draw):
     rows = []
     for _ in range(draw(st.integers(1, 6))):
         price = draw(st.decimals(0, 999, places=draw(st.integers(0, 12))))
-        quantity = draw(st.decimals("0.000001", 24, places=draw(st.integers(0, 6))))
+        # Nothing, and what a provider takes back, among them.
+        quantity = draw(st.decimals(-24, 24, places=draw(st.integers(0, 6))))
         row = usage(
             draw(st.integers(0, 3)),
             hour=draw(st.integers(0, 3)),
             hours=draw(st.integers(1, 4)),
             price=str(price),
             quantity=str(quantity),
+            BillingCurrency=draw(st.sampled_from(["USD", "EUR"])),
+            BillingAccountId=draw(st.sampled_from(["1", "2"])),
+            PricingUnit=draw(st.sampled_from(["Hours", "GPU-Hours", "GB"])),
         )
+        if draw(st.booleans()):
+            row |= {"EffectiveCost": draw(st.decimals(-999, 999, places=draw(st.integers(0, 18))))}
         if draw(st.booleans()):
             # A provider that rounds its costs: price × quantity is then not exact.
             row |= {name: round(row[name], 4) for name in ("ListCost", "BilledCost")}
