@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,10 +109,13 @@ def export_command(
         currency=currency,
     )
     now, generator = datetime.now(UTC), __version__
-    days = ledger_days(open_ledger(ledger), first.date(), last.date())
+    store = open_ledger(ledger)
     if bill is not None:
-        summary = export_bill(days, bill, options, out, now=now, generator_version=generator)
+        asked = (first, last + timedelta(days=1))
+        days = ledger_days(store)  # a Correction may be of any time
+        summary = export_bill(days, bill, options, out, now=now, generator_version=generator, asked=asked)
     else:
+        days = ledger_days(store, first.date(), last.date())
         summary = export(days, options, out, now=now, generator_version=generator)
     for finding in summary.findings:
         click.echo(str(finding), err=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gpuwaste.focus.columns import SUMMABLE
+from gpuwaste.focus.columns import SUMMABLE, TIME_TYPE
 from gpuwaste.focus.options import Finding
 from gpuwaste.focus.ratios import (
     AMOUNT_DECIMALS,
@@ -24,7 +25,6 @@ from gpuwaste.pricing.bills import DATA_CATEGORIES, TIME_UNIT, machine_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     Int64s = NDArray[np.int64]
 
-__all__ = ["BillPlan", "BillPlanner", "timed_rows"]
+__all__ = ["BillPlan", "BillPlanner", "Span", "asked_rows", "timed_rows"]
+
+Span = tuple[datetime, datetime]
+"""A time that is asked for: its start, and its end, which is no part of it."""
 
 _TIME_COLUMNS: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd")
 _SECONDS_PER_HOUR: Final = 3600
@@ -64,17 +67,21 @@ class BillPlan:
 class _Spans:
     """Spans of node hours, numbered as they are asked for; one without any hour in the ledger has no number."""
 
-    cell: dict[tuple[str, str, int], int]
+    hours: NodeHours | None
     numbers: dict[tuple[str, str, int, int], int | None] = field(default_factory=dict)
     cells: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
 
     def number(self, node: NodeNames, start: datetime, end: datetime) -> int | None:
-        first = int(start.timestamp()) // _SECONDS_PER_HOUR
-        last = -(-int(end.timestamp()) // _SECONDS_PER_HOUR)
+        if self.hours is None:
+            return None
+        # Whatever period a bill claims, there are no more hours than the ledger has.
+        first = max(int(start.timestamp()) // _SECONDS_PER_HOUR, self.hours.first)
+        last = min(-(-int(end.timestamp()) // _SECONDS_PER_HOUR), self.hours.last + 1)
         key = (node.cluster, node.node_uid, first, last)
         if key not in self.numbers:
-            found = [self.cell.get((node.cluster, node.node_uid, hour)) for hour in range(first, last)]
+            known = self.hours.cell
+            found = [known.get((node.cluster, node.node_uid, hour)) for hour in range(first, last)]
             cells = [cell for cell in found if cell is not None]
             number = (self.owners[-1] + 1 if self.owners else 0) if cells else None
             self.numbers[key] = number
@@ -87,9 +94,10 @@ class _Spans:
 class BillPlanner:
     """Chooses the rows that bill the time of a node, piece by piece of a bill, and numbers the charges of each node."""
 
-    def __init__(self, nodes: tuple[NodeNames, ...]) -> None:
-        """A planner for a bill of these nodes."""
+    def __init__(self, nodes: tuple[NodeNames, ...], span: Span | None = None) -> None:
+        """A planner for a bill of these nodes; outside of a span only Corrections are divided."""
         self._nodes, self._findings = _node_keys(nodes)
+        self._span = span
         self._missing: Counter[str] = Counter()
         self._divided: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
@@ -107,9 +115,9 @@ class BillPlanner:
         """
         used, digits, room = _sizes(amounts)
         allocated = _allocated(columns, len(numbers))
-        spans = _Spans(hours.cell if hours else {})
+        spans = _Spans(hours)
         chosen: list[tuple[int, int, str, NodeNames]] = []
-        for row, resource, start, end in _time_rows(columns):
+        for row, resource, start, end, asked in _time_rows(columns, self._span):
             node = next((self._nodes[name] for name in machine_names(resource) if name in self._nodes), None)
             if node is None:
                 continue
@@ -120,7 +128,7 @@ class BillPlanner:
                 what = f"an amount has {digits[row]} digits and {used[row]} decimals; passed through unsplit"
                 self._findings.append(Finding(where=f"bill row {numbers[row] + 1}, node {node.node}", what=what))
                 continue
-            span = spans.number(node, start, end)
+            span = spans.number(node, start, end) if asked else None
             if span is None:
                 self._missing[node.node] += 1
                 continue
@@ -195,12 +203,31 @@ def timed_rows(columns: dict[str, pa.Array]) -> Int64s:
     return rows
 
 
-def _time_rows(columns: dict[str, pa.Array]) -> Iterator[tuple[int, str, datetime, datetime]]:
-    """The same as row, resource, and the start and end of the charge period."""
+def asked_rows(columns: dict[str, pa.Array], rows: Int64s, span: Span | None) -> NDArray[np.bool_]:
+    """Which of some rows to divide where a span of time is asked for: those that reach into it, and all Corrections.
+
+    A Correction is divided by the ratios of the period that it corrects, however old that is.
+    """
+    if span is None:
+        return np.ones(len(rows), bool)
+    at = pa.array(rows)
+    first, end = (pa.scalar(time, TIME_TYPE) for time in span)
+    inside = pc.and_(
+        pc.less(columns["ChargePeriodStart"].take(at), end), pc.greater(columns["ChargePeriodEnd"].take(at), first)
+    )
+    if "ChargeClass" in columns:
+        correction = pc.equal(columns["ChargeClass"].take(at), "Correction")
+        inside = pc.or_(inside, pc.fill_null(correction, fill_value=False))
+    asked: NDArray[np.bool_] = inside.to_numpy(zero_copy_only=False)
+    return asked
+
+
+def _time_rows(columns: dict[str, pa.Array], span: Span | None) -> Iterator[tuple[int, str, datetime, datetime, bool]]:
+    """The timed rows as row, resource, start and end of the charge period, and whether the row is to be divided."""
     rows = timed_rows(columns)
     if len(rows):
         lists = [columns[name].take(pa.array(rows)).to_pylist() for name in _TIME_COLUMNS]
-        yield from zip(rows.tolist(), *lists, strict=True)
+        yield from zip(rows.tolist(), *lists, asked_rows(columns, rows, span).tolist(), strict=True)
 
 
 def _allocated(columns: dict[str, pa.Array], rows: int) -> NDArray[np.bool_]:
@@ -221,7 +248,7 @@ def _without_ledger(missing: Counter[str]) -> list[Finding]:
     return [
         Finding(
             where=f"node {node}",
-            what=f"{count} rows of the bill lie in hours without a ledger; passed through unsplit",
+            what=f"{count} rows of the bill lie in hours without a ledger, or not asked for; passed through unsplit",
             fix="choose the days that the bill covers with --from and --to",
         )
         for node, count in sorted(missing.items())

@@ -25,7 +25,7 @@ from gpuwaste.focus.bill import (
     split_rows,
 )
 from gpuwaste.focus.bill_columns import renamed_columns
-from gpuwaste.focus.bill_plan import BillPlanner, timed_rows
+from gpuwaste.focus.bill_plan import BillPlanner, asked_rows, timed_rows
 from gpuwaste.focus.node_hours import collect_hours, find_nodes
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gpuwaste.focus.bill_files import BillFile
-    from gpuwaste.focus.bill_plan import BillPlan
+    from gpuwaste.focus.bill_plan import BillPlan, Span
     from gpuwaste.focus.columns import Version
     from gpuwaste.focus.ledger_days import LedgerDay
     from gpuwaste.focus.node_hours import NodeHours
@@ -67,13 +67,15 @@ class _Scan:
     weeks: dict[int, set[int]] = field(default_factory=dict)
     spans: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
 
-    def add(self, piece: int, first_row: int, table: pa.Table, version: Version) -> None:
-        """Take in the next rows of a piece."""
+    def add(self, piece: int, first_row: int, table: pa.Table, version: Version, asked: Span | None) -> None:
+        """Take in the next rows of a piece; outside of what is asked for no ledger is needed."""
         self.sizes.add(table, version)
         self.first_row.setdefault(piece, first_row)
         weeks = _weeks(table)
         self.weeks.setdefault(piece, set()).update(np.unique(weeks).tolist())
-        timed = timed_rows({name: table[name].combine_chunks() for name in table.column_names})
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
+        timed = timed_rows(columns)
+        timed = timed[asked_rows(columns, timed, asked)]
         for week in np.unique(weeks[timed]).tolist():
             rows = pa.array(timed[weeks[timed] == week])
             start = pc.min(table["ChargePeriodStart"].take(rows)).as_py()
@@ -84,11 +86,15 @@ class _Scan:
 
 @dataclass(slots=True)
 class BillSplitter:
-    """A bill on its way: `splits` answers the rows to write, and after it `charges` and `findings` are known."""
+    """A bill on its way: `splits` answers the rows to write, and after it `charges` and `findings` are known.
+
+    Where a time is `asked` for, rows outside of it pass through, except Corrections of an earlier time.
+    """
 
     bill: BillFile
     days: Sequence[LedgerDay]
     options: ExportOptions
+    asked: Span | None = None
     charges: int = 0
     _broken: list[Finding] = field(default_factory=list)
     _found: tuple[Finding, ...] = ()
@@ -104,7 +110,7 @@ class BillSplitter:
             InputError: the bill cannot be read, or an amount fits into no column.
         """
         scan = self._scan()
-        planner = BillPlanner(find_nodes(day.read_names() for day in self.days))
+        planner = BillPlanner(find_nodes(day.read_names() for day in self._needed(scan)), self.asked)
         kinds = scan.sizes.kinds()
         samples: list[pa.Table] = []
         for week in sorted(set().union(*scan.weeks.values())):
@@ -137,9 +143,16 @@ class BillSplitter:
     def _scan(self) -> _Scan:
         scan, start = _Scan(), 0
         for piece, table in self.bill.batches():
-            scan.add(piece, start, table, self.options.version)
+            scan.add(piece, start, table, self.options.version, self.asked)
             start += len(table)
         return scan
+
+    def _needed(self, scan: _Scan) -> Iterator[LedgerDay]:
+        """The days that are asked for, and those that any row of the bill is divided by."""
+        for day in self.days:
+            wanted = self.asked is None or _reaches(day.day, *self.asked)
+            if wanted or any(_reaches(day.day, first, last) for first, last in scan.spans.values()):
+                yield day
 
     def _rows(self, scan: _Scan, week: int) -> Iterator[tuple[pa.Table, Int64s]]:
         """Rows of a week, in small tables, with their numbers in the bill."""

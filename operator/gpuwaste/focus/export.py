@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from gpuwaste.api.reservation import GPUReservation
+    from gpuwaste.focus.bill_plan import Span
     from gpuwaste.focus.ledger_days import LedgerDay
     from gpuwaste.focus.options import ExportOptions
 
@@ -117,16 +118,27 @@ def export_bill(
     *,
     now: datetime,
     generator_version: str,
+    asked: Span | None = None,
 ) -> ExportSummary:
     """Write a provider's bill with the rows of the ledger's nodes divided in place.
+
+    Args:
+        days: the ledger that divides it.
+        bill: a file, or a folder of files.
+        options: method, grouping and version.
+        out: a file, or a folder.
+        now: the time in the metadata.
+        generator_version: version of this program.
+        asked: the time whose rows are divided, and Corrections of any; None for all that the days have.
 
     Raises:
         InputError: there is no ledger for these days, or the bill cannot be read or written as asked.
     """
-    found = list(days)
+    every = list(days)
+    found = [day for day in every if asked is None or asked[0].date() <= day.day < asked[1].date()]
     if not found:
         raise InputError("no ledger hour lies in these days", where="--from, --to")
-    splitter = BillSplitter(bill=open_bill(bill), days=found, options=options)
+    splitter = BillSplitter(bill=open_bill(bill), days=every, options=options, asked=asked)
     name = bill.name.removesuffix(".gz").rpartition(".")[0] or bill.name
     path = _single_file(out) or out / f"cost-and-usage-{options.version}-{name}.parquet"
     rows, schema = 0, schema_of(options.version)

@@ -56,17 +56,20 @@ class LedgerDay:
         return pa.concat_tables([rows for _, rows in hours])
 
 
-def ledger_days(store: Store, first: date, last: date) -> Iterator[LedgerDay]:
+def ledger_days(store: Store, first: date | None = None, last: date | None = None) -> Iterator[LedgerDay]:
     """Find the days of a ledger, oldest first; days without any hour are skipped.
 
     Args:
         store: the root of the ledger, or the folder above it.
-        first: the first day.
-        last: the last day, included.
+        first: the first day; None for the oldest.
+        last: the last day, included; None for the newest.
     """
-    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    found = [place for hours in find_hours(store, "", start=start, end=end).values() for place in hours.values()]
+    wanted: dict[str, datetime] = {}
+    if first is not None:
+        wanted["start"] = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    if last is not None:
+        wanted["end"] = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    found = [place for hours in find_hours(store, "", **wanted).values() for place in hours.values()]
     by_time = sorted(found, key=lambda place: (place.hour, place.cluster))
     for day, hours in groupby(by_time, key=lambda place: place.hour.date()):
         places = tuple(hours)

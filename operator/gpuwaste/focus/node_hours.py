@@ -45,11 +45,14 @@ class NodeHours:
     Attributes:
         parts: `charge` is the position of a node hour.
         cell: (cluster, node uid, hours since 1970) -> position of the node hour.
+        first, last: the oldest and the newest hour of all, since 1970.
         nodes: every node of the ledger.
     """
 
     parts: Parts
     cell: dict[tuple[str, str, int], int]
+    first: int
+    last: int
     nodes: tuple[NodeNames, ...]
 
 
@@ -83,7 +86,8 @@ def collect_hours(days: Iterable[pa.Table], options: ExportOptions) -> NodeHours
             nodes[cluster, uid] = NodeNames(cluster=cluster, node=node, node_uid=uid, provider_id=provider)
     if not found:
         return None
-    return NodeHours(parts=concat(found), cell=cell, nodes=tuple(nodes.values()))
+    times = [hour for _, _, hour in cell]
+    return NodeHours(parts=concat(found), cell=cell, first=min(times), last=max(times), nodes=tuple(nodes.values()))
 
 
 def _weigh_nodes(day: pa.Table, rows: pa.Table, node_hours: Groups, options: ExportOptions) -> Parts:

@@ -1,7 +1,7 @@
 """A bill divided a week at a time is the bill divided at once."""
 
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from tests.unit.focus.bills import bill, correction, other, usage
 from tests.unit.focus.ledgers import START, free, holder, ledger
 
+from gpuwaste.cli.focus import focus
 from gpuwaste.focus import bill_windows, table_files
 from gpuwaste.focus.bill import split_bill
 from gpuwaste.focus.bill_files import open_bill, read_bill
@@ -100,3 +102,33 @@ def test_amounts_of_all_pieces_have_one_scale(store, tmp_path):
     assert kinds == {pa.decimal128(38, 26)}
     total = sum(sum(piece["ListCost"].to_pylist()) for piece in pieces)
     assert total == 3 * Decimal("98.32") + Decimal("0.123456789012345678")
+
+
+def export_of(store, folder, table, *days):
+    pq.write_table(table, folder / "bill.parquet")
+    asked = ["--from", days[0], "--to", days[1], "--bill", folder / "bill.parquet", "--out", folder / "out.parquet"]
+    result = CliRunner().invoke(focus, [str(word) for word in ("export", "--ledger", store.root, *asked)])
+    assert result.exit_code == 0, result.output
+    return result.output, pq.read_table(folder / "out.parquet").to_pylist()
+
+
+def test_a_correction_of_an_earlier_time_than_asked_for_is_divided_by_it(store, tmp_path):
+    rows = [usage(hour=400), correction(), usage(hour=1)]
+    said, found = export_of(store, tmp_path, bill(*rows), "2026-11-10", "2026-11-30")
+    named = [(row["ChargeClass"], row["x_Namespace"], row["BilledCost"]) for row in found if row["AllocatedMethodId"]]
+    assert named == [
+        ("Correction", "ns-0", Decimal("-0.5")),
+        ("Correction", None, Decimal("-4.5")),
+        (None, "ns-1", Decimal("19.664")),
+        (None, None, Decimal("78.656")),
+    ]
+    assert "node node-1: 1 rows of the bill lie in hours without a ledger, or not asked for" in said
+
+
+def test_a_period_without_end_costs_no_time(store, tmp_path):
+    endless = usage(hour=0) | {"ChargePeriodEnd": datetime(9999, 12, 31, tzinfo=UTC)}
+    _, found = export_of(
+        store, tmp_path, bill(*[endless | {"InvoiceId": str(n)} for n in range(20)]), *["2026-11-01"] * 2
+    )
+    assert sum(row["BilledCost"] for row in found) == 20 * Decimal("98.32")
+    assert all(row["AllocatedMethodId"] for row in found)
