@@ -49,13 +49,13 @@ _PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.93
 # Parts of the time left then that one step may take.
 _PLACE_PART, _MASTER_PART, _DIVING_PART, _COUNTS_PART = 0.4, 0.85, 0.7, 0.25
 _MODELS_PART, _MODELS_MASTER_PART = 0.7, 0.6
-_FIRST_PRICES, _RECREATE_PART = 0.5, 0.9
+_RECREATE_PART = 0.9
 _MANY_SWEEPS, _SWEEPS = 12_000, 4_000
 """Most sweeps of ruin and recreate: for a rough placement, and for one of whole fillings."""
 _SWEEPS_A_POD = 4
 _HEAT = 0.1
-_MOST_PRICED, _MOST_PRICED_SHARES = 6_000, 240
-"""Shapes, and shares of a GPU, that get a price each."""
+_PRICED, _SHAPES_A_SHARE = ((6_000, 0.5), (500, 0.8)), 25
+"""Shapes that get a price each, and the part of the time left by which it must be known; shapes for each share."""
 
 
 def improve(state: SolveState) -> None:
@@ -104,32 +104,35 @@ def refine(state: SolveState, *, bound: float) -> None:
 
 
 def _first_prices(state: SolveState, allowance: Allowance) -> Prices | None:
-    """The optimum in which pods may be cut in pieces, and its bound; shapes alike together where they are too many."""
-    problem = state.problem
-    class_of_shape = np.arange(len(problem.demand))
-    if len(problem.demand) > _MOST_PRICED:
-        class_of_shape = classes_of(problem, most=_MOST_PRICED, most_shares=_MOST_PRICED_SHARES)
-        problem = rounded(problem, class_of_shape, up=False)
-    task = Relaxed(
-        slots=Slots.of(problem),
-        node_cost=problem.cost,
-        penalty=np.zeros(0),
-        allowance=allowance,
-    )
-    task = replace(task, penalty=np.zeros(len(task.slots.problem.demand)))
-    compact = solve_compact(task, seconds=state.seconds_left(_FIRST_PRICES))
-    if compact is None:
-        return None
-    duals = compact.duals
-    bound = lagrangian_bound(
-        task,
-        worth=duals.worth,
-        filling_bound=compact.filling_bound,
-        milli_price=duals.milli_price,
-        pod_price=duals.pod_price,
-    )
-    state.raise_bound(bound, allowance=allowance)
-    return Prices(worth=duals.worth[class_of_shape], node_price=duals.node_price)
+    """The optimum in which pods may be cut in pieces, and its bound; shapes alike together where they are too many.
+
+    Where time is too short for the prices of all of them, fewer are told apart.
+    """
+    for most, ends in _PRICED:
+        problem, class_of_shape = state.problem, np.arange(len(state.problem.demand))
+        if len(problem.demand) > most:
+            class_of_shape = classes_of(problem, most=most, most_shares=max(most // _SHAPES_A_SHARE, 1))
+            problem = rounded(problem, class_of_shape, up=False)
+        slots = Slots.of(problem)
+        task = Relaxed(
+            slots=slots,
+            node_cost=problem.cost,
+            penalty=np.zeros(len(slots.problem.demand)),
+            allowance=allowance,
+        )
+        compact = solve_compact(task, seconds=state.seconds_left(ends))
+        if compact is not None:
+            duals = compact.duals
+            bound = lagrangian_bound(
+                task,
+                worth=duals.worth,
+                filling_bound=compact.filling_bound,
+                milli_price=duals.milli_price,
+                pod_price=duals.pod_price,
+            )
+            state.raise_bound(bound, allowance=allowance)
+            return Prices(worth=duals.worth[class_of_shape], node_price=duals.node_price)
+    return None
 
 
 def _recreate(state: SolveState, prices: Prices, *, sweeps: int, heat: float, part: float) -> None:

@@ -6,10 +6,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.packing.questions import Ticker, make_instance
 
-from gpuwaste.packing import engine
+from gpuwaste.packing import compact, engine, improve
 from gpuwaste.packing.coarse import classes_of, rounded
+from gpuwaste.packing.columns import Filling
 from gpuwaste.packing.engine import solve
 from gpuwaste.packing.shapes import group
+from gpuwaste.packing.state import SolveState
 from gpuwaste.packing.verifier import violations
 
 NODES = [(f"n{i}", 16000, 64, 4, "T4" if i < 4 else "A10") for i in range(8)]
@@ -88,3 +90,25 @@ def test_what_rounding_up_has_left_free_is_filled(monkeypatch):
     filled = solve(question, time_limit_seconds=60, objective="cost", clock=Ticker())
     assert violations(question, filled) == []
     assert (rounded_up.unplaced_pods, filled.unplaced_pods) == (4, 0)
+
+
+def test_where_time_is_short_fewer_sizes_get_a_price(monkeypatch):
+    """Time ends before the prices of all shapes are known, not before those of a few classes."""
+    monkeypatch.setattr(improve, "_PRICED", ((6_000, 0.5), (2, 0.8)))
+    asked = []
+
+    def solve_compact(task, *, seconds):
+        asked.append(len(task.slots.problem.demand))
+        return compact.solve_compact(task, seconds=seconds) if len(asked) > 1 else None
+
+    monkeypatch.setattr(improve, "solve_compact", solve_compact)
+    rows = [(f"p{i}", 2000 + i, 4, 1, 400 + i, "A10") for i in range(8)]
+    problem = group(make_instance(rows, NODES, prices=PRICES), objective="cost")
+    state = SolveState(problem, clock=Ticker(), limit_seconds=60)
+    alone = np.eye(len(problem.demand), dtype=np.int64)[:4]
+    state.offer(Filling.of_nodes(np.full(4, int(problem.cost.argmax())), alone), method="alone")
+    improve.refine(state, bound=0.0)
+    assert len(asked) == 2
+    assert asked[1] < asked[0]
+    assert state.best.unplaced_pods == 0
+    assert 0 < state.bound <= float(problem.cost_unit * state.best.cost_units)
