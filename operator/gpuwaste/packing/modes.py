@@ -18,6 +18,7 @@ import numpy as np
 from gpuwaste.model.errors import InputError, InvariantError
 from gpuwaste.packing.engine import solve
 from gpuwaste.packing.instance import WHOLE_GPU_MILLI, Instance
+from gpuwaste.packing.option_values import CONTEXT_MEMORY_GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +37,6 @@ __all__ = [
     "pack_in_modes",
 ]
 
-CONTEXT_MEMORY_GIB = 0.5
-"""What a CUDA context takes beside what its process allocates."""
 _BOUND_PLACES = Decimal("1e-12")
 _EXACT = 1e-9
 

@@ -10,7 +10,7 @@ import numpy as np
 from gpuwaste.model.errors import InputError
 from gpuwaste.packing.csv_table import CsvTable
 from gpuwaste.packing.mig_current import CurrentGpu
-from gpuwaste.packing.options import Option, Workload
+from gpuwaste.packing.option_values import Option, Workload
 
 if TYPE_CHECKING:
     from pathlib import Path

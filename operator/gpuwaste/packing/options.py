@@ -13,145 +13,35 @@ fits into the instance are in it. What was not measured is not guessed: such an 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpuwaste.model.errors import InvariantError
-from gpuwaste.packing.mig import Layout, layouts_of, legal_geometries, maximal
+from gpuwaste.packing.mig import layouts_of, legal_geometries, maximal
+from gpuwaste.packing.option_values import (
+    CONTEXT_MEMORY_GIB,
+    Chosen,
+    Option,
+    OptionsAnswer,
+    Unusable,
+    Workload,
+    why_unusable,
+)
+from gpuwaste.packing.options_verifier import options_violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gpuwaste.model.gpu_products import GpuProduct, MigProfile
+    from gpuwaste.model.gpu_products import GpuProduct
     from gpuwaste.packing.instance import Floats, Ints
+    from gpuwaste.packing.mig import Layout
 
-__all__ = [
-    "CONTEXT_MEMORY_GIB",
-    "Chosen",
-    "Option",
-    "OptionsAnswer",
-    "Unusable",
-    "Workload",
-    "best_profile",
-    "choose_options",
-    "options_violations",
-]
+__all__ = ["best_profile", "choose_options"]
 
-CONTEXT_MEMORY_GIB = 0.5
-"""What a CUDA context takes beside what its process allocates."""
 _EXACT = 1e-9
 _SHARE_FOR_SECOND = 0.5
 _PROCESS = 1e-3
-_REASON_NO_THROUGHPUT = "throughput was not measured"
-_REASON_NO_LATENCY = "latency was not measured, and there is an objective for it"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What has to be served.
-
-    Attributes:
-        name: distinct.
-        rate: requests (or steps) a second, > 0.
-        latency_seconds: no option may be slower; None = no objective.
-    """
-
-    name: str
-    rate: float
-    latency_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One way to run a workload, as it was profiled.
-
-    Attributes:
-        workload: its name.
-        profile: MIG profile as NVIDIA prints it.
-        processes: that share the instance by MPS, >= 1.
-        batch: requests a step; told, not read.
-        throughput: requests a second of one process beside the others; None = not measured.
-        latency_seconds: of one request; None = not measured.
-        memory_gib: peak of one process; None = not measured, where running at all is taken as proof that it fits.
-    """
-
-    workload: str
-    profile: str
-    processes: int = 1
-    batch: int | None = None
-    throughput: float | None = None
-    latency_seconds: float | None = None
-    memory_gib: float | None = None
-
-    @property
-    def total_throughput(self) -> float:
-        """Of all processes of one instance; 0 where it was not measured."""
-        return (self.throughput or 0.0) * self.processes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unusable:
-    """An option that is not in the programme, and why."""
-
-    option: Option
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """So many instances of an option."""
-
-    option: Option
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptionsAnswer:
-    """Layouts and what runs on them.
-
-    Attributes:
-        gpus: how many GPUs.
-        bound: no choice of the usable options takes fewer.
-        layouts: every instance that is used, and none more.
-        chosen: what runs on them.
-        refused: workloads without a usable option, which are not served, and why.
-        unusable: options left out.
-    """
-
-    gpus: int
-    bound: int
-    layouts: tuple[Layout, ...]
-    chosen: tuple[Chosen, ...]
-    refused: tuple[tuple[str, str], ...]
-    unusable: tuple[Unusable, ...]
-
-
-def usable_memory_gib(product: GpuProduct, profile: MigProfile) -> float:
-    """Memory of one instance: its part of the GPU's."""
-    return product.memory_mib / 1024 * profile.memory_units / profile.axis_units
-
-
-def why_unusable(product: GpuProduct, workload: Workload, option: Option, *, context_memory_gib: float) -> str:
-    """Why an option cannot serve a workload; empty if it can."""
-    profile = next((one for one in product.profiles if one.name == option.profile), None)
-    if profile is None:
-        return f"{product.name} has no profile {option.profile}"
-    if not option.throughput:
-        return _REASON_NO_THROUGHPUT
-    if workload.latency_seconds is not None:
-        if option.latency_seconds is None:
-            return _REASON_NO_LATENCY
-        if option.latency_seconds > workload.latency_seconds:
-            return f"latency of {option.latency_seconds:g} s is above {workload.latency_seconds:g} s"
-    if option.memory_gib is not None:
-        need = (option.memory_gib + context_memory_gib) * option.processes
-        have = usable_memory_gib(product, profile)
-        if need > have + _EXACT:
-            return f"peak memory of {need:.2f} GiB with contexts is more than the {have:.2f} GiB of {profile.name}"
-    return ""
 
 
 def choose_options(
@@ -318,78 +208,6 @@ def _one_option_each(rows: Ints, profile: Ints, part: Floats, owner: Ints) -> In
         row = int(rows[:, index].argmax())
         copies[row] += -(-wanted // int(rows[row, index]))
     return np.concatenate([copies, counts])
-
-
-def options_violations(
-    product: GpuProduct,
-    workloads: Sequence[Workload],
-    answer: OptionsAnswer,
-    *,
-    context_memory_gib: float = CONTEXT_MEMORY_GIB,
-) -> list[str]:
-    """Every rule an answer breaks, from the question alone; empty if it is right."""
-    return [
-        *_service_violations(product, workloads, answer, context_memory_gib=context_memory_gib),
-        *_layout_violations(product, answer),
-    ]
-
-
-def _service_violations(
-    product: GpuProduct, workloads: Sequence[Workload], answer: OptionsAnswer, *, context_memory_gib: float
-) -> list[str]:
-    found: list[str] = []
-    served: dict[str, float] = {}
-    by_name = {workload.name: workload for workload in workloads}
-    for chosen in answer.chosen:
-        option = chosen.option
-        workload = by_name.get(option.workload)
-        if workload is None:
-            found.append(f"workload {option.workload} was not asked for")
-            continue
-        why = why_unusable(product, workload, option, context_memory_gib=context_memory_gib)
-        if why:
-            found.append(f"an option of {option.workload} cannot be used: {why}")
-        served[option.workload] = served.get(option.workload, 0.0) + chosen.count * option.total_throughput
-    refused = {name for name, _ in answer.refused}
-    short = [
-        workload
-        for workload in workloads
-        if workload.name not in refused and served.get(workload.name, 0.0) < workload.rate * (1 - _EXACT)
-    ]
-    return found + [f"{one.name} is served {served.get(one.name, 0.0):g} of {one.rate:g} a second" for one in short]
-
-
-def _layout_violations(product: GpuProduct, answer: OptionsAnswer) -> list[str]:
-    used: Counter[str] = Counter()
-    for chosen in answer.chosen:
-        used[chosen.option.profile] += chosen.count
-    have: Counter[str] = Counter()
-    found: list[str] = []
-    for layout in answer.layouts:
-        for name, _ in layout.instances:
-            have[name] += layout.count
-        found += _illegal(product, layout)
-    if have != used:
-        found.append(f"the layouts hold {dict(have)}, the options use {dict(used)}")
-    if answer.gpus != sum(layout.count for layout in answer.layouts):
-        found.append(f"{answer.gpus} GPUs are told of, the layouts are of another number")
-    if answer.bound > answer.gpus:
-        found.append(f"the bound {answer.bound} is above the {answer.gpus} GPUs")
-    return found
-
-
-def _illegal(product: GpuProduct, layout: Layout) -> list[str]:
-    profiles = {profile.name: profile for profile in product.profiles}
-    taken: list[int] = []
-    for name, start in layout.instances:
-        if name not in profiles or start not in profiles[name].starts:
-            return [f"{name} cannot start at {start}"]
-        taken += range(start, start + profiles[name].memory_units)
-    compute = sum(profiles[name].compute_slices for name, _ in layout.instances)
-    media = sum(profiles[name].media for name, _ in layout.instances)
-    if len(taken) != len(set(taken)) or compute > product.compute_slices or media > 1:
-        return ["a layout is no legal one"]
-    return []
 
 
 def best_profile(

@@ -16,7 +16,8 @@ from gpuwaste.packing.drain_question import DrainQuestion, node_costs
 from gpuwaste.packing.free_room import FreeRoom
 from gpuwaste.packing.linear import warm_up
 from gpuwaste.packing.mig import fewest_gpus
-from gpuwaste.packing.options import Option, Workload, best_profile, choose_options
+from gpuwaste.packing.option_values import Option, Workload
+from gpuwaste.packing.options import best_profile, choose_options
 
 MANY_OPENED = 200
 PARVA = {1: "1g.10gb", 2: "2g.20gb", 3: "3g.40gb", 4: "4g.40gb", 7: "7g.80gb"}

@@ -16,7 +16,9 @@ from gpuwaste.cli.mig import mig
 from gpuwaste.model.errors import InputError
 from gpuwaste.model.gpu_products import PRODUCTS
 from gpuwaste.packing.mig import Layout, legal_geometries, maximal
-from gpuwaste.packing.options import Chosen, Option, Workload, best_profile, choose_options, options_violations
+from gpuwaste.packing.option_values import Chosen, Option, Workload
+from gpuwaste.packing.options import best_profile, choose_options
+from gpuwaste.packing.options_verifier import options_violations
 
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "traces"
 A100, A100_40 = PRODUCTS["A100-80GB"], PRODUCTS["A100-40GB"]
