@@ -36,7 +36,7 @@ __all__ = ["PrometheusSource", "SourceHour", "StoreFacts", "step_for"]
 
 _STEPS_SECONDS = (60, 300, 900, 1800, 3600)
 _WINDOWS_AT_ONCE = 400_000
-_CELLS_A_PAGE = 200_000
+_CELLS_A_PAGE = 130_000
 _MOST_HOURS_A_PAGE = 24
 _SKEW_SECONDS = 30.0
 _STALE = timedelta(minutes=10)
