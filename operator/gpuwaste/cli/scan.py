@@ -196,6 +196,7 @@ class _Wish:
             bars=bars,
             now=now,
         )
+        bars("Sums and findings", None)
         metrics.close()
         facts.clear()  # so that sums and findings take the memory of the pods
         return ScanView.of(found, survey=survey, looked=looked, source=source, asked_hours=self.hours)
@@ -283,7 +284,7 @@ class _Wish:
         now: datetime,
     ) -> ScanLedger:
         from gpuwaste.ingest.prometheus.source import step_for
-        from gpuwaste.runtime.scan import read_hours
+        from gpuwaste.runtime.scan import READ_COLUMNS, read_hours
 
         end = hour_start(now - _LAG)
         start = end - HOUR * self.hours
@@ -296,6 +297,8 @@ class _Wish:
             start = hour_start(now - _LAG)
             end = (now - _LAG).replace(second=0, microsecond=0)
         source.step_seconds = step_for(looked.devices, self.hours)
+        source.columns = READ_COLUMNS if self.ledger is None else ()
+        bars("Prometheus: the first hours", 0.0)
         found = read_hours(
             source,
             looked,

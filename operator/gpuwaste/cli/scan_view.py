@@ -17,7 +17,7 @@ from gpuwaste.model.money import plain
 from gpuwaste.model.units import format_time
 from gpuwaste.report.summary import SUMMARY_COLUMNS, summarize
 from gpuwaste.report.tables import flat_rows
-from gpuwaste.report.words import hours_text, money_text, percent_text, time_text
+from gpuwaste.report.words import count_text, hours_text, money_text, percent_text, time_text
 from gpuwaste.runtime.scan_findings import find
 from gpuwaste.runtime.scan_unseen import unseen
 
@@ -191,8 +191,9 @@ def _saving_text(saving: Saving) -> str:
         f" ({plain(saving.unpriced_gpus, decimals=1)} of them without a known price)" if saving.unpriced_gpus else ""
     )
     return (
-        f"Following the best advice of {saving.workloads} workloads would free {plain(saving.gpus, decimals=1)} "
-        f"GPUs{unpriced}{worth}. It is capacity for others; it becomes cash where nodes go."
+        f"Following the best advice of {count_text(saving.workloads, 'workload')} would free "
+        f"{plain(saving.gpus, decimals=1)} GPUs{unpriced}{worth}. "
+        "It is capacity for others; it becomes cash where nodes go."
     )
 
 
@@ -210,8 +211,8 @@ class _Printer:
         view, summary = self._view, self._view.summary
         total = summary.total
         self._console.print(
-            f"[bold]Cluster {', '.join(summary.clusters)}[/bold]: {summary.gpu_count:,} GPUs on {summary.node_count:,} "
-            f"nodes, {time_text(summary.start)} to {time_text(view.through)} UTC"
+            f"[bold]Cluster {', '.join(summary.clusters)}[/bold]: {count_text(summary.gpu_count, 'GPU')} on "
+            f"{count_text(summary.node_count, 'node')}, {time_text(summary.start)} to {time_text(view.through)} UTC"
         )
         paid = f" ({money_text(total.cost())})" if total.money_ns else ""
         wasted = f" ({money_text(total.cost('waste'))})" if total.money_ns else ""
@@ -222,7 +223,8 @@ class _Printer:
         self._groups("Waste by team", "Team", summary.teams[:_TEAMS], "team")
         workloads = [group for group in summary.workloads if group.is_held]
         shown = workloads[:top]
-        self._groups(f"Dearest workloads: {len(shown)} of {len(workloads)}", "Workload", shown, "workload_name")
+        title = f"Dearest workloads: {len(shown):,} of {len(workloads):,}"
+        self._groups(title, "Workload", shown, "workload_name")
         self._findings()
         self._unseen()
 
@@ -265,19 +267,23 @@ class _Printer:
         self._console.print(table)
 
     def _findings(self) -> None:
+        from rich.padding import Padding
         from rich.text import Text
 
         self._console.print("[bold]The three dearest findings[/bold]")
         for number, one in enumerate(self._view.found.findings[:_FINDINGS], start=1):
             self._console.print(Text.assemble((f"{number}. {_title(one)}", "bold"), f": {_amount(one)}"))
-            self._console.print(Text(f"   {_what_to_do(one)}"))
+            self._console.print(Padding(Text(_what_to_do(one)), (0, 0, 0, 3)))
         self._console.print(Text.assemble("\n", ("Saving: ", "bold"), _saving_text(self._view.found.saving)))
 
     def _unseen(self) -> None:
+        from rich.table import Table
         from rich.text import Text
 
         if not self._view.unseen:
             return
         self._console.print("\n[bold]What could not be seen[/bold]")
+        lines = Table.grid(padding=(0, 1, 0, 0))
         for one in self._view.unseen:
-            self._console.print(Text(f"- {_upper(one.line)}"))
+            lines.add_row("-", Text(_upper(one.line)))
+        self._console.print(lines)

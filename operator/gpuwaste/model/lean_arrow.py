@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sys
 
 import pyarrow as pa
 
 __all__ = ["lean_arrow"]
+
+_M_ARENA_MAX = -8
+"""Of glibc's `malloc.h`."""
 
 
 class _Hidden:
@@ -19,12 +24,15 @@ class _Hidden:
 
 
 def lean_arrow() -> None:
-    """Keep Arrow from loading pandas, and let it take memory from the system's allocator.
+    """Keep Arrow from loading pandas, and let it and all threads take memory from one heap. Call it early.
 
     Arrow looks for pandas once, when it first makes an array, and loads it where it is installed: 45 MB and a third
     of a second for data frames that nobody here makes. After this it has looked; others may still import pandas.
-    Arrow's own allocator keeps what an hour of a large ledger needed; the system's gives it to whoever asks next.
+    Arrow's own allocator keeps what an hour of a large ledger needed; the system's gives it to whoever asks next. But
+    glibc has a heap for every thread, and none takes from the other: with one, a tenth of a large scan is saved.
     """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another system's library has no such call
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     hidden = _Hidden()
     sys.meta_path.insert(0, hidden)
     try:

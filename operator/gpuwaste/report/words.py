@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CATEGORY_TEXT",
     "ORIGIN_TEXT",
+    "count_text",
     "day_text",
     "headline_money",
     "hours_text",
@@ -54,6 +55,11 @@ ORIGIN_TEXT: dict[str, tuple[str, str]] = {
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _LARGE = Decimal(10_000)
 _NEARLY = Decimal("0.995")
+
+
+def count_text(count: int, thing: str) -> str:
+    """`1 node`, `1,000 nodes`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def money_text(cost: Mapping[str, Decimal], *, short: bool = False) -> str:

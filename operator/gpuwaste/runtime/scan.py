@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from gpuwaste.ledger.activity import PodActivity, merge_activity, pod_activity
+from gpuwaste.ledger.activity import ACTIVITY_COLUMNS, PodActivity, merge_activity, pod_activity
 from gpuwaste.ledger.catalog import HourPlace, find_hours
 from gpuwaste.ledger.columns import COMPUTED_FROM
 from gpuwaste.ledger.gpus import described_gpus, gpu_facts
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from gpuwaste.ledger.store import Store
     from gpuwaste.pricing.facts import PriceSources
 
-__all__ = ["ScanLedger", "read_hours"]
+__all__ = ["READ_COLUMNS", "ScanLedger", "read_hours"]
+
+READ_COLUMNS = tuple(dict.fromkeys((*COMPUTED_FROM, *ACTIVITY_COLUMNS)))
+"""Columns of usage windows that a scan reads which stores none."""
 
 _ROWS_AT_ONCE = 300_000
 """Rows that lie in memory together, about 200 bytes each."""
@@ -170,6 +173,7 @@ def read_hours(
             seen.append(pod_activity(hour.windows))
             found.hours.append(hour.hour)
             found.nodes.update(pc.unique(hour.windows["node"]).to_pylist())
+        del hour  # before the next one is made: the windows of a large fleet are the most of all memory
         progress(number, total)
     if found.hours:
         found.through = min(end, found.hours[-1] + HOUR)

@@ -75,8 +75,20 @@ FIGURE_METRICS: tuple[FigureMetric, ...] = (
         origin="dcgm_prof",
         scale=Scale.RATIO,
     ),
-    FigureMetric(figure="enc", names=("DCGM_FI_DEV_ENC_UTIL",), origin="device", scale=Scale.PERCENT),
-    FigureMetric(figure="dec", names=("DCGM_FI_DEV_DEC_UTIL",), origin="device", scale=Scale.PERCENT),
+    FigureMetric(
+        figure="enc",
+        names=("DCGM_FI_DEV_ENC_UTIL",),
+        origin="device",
+        scale=Scale.PERCENT,
+        needed_for="whether an idle workload encodes video; without it none is scaled to zero",
+    ),
+    FigureMetric(
+        figure="dec",
+        names=("DCGM_FI_DEV_DEC_UTIL",),
+        origin="device",
+        scale=Scale.PERCENT,
+        needed_for="whether an idle workload decodes video; without it none is scaled to zero",
+    ),
     FigureMetric(
         figure="memory",
         names=("DCGM_FI_DEV_FB_USED",),

@@ -79,7 +79,7 @@ class SourceHour:
 
     Attributes:
         hour: its start.
-        windows: rows of WINDOW_SCHEMA, none where the store knows nothing of the hour.
+        windows: rows of WINDOW_SCHEMA, or of its columns that are kept, none where the store knows nothing of the hour.
         facts: what the store alone knows; those that were given are not among them.
     """
 
@@ -112,12 +112,14 @@ class PrometheusSource:
         store: where to ask.
         cluster: name of the cluster in the windows.
         step_seconds: length of a window.
+        columns: of the windows, those that are kept once all are checked; none: all.
         notes: what could not be told from the answers, each once.
     """
 
     store: MetricStore
     cluster: str
     step_seconds: int = 60
+    columns: tuple[str, ...] = ()
     notes: dict[str, None] = field(default_factory=dict)
     _largest: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -215,11 +217,18 @@ class PrometheusSource:
             cluster=self.cluster,
         )
         for hour in hours:
-            windows = maker.hour(to_unix_ns(hour), through_ns=to_unix_ns(end))
-            where = f"{self.store.address}, hour {hour:%Y-%m-%dT%H}"
-            check_windows(windows, where=partial("{}, row {}".format, where))
-            mine = [f for f in gone if f.overlaps(hour, hour + HOUR) or f.kind in ("owner", "namespace")]
-            yield SourceHour(hour=hour, windows=windows, facts=tuple(mine if windows.num_rows else ()))
+            yield self._hour(hour, end, maker, gone)
+
+    def _hour(self, hour: datetime, end: datetime, maker: WindowMaker, gone: Sequence[Fact]) -> SourceHour:
+        windows = maker.hour(to_unix_ns(hour), through_ns=to_unix_ns(end))
+        where = f"{self.store.address}, hour {hour:%Y-%m-%dT%H}"
+        check_windows(windows, where=partial("{}, row {}".format, where))
+        mine = [f for f in gone if f.overlaps(hour, hour + HOUR) or f.kind in ("owner", "namespace")]
+        return SourceHour(
+            hour=hour,
+            windows=windows.select(self.columns or windows.schema.names),
+            facts=tuple(mine if windows.num_rows else ()),
+        )
 
     def _plan(self, start: datetime, end: datetime, metrics: frozenset[str]) -> ReadPlan:
         step = timedelta(seconds=self.step_seconds)
