@@ -181,7 +181,7 @@ class Instance:
     @property
     def ties_nodes(self) -> bool:
         """Whether what one node may hold depends on others."""
-        return bool(self.group_rules) or self.node_machine is not None
+        return len(self.node_names) > 0 and (bool(self.group_rules) or self.node_machine is not None)
 
     def untied(self) -> Instance:
         """The instance without what ties nodes together: every placement of this one is one of that."""

@@ -28,12 +28,12 @@ PODS = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,group\n" + "".join(
 
 @pytest.fixture
 def ask(tmp_path):
-    def run(rules, pods=PODS, nodes=NODES):
+    def run(rules, pods=PODS, nodes=NODES, limit="1000"):
         for name, text in (("nodes.csv", nodes), ("pods.csv", pods), ("rules.yaml", rules)):
             (tmp_path / name).write_text(text, encoding="utf-8")
         files = {name: f"{tmp_path}/{name}" for name in ("nodes.csv", "pods.csv", "rules.yaml", "plan.json")}
         arguments = ["--nodes", files["nodes.csv"], "--pods", files["pods.csv"], "--rules", files["rules.yaml"]]
-        result = CliRunner().invoke(pack, [*arguments, "--time-limit", "1000", "--out", files["plan.json"]])
+        result = CliRunner().invoke(pack, [*arguments, "--time-limit", limit, "--out", files["plan.json"]])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
@@ -164,3 +164,26 @@ def test_rules_that_make_no_sense_are_one_clear_line(ask, rules, message):
     with pytest.raises(InputError, match=message) as caught:
         ask(rules)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["0", "2"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "{gangs: [{group: web}], spread: [{group: web, topology: zone}]}",
+        "together: [{group: web, with: web, topology: node}]",
+        "apart: [{group: web, from: train, topology: zone}]",
+    ],
+)
+def test_without_nodes_all_pods_stay_out(ask, rules, limit):
+    plan = ask(rules, nodes=NODES.splitlines()[0] + "\n", limit=limit, pods=PODS.replace("T4", ""))
+    assert len(plan["unplaced"]) == 7
+    assert plan["cost"] == plan["bound"] == 0
+
+
+@pytest.mark.parametrize("limit", ["0", "2"])
+def test_a_gang_larger_than_the_cluster_and_a_pod_larger_than_any_node(ask, limit):
+    pods = PODS + "".join(f"g{i},1,1,4,1000,,huge\n" for i in range(5)) + "wide,1,1,9,1000,,odd\nsmall,1,1,1,10,,odd\n"
+    plan = ask("gangs: [{group: huge}, {group: odd}]", pods=pods, limit=limit)
+    assert sorted(plan["unplaced"]) == ["g0", "g1", "g2", "g3", "g4", "small", "wide"]
+    assert 0 < plan["bound"] <= plan["cost"]
