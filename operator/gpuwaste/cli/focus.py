@@ -11,7 +11,8 @@ import click
 from gpuwaste import __version__
 from gpuwaste.cli.focus_periods import periods_command, publish_command, restate_command
 from gpuwaste.cli.focus_tokens import tokens_command
-from gpuwaste.cli.stores import Day, open_ledger
+from gpuwaste.cli.stores import open_ledger
+from gpuwaste.cli.times import Day
 from gpuwaste.model.errors import InputError
 
 if TYPE_CHECKING:

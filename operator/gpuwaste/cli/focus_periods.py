@@ -10,9 +10,10 @@ import click
 
 from gpuwaste import __version__
 from gpuwaste.cli.output import Column, echo_table, output_option
-from gpuwaste.cli.stores import Day, open_ledger
+from gpuwaste.cli.stores import open_ledger
+from gpuwaste.cli.times import Day, Moment
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import format_time, parse_time
+from gpuwaste.model.units import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,25 +36,6 @@ _BILL = click.option(
     type=click.Path(path_type=Path),
     help="The provider's FOCUS bill, a file or a folder of files, published by its billing periods.",
 )
-
-
-class Moment(click.ParamType[datetime]):
-    """A time like 2026-11-05T12:00:00Z."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read a time.
-
-        Raises:
-            click.BadParameter: it is none.
-        """
-        if isinstance(value, datetime):
-            return value
-        try:
-            return parse_time(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time; write it like 2026-11-05T12:00:00Z", param, ctx)
 
 
 _AS_OF = click.option("--as-of", type=Moment(), help="The time that decides what is closed.  [default: now]")

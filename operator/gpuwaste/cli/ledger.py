@@ -10,7 +10,6 @@ import click
 
 from gpuwaste.cli.output import Column, echo_table, output_option
 from gpuwaste.cli.stores import (
-    Day,
     bytes_per_gpu_day,
     clusters_of,
     ledger_size,
@@ -18,6 +17,7 @@ from gpuwaste.cli.stores import (
     open_inputs,
     open_ledger,
 )
+from gpuwaste.cli.times import Day
 
 if TYPE_CHECKING:
     from datetime import datetime

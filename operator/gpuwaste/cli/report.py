@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gpuwaste.cli.output import echo_table, output_option
-from gpuwaste.cli.stores import Day, load_ledger
+from gpuwaste.cli.stores import load_ledger
+from gpuwaste.cli.times import Day
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "Day",
     "bytes_per_gpu_day",
     "clusters_of",
     "ledger_size",
@@ -89,26 +88,6 @@ def open_ledger(url: str, *, create: bool = False) -> Store:
             "holds no ledger", where=url, fix="give the folder that has `cluster=…` folders, or its parent"
         )
     return store
-
-
-class Day(click.ParamType[datetime]):
-    """A day in UTC, like 2026-11-01; arrives as the time at which it starts."""
-
-    name = "day"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read a day.
-
-        Raises:
-            click.BadParameter: it is none.
-        """
-        if isinstance(value, datetime):
-            return value
-        try:
-            day = date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no day; write it like 2026-11-01", param, ctx)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def ledger_size(store: Store, cluster: str) -> int:

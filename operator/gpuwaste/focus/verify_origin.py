@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from gpuwaste.focus.columns import SUMMABLE
 from gpuwaste.focus.hashes import row_hashes
-from gpuwaste.focus.verify_charges import SPLIT
+from gpuwaste.focus.verify_charges import CHARGE_KEY, SPLIT
 from gpuwaste.focus.verify_files import Batch, FocusFile, open_file
 from gpuwaste.focus.verify_rows import column_codes
 from gpuwaste.model.errors import InputError
@@ -24,24 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_with_origin"]
 
-_KEY: Final = (
-    "ResourceId",
-    "ChargePeriodStart",
-    "ChargePeriodEnd",
-    "SkuPriceId",
-    "ChargeCategory",
-    "ChargeClass",
-    "ChargeDescription",
-    "InvoiceId",
-    "BillingAccountId",
-    "SubAccountId",
-    "BillingCurrency",
-    "CommitmentDiscountId",
-    "CapacityReservationId",
-)
+_KEY: Final = (*CHARGE_KEY, "ChargeDescription", "BillingAccountId", "SubAccountId", "BillingCurrency")
 """What tells the rows of a bill apart; rows that agree in all of this are compared by their sum."""
-
-
 _WIDE: Final = pa.decimal256(76, 38)
 _COMPACT_ROWS: Final = 1_000_000
 
