@@ -95,7 +95,7 @@ def solve_compact(task: Relaxed, *, seconds: float) -> Compact | None:
             row_lower=np.concatenate([problem.demand, np.full(len(every) + 2, -np.inf)]),
             row_upper=np.concatenate([np.full(shapes, np.inf), np.zeros(len(every)), task.caps]),
         )
-    ).solve(seconds=seconds)
+    ).solve(seconds=seconds, prices_only=True)
     if solved is None:
         return None
     room = np.maximum(-solved.duals[room_at:milli_at], 0.0).reshape(kinds, resources)

@@ -94,7 +94,7 @@ class _Programme:
         )
 
     def solve(self) -> tuple[float, Floats] | None:
-        solved = self._lp.solve(seconds=_LP_SECONDS)
+        solved = self._lp.solve(seconds=_LP_SECONDS, prices_only=True)
         return None if solved is None else (solved.objective, np.maximum(solved.duals, 0.0))
 
     def add(self, filling: Ints) -> None:

@@ -11,6 +11,8 @@ from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpuwaste.packing.instance import Bools, Floats, Ints
 
 __all__ = ["IncrementalLp", "LpResult", "MipResult", "Program", "solve_mip", "warm_up"]
@@ -19,6 +21,7 @@ _SHORTEST_SECONDS = 0.01
 # How a solver's breakdown reaches Python: as the error meant for it, or, in wheels in which translating it fails, as
 # that failure.
 _BREAKDOWNS = (RuntimeError, AttributeError)
+_NOTHING: mathopt.VariableFilter = mathopt.SparseVectorFilter(filtered_items=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +142,14 @@ def solve_mip(
     bound = result.termination.objective_bounds.dual_bound
     values = None
     if result.has_primal_feasible_solution():
-        values = np.array(result.variable_values(list(model.variables())), dtype=np.float64)
+        values = _in_order(result.variable_values(), len(program.cost))
     return MipResult(values=values, bound=bound if np.isfinite(bound) else None)
+
+
+def _in_order(values: Mapping[object, float], count: int) -> Floats:
+    """What OR-Tools tells of variables or constraints, in the order in which they were added; float64[count]."""
+    # Looked up one by one, they take longer than the solving.
+    return np.fromiter(values.values(), dtype=np.float64, count=count)
 
 
 class IncrementalLp:
@@ -182,28 +191,35 @@ class IncrementalLp:
         """Change the lower bound of a variable."""
         self._columns[column].lower_bound = lower
 
-    def solve(self, *, seconds: float) -> LpResult | None:
+    def solve(self, *, seconds: float, prices_only: bool = False) -> LpResult | None:
         """The optimum, or None if it was not reached in time or the numbers beat the solver.
 
         Where the solver breaks down from the basis it had, it begins once more without one.
+
+        Args:
+            seconds: wall time at most.
+            prices_only: leave `values` empty; of thousands of variables they take longer than the solving.
         """
         parameters = mathopt.SolveParameters(time_limit=timedelta(seconds=max(seconds, _SHORTEST_SECONDS)), threads=1)
         # An optimum beyond its tolerances is one still: what is proven is computed from its prices anew.
         parameters.glop.change_status_to_imprecise = False
+        wanted = mathopt.ModelSolveParameters(reduced_costs_filter=_NOTHING)
+        if prices_only:
+            wanted.variable_values_filter = _NOTHING
         try:
-            result = self._solver.solve(params=parameters)
+            result = self._solver.solve(params=parameters, model_params=wanted)
         except _BREAKDOWNS:
             self._solver = mathopt.IncrementalSolver(self._model, mathopt.SolverType.GLOP)
             try:
-                result = self._solver.solve(params=parameters)
+                result = self._solver.solve(params=parameters, model_params=wanted)
             except _BREAKDOWNS:
                 return None
         if result.termination.reason != mathopt.TerminationReason.OPTIMAL:
             return None
         return LpResult(
             objective=result.objective_value(),
-            values=np.array(result.variable_values(self._columns), dtype=np.float64),
-            duals=np.array(result.dual_values(self._rows), dtype=np.float64),
+            values=_in_order(result.variable_values(), 0 if prices_only else len(self._columns)),
+            duals=_in_order(result.dual_values(), len(self._rows)),
         )
 
 

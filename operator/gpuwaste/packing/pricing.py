@@ -90,7 +90,7 @@ class TypePricer:
         cost = np.zeros(len(self._program.cost))
         cost[: len(self._items)] = -np.maximum(worth[self._items], 0.0)
         self._lp.set_cost(cost)
-        relaxed = self._lp.solve(seconds=seconds)
+        relaxed = self._lp.solve(seconds=seconds, prices_only=True)
         duals = np.zeros(len(self._program.row_upper)) if relaxed is None else np.maximum(-relaxed.duals, 0.0)
         gain = self._gain(cost, duals)
         # Valid for any duals >= 0, so no tolerance of the solver gets into the bound.
