@@ -66,6 +66,7 @@ def _specs() -> tuple[MetricSpec, ...]:
         ("device", _DEVICE, "of a GPU or MIG instance"),
         ("unattributed", _DEVICE, "of a GPU or MIG instance that no known process explains"),
         ("container", _CONTAINER, "of a container on one slice"),
+        ("guests", _DEVICE, "of all containers that hold no slice of it, as those behind a reservation pod"),
     ):
         for _, name, _, text in _FIGURES:
             help_text = f"{text[0].upper()}{text[1:]}, {whose}; absent where unmeasured."
@@ -107,6 +108,7 @@ class Metrics:
         self._journal = journal
         self._lock = threading.Lock()
         self._sums: dict[str, dict[tuple[str, ...], float]] = {spec.name: {} for spec in METRICS}
+        self._profiles: dict[str, str] = {}
         # The windows' part changes once a window and is large: it is written once, by content type.
         self._written: dict[str, bytes] = {}
 
@@ -120,6 +122,7 @@ class Metrics:
     def add(self, records: Sequence[Record]) -> None:
         """Add a window's records."""
         present: set[tuple[str, ...]] = set()
+        guests: list[Usage] = []
         with self._lock:
             self._told: dict[str, str] = {}
             for record in records:
@@ -129,6 +132,9 @@ class Metrics:
                 elif body == "usage" and record.usage.slice_id:
                     present.add(self._add_usage(record.usage))
                     self._bump("gpuwaste_agent_missed_processes", (), record.usage.missed_processes)
+                elif body == "usage":
+                    guests.append(record.usage)
+            self._add_guests(guests)
             self._bump("gpuwaste_agent_records", (), len(records))
             if any(record.WhichOneof("body") == "device" for record in records):
                 self._forget(present)
@@ -151,6 +157,7 @@ class Metrics:
 
     def _add_device(self, device: Device) -> None:
         labels = (device.gpu_uuid, device.parent_id, device.mig_profile)
+        self._profiles[device.parent_id] = device.mig_profile
         self._add_figures("device", labels, device.figures)
         self._add_figures("unattributed", labels, device.unattributed)
         self._add_xids(device)
@@ -163,6 +170,13 @@ class Metrics:
         if device.parent_id == first:
             for xid in device.xids:
                 self._bump("gpuwaste_device_xids", (device.gpu_uuid, str(xid)), 1)
+
+    def _add_guests(self, guests: Sequence[Usage]) -> None:
+        """Of a container that holds nothing the node knows no name but its pod's UID: all of a device are one."""
+        for usage in guests:
+            labels = (usage.gpu_uuid, usage.parent_id, self._profiles.get(usage.parent_id, ""))
+            self._add_figures("guests", labels, usage.figures)
+            self._bump("gpuwaste_agent_missed_processes", (), usage.missed_processes)
 
     def _add_usage(self, usage: Usage) -> tuple[str, ...]:
         labels = (usage.gpu_uuid, usage.parent_id, usage.slice_id, usage.namespace, usage.pod, usage.container)

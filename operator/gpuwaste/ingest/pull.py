@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -60,22 +61,32 @@ def check_endpoint(url: str, *, tls: bool) -> None:
         raise InputError("plain HTTP is only for loopback; use https", where=f"agent endpoint {url!r}")
 
 
+def _context(tls: AgentTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(str(tls.certificate), str(tls.key))
+    return context
+
+
 class AgentClient:
-    """One keep-alive pool of connections to all agents."""
+    """One keep-alive pool of connections to all agents; rotated certificates are used from the next connection on."""
 
     def __init__(self, *, tls: AgentTls | None, concurrency: int) -> None:
         self._tls = tls
         self._concurrency = concurrency
         self._session: aiohttp.ClientSession | None = None
+        self._context: ssl.SSLContext | None = None
+        self._stamp: tuple[tuple[int, int], ...] = ()
 
     async def __aenter__(self) -> Self:
-        """Open the pool; certificates are read now."""
-        context: ssl.SSLContext | bool = True
+        """Open the pool; certificates are read now.
+
+        Raises:
+            OSError: a file is missing or no usable PEM (`ssl.SSLError` is one).
+        """
         if self._tls is not None:
-            context = ssl.create_default_context(cafile=str(self._tls.ca))
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.load_cert_chain(str(self._tls.certificate), str(self._tls.key))
-        connector = aiohttp.TCPConnector(limit=self._concurrency, ssl=context)
+            self._stamp, self._context = self._tls.stamp(), _context(self._tls)
+        connector = aiohttp.TCPConnector(limit=self._concurrency)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         return self
 
@@ -86,6 +97,19 @@ class AgentClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _fresh_context(self) -> ssl.SSLContext | bool:
+        """The TLS context, read again after the files were rotated; a half-written rotation keeps the old one.
+
+        Connections belong to the context that they were opened with, so those of the old one are not used again.
+        """
+        if self._tls is not None:
+            with contextlib.suppress(OSError):
+                stamp = self._tls.stamp()
+                if stamp != self._stamp:
+                    self._context = _context(self._tls)
+                    self._stamp = stamp
+        return True if self._context is None else self._context
 
     async def fetch(self, endpoint: AgentEndpoint, *, journal_id: str, after: int, limit: int) -> DecodedBatch:
         """The records after a sequence number; decoded in a thread.
@@ -112,6 +136,7 @@ class AgentClient:
                 params=query,
                 headers={"Accept": "application/x-protobuf"},
                 server_hostname=name,
+                ssl=self._fresh_context(),
             ) as answer:
                 if answer.status == _GONE:
                     raise JournalChangedError

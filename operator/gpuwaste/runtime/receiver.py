@@ -49,11 +49,6 @@ def _context(tls: AgentTls) -> ssl.SSLContext:
     return context
 
 
-def _stamp(tls: AgentTls) -> tuple[tuple[int, int], ...]:
-    """Changes when a file was replaced (a rotated Secret)."""
-    return tuple((s.st_mtime_ns, s.st_ino) for s in (p.stat() for p in (tls.certificate, tls.key, tls.ca)))
-
-
 class WindowsReceiver(ThreadingHTTPServer):
     """The server: each connection has a thread, which shakes hands, reads, stores, and answers one request."""
 
@@ -70,7 +65,7 @@ class WindowsReceiver(ThreadingHTTPServer):
         self.metrics = metrics
         self.turns = threading.BoundedSemaphore(_AT_ONCE)
         self._tls = tls
-        self._stamp = _stamp(tls)
+        self._stamp = tls.stamp()
         self._context = _context(tls)
         self._connections = threading.BoundedSemaphore(_CONNECTIONS)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -114,7 +109,7 @@ class WindowsReceiver(ThreadingHTTPServer):
     def _fresh_context(self) -> ssl.SSLContext:
         """The TLS context, read again after the files were rotated; a half-written rotation keeps the old one."""
         with contextlib.suppress(OSError):
-            stamp = _stamp(self._tls)
+            stamp = self._tls.stamp()
             if stamp != self._stamp:
                 self._context = _context(self._tls)
                 self._stamp = stamp

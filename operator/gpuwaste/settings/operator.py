@@ -40,6 +40,15 @@ class AgentTls(FileModel):
     key: Path = Field(description="The operator's key, PEM.")
     server_name: str = Field(default=AGENT_TLS_NAME, description="The name that an agent's certificate must have.")
 
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Changes when a file was replaced, as those of a rotated Secret are.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        files = (path.stat() for path in (self.certificate, self.key, self.ca))
+        return tuple((file.st_mtime_ns, file.st_ino) for file in files)
+
 
 class AgentSettings(FileModel):
     """How agents are found and read."""

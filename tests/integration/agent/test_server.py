@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import ssl
@@ -11,6 +12,9 @@ import urllib.request
 import pytest
 import trustme
 
+from gpuwaste.ingest.pull import AgentClient, AgentEndpoint
+from gpuwaste.model.errors import UnreachableError
+from gpuwaste.settings.operator import AgentTls
 from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.server import Identity, PlainServer, ServerError, TlsFiles, WindowsServer
 from gpuwaste_agent.wire.usage_pb2 import Batch, Record
@@ -208,6 +212,38 @@ def test_a_half_written_rotation_keeps_the_old_certificate(secured):
     server, ca, directory = secured
     (directory / "tls.crt").write_text("half")
     assert ask(server.port, client(ca)).startswith(b"HTTP/1.1 200")
+
+
+def test_the_operator_uses_rotated_files_from_its_next_connection_on(secured, tmp_path):
+    server, ca, directory = secured
+    mine = tmp_path / "operator"
+    mine.mkdir()
+    files = write_files(mine, ca, "operator.gpuwaste.internal")
+    tls = AgentTls(ca=files.ca, certificate=files.cert, key=files.key)
+    endpoint = AgentEndpoint(url=f"https://127.0.0.1:{server.port}")
+
+    async def fetches():
+        async with AgentClient(tls=tls, concurrency=1) as client:
+
+            async def fetch():
+                return (await client.fetch(endpoint, journal_id="", after=30, limit=1)).next_seq
+
+            assert await fetch() == 31
+            new = trustme.CA()
+            write_files(directory, new)
+            # The connection that is there goes on; a new one would not be trusted any more.
+            assert await fetch() == 31
+            write_files(mine, new, "operator.gpuwaste.internal")
+            assert await fetch() == 31
+            files.key.write_text("half")
+            assert await fetch() == 31
+            files.cert.unlink()
+            assert await fetch() == 31
+            write_files(mine, trustme.CA(), "operator.gpuwaste.internal")
+            with pytest.raises(UnreachableError, match="(?i)certificate"):
+                await fetch()
+
+    asyncio.run(fetches())
 
 
 def test_useless_tls_files_are_named(journal, tmp_path):

@@ -49,6 +49,19 @@ def test_what_is_unmeasured_has_no_series_and_a_measured_zero_has(metrics):
     assert families["gpuwaste_container_duty_seconds"].samples[0].value == 0
 
 
+def test_containers_that_hold_nothing_are_one_series_a_device(metrics):
+    """A device is what its containers, its guests and the unknown did."""
+    node = a_node().gpu("H100-80GB").pod("holder").pod("x", process(1, 0.3, 0.5), devices=())
+    metrics.add(Rig(node.pod("y", process(2, 0.2, 0.5), devices=()).obj()).every(1, 60).records)
+    _, families = scraped(metrics)
+    (guests,) = families["gpuwaste_guests_duty_seconds"].samples
+    assert guests.labels == {"gpu": "GPU-0", "parent": "GPU-0", "profile": ""}
+    assert guests.value == pytest.approx(30)
+    parts = [families[f"gpuwaste_{part}_duty_seconds"].samples for part in ("container", "guests", "unattributed")]
+    total = sum(sample.value for samples in parts for sample in samples)
+    assert total == pytest.approx(families["gpuwaste_device_duty_seconds"].samples[0].value)
+
+
 def test_series_of_a_container_end_with_it(metrics):
     node = a_node().gpu("T4-16GB").pod("a", until_s=60).pod("b", from_s=60).obj()
     records = Rig(node).every(1, 120).records
