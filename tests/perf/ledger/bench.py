@@ -26,6 +26,7 @@ import pyarrow as pa
 from tests.perf.ledger.world import HOUR, MINUTES, make_facts, make_slices, store_windows
 from tests.perf.ledger.writes import measure_writes
 
+from gpuwaste.ledger.days import compact_days
 from gpuwaste.ledger.hour import HourRules
 from gpuwaste.ledger.inputs import InputStore
 from gpuwaste.ledger.schema import LEDGER_SCHEMA
@@ -38,6 +39,7 @@ from gpuwaste.settings.teams import TeamRule, TeamRules
 _LARGE, _SMALL = 1_000_000, 100_000
 _LARGE_SECONDS, _SMALL_SECONDS, _MONTH_SECONDS = 10.0, 2.0, 2.0
 _HOUR_RATIO, _MONTH_RATIO = 12.0, 40.0
+_COMPACT_RATIO, _DAYS_RATIO = 0.5, 4.0
 _GIBIBYTES = 1.5
 _MONTH_HOURS = 720
 _WORKLOADS = 10_000
@@ -158,6 +160,24 @@ def measure_month(folder: Path, hours: int, seconds: float | None) -> list[Figur
         Figure(name="ledger_month_by_team", value=taken, unit="s", target=seconds),
         Figure(name="ledger_month_ratio", value=taken / baseline, unit="of_scan", target=_MONTH_RATIO),
         Figure(name="ledger_month_memory", value=memory, unit="GiB", target=_GIBIBYTES),
+        *measure_days(folder, taken, seconds),
+    ]
+
+
+def measure_days(folder: Path, before: float, seconds: float | None) -> list[Figure]:
+    """Put the hours of the month's days together, and sum it once more; `before` are the seconds from hours."""
+    store = open_store(str(folder))
+    begun = time.perf_counter()
+    done = list(compact_days(store, cluster=_CLUSTER, before=HOUR + timedelta(hours=_MONTH_HOURS + 24)))
+    compacting = time.perf_counter() - begun
+    taken, memory = child("month", folder)
+    size = sum(day.bytes_after for day in done) / sum(day.bytes_before for day in done)
+    return [
+        Figure(name="ledger_compact_day", value=compacting / len(done), unit="s"),
+        Figure(name="ledger_compact_size", value=size, unit="of_hours", target=_COMPACT_RATIO),
+        Figure(name="ledger_days_by_team", value=taken, unit="s", target=seconds),
+        Figure(name="ledger_days_ratio", value=taken / before, unit="of_hours", target=_DAYS_RATIO),
+        Figure(name="ledger_days_memory", value=memory, unit="GiB", target=_GIBIBYTES),
     ]
 
 
