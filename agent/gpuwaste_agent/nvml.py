@@ -19,6 +19,7 @@ import pynvml
 from gpuwaste_agent.gpm import activity_of
 from gpuwaste_agent.health import read_health, read_topology
 from gpuwaste_agent.nvml_devices import REFUSED, DriverGpu, DriverParent, describe, present_parents, text_of
+from gpuwaste_agent.nvml_processes import ProcessReader
 from gpuwaste_agent.telemetry import (
     APPLICATION_XIDS,
     Activity,
@@ -29,20 +30,16 @@ from gpuwaste_agent.telemetry import (
     NvmlUnavailableError,
     Origin,
     ParentReading,
-    ProcessSample,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = ["RealNvml"]
 
 _PERCENT = 100.0
-_MPS_SERVER = "nvidia-cuda-mps-server"
 _ENERGY_FIELD = pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION
-_NOTHING = (0.0, 0.0, 0.0)
-_OLDEST_SAMPLE_US = 2_000_000
 _NO_PERMISSION = str(pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION))
 _PRIVILEGE = "give the agent CAP_SYS_ADMIN (value `agent.migMonitoring` of the chart)"
 _MOST_XIDS = 64
@@ -57,16 +54,6 @@ class _SilentError(Exception):
     def __init__(self, error: pynvml.NVMLError) -> None:
         super().__init__(str(error))
         self.lost = error.value in _LOST
-
-
-def _process_samples(handle: Any, since_us: int) -> list[Any]:
-    """Utilization by process since a time; NOT_FOUND is the driver's word for nothing."""
-    try:
-        return list(pynvml.nvmlDeviceGetProcessUtilization(handle, since_us))
-    except pynvml.NVMLError as error:
-        if error.value != pynvml.NVML_ERROR_NOT_FOUND:
-            raise
-        return []
 
 
 def _answers(gpu: DriverGpu) -> bool:
@@ -111,8 +98,7 @@ class RealNvml:
         self._events: Any = None
         # Held while the driver is asked, so that nobody closes it under a call.
         self._asking = threading.Lock()
-        # Whether a PID is an MPS server, of those that may be one.
-        self._servers: dict[int, bool] = {}
+        self._processes = ProcessReader(self._ask)
         self._open = False
         # The driver did not answer since the GPUs were listed.
         self._away = False
@@ -345,7 +331,7 @@ class RealNvml:
     def _read_parent(self, gpu: DriverGpu, parent: DriverParent, now_us: int) -> ParentReading:
         mig = gpu.info.mig_enabled
         memory = self._memory(gpu, parent.handle)
-        processes, clients = self._processes(gpu, parent, now_us) if self._list_processes else (None, set())
+        processes, clients = self._processes.read(gpu, parent, now_us) if self._list_processes else (None, set())
         activity = Activity()
         if parent.gpm is not None:
             measured = self._ask(gpu, "gpm", parent.gpm.measure)
@@ -366,7 +352,7 @@ class RealNvml:
             memory_bytes=None if memory is None else memory.used,
             processes=processes,
             mps=bool(clients),
-            mps_servers=self._mps_servers(processes or (), clients),
+            mps_servers=self._processes.mps_servers(processes or (), clients),
         )
 
     def _memory(self, gpu: DriverGpu, handle: Any) -> Any:
@@ -390,78 +376,6 @@ class RealNvml:
             return float(sum(sample.sampleValue.uiVal for sample in samples)) / len(samples) / _PERCENT
         rates = self._ask(gpu, "device utilization", pynvml.nvmlDeviceGetUtilizationRates, gpu.handle)
         return None if rates is None else float(rates.gpu) / _PERCENT
-
-    def _mps_servers(self, processes: Sequence[ProcessSample], clients: set[int]) -> frozenset[int]:
-        """MPS servers among the processes: those that are no clients and have the server's name."""
-        if not clients:
-            return frozenset()
-        others = {sample.pid for sample in processes} - clients
-        self._servers = {pid: known for pid, known in self._servers.items() if pid in others}
-        for pid in others - self._servers.keys():
-            try:
-                name = text_of(pynvml.nvmlSystemGetProcessName(pid))
-            except pynvml.NVMLError:
-                name = ""
-            self._servers[pid] = _MPS_SERVER in name
-        return frozenset(pid for pid, is_server in self._servers.items() if is_server)
-
-    def _processes(
-        self, gpu: DriverGpu, parent: DriverParent, now_us: int
-    ) -> tuple[list[ProcessSample] | None, set[int]]:
-        """Processes on a parent (None where their list is refused), and which of them are MPS clients."""
-        running = self._ask(gpu, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, parent.handle)
-        if running is None:
-            return None, set()
-        graphics = self._ask(gpu, "graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses, parent.handle)
-        clients = self._ask(gpu, "mps processes", pynvml.nvmlDeviceGetMPSComputeRunningProcesses, parent.handle) or []
-        listed = [*running, *(graphics or []), *clients]
-        mps = {process.pid for process in clients}
-        memory: dict[int, int | None] = {}
-        for process in listed:
-            known = memory.get(process.pid)
-            used = process.usedGpuMemory
-            memory[process.pid] = used if known is None else max(known, used or 0)
-        rates = None if gpu.info.mig_enabled else self._process_rates(gpu, parent, now_us, memory.keys())
-        if rates is None:
-            return [ProcessSample(pid, None, None, None, used) for pid, used in memory.items()], mps
-        idle = (0.0, 0.0, 0.0)
-        return [ProcessSample(pid, *rates.get(pid, idle), used) for pid, used in memory.items()], mps
-
-    def _process_rates(
-        self, gpu: DriverGpu, parent: DriverParent, now_us: int, pids: Iterable[int]
-    ) -> dict[int, tuple[float, float, float]] | None:
-        """Duty, encoder and decoder by PID, averages over the time since the last reading; None where refused.
-
-        The driver's own samples come as often as it likes: its average reaches from the newest sample we knew to its
-        newest one now, which may be none (NOT_FOUND, as if nobody did anything) or reach further than our reading.
-        What a process did is therefore counted by the samples' times, and what does not fit into the time since the
-        last reading is owed to the next one.
-        """
-        before_us, parent.read_us = parent.read_us, now_us
-        if not before_us:
-            parent.sampled_us = now_us
-        samples = self._ask(gpu, "process utilization", _process_samples, parent.handle, parent.sampled_us)
-        if samples is None:
-            return None
-        span_us = now_us - before_us
-        if not before_us or span_us <= 0:
-            return {}
-        done = {pid: parent.owed_us[pid] for pid in pids if pid in parent.owed_us}
-        newest = parent.sampled_us
-        for sample in samples:
-            length_us = sample.timeStamp - parent.sampled_us
-            if length_us > 0:
-                newest = max(newest, sample.timeStamp)
-                parts = (sample.smUtil, sample.encUtil, sample.decUtil)
-                owed = done.get(sample.pid, _NOTHING)
-                done[sample.pid] = tuple(a + part * length_us / _PERCENT for a, part in zip(owed, parts, strict=True))
-        # Without a sample nobody did anything up to the driver's newest one, which is no older than that.
-        parent.sampled_us = max(newest, now_us - _OLDEST_SAMPLE_US)
-        given = {pid: tuple(min(part, span_us) for part in parts) for pid, parts in done.items()}
-        parent.owed_us = {
-            pid: tuple(a - b for a, b in zip(parts, given[pid], strict=True)) for pid, parts in done.items()
-        }
-        return {pid: (duty / span_us, enc / span_us, dec / span_us) for pid, (duty, enc, dec) in given.items()}
 
     def close(self, wait_seconds: float = -1) -> bool:
         """Free every sample and event set, and let the driver go; False where a call does not return in time."""
