@@ -48,7 +48,7 @@ _STEP_PART = 0.1
 _PLACE_COLUMNS, _COLUMNS, _ALL = 0.5, 0.7, 0.93
 # Parts of the time left then that one step may take.
 _PLACE_PART, _MASTER_PART, _DIVING_PART, _COUNTS_PART = 0.4, 0.85, 0.7, 0.25
-_MODELS_PART, _MODELS_MASTER_PART = 0.7, 0.6
+_MODELS_PART, _MODELS_MASTER_PART = 0.5, 0.6
 _RECREATE_PART = 0.9
 _MANY_SWEEPS, _SWEEPS = 12_000, 4_000
 """Most sweeps of ruin and recreate: for a rough placement, and for one of whole fillings."""
@@ -265,7 +265,7 @@ class _Search:
         search = _Rounding(task=task, loose=loose, duals=generated.duals, counts=optimum.counts)
         self._round_by_diving(loose, pricings=0, part=1.0)
         tied = (
-            (self._finish_by_counts, self._finish_model_by_model, self._finish_by_diving, self._finish_by_recreation)
+            (self._finish_model_by_model, self._finish_by_recreation, self._finish_by_counts, self._finish_by_diving)
             if len(self._slots.source)
             else ()
         )
