@@ -99,6 +99,11 @@ def test_names_cannot_break_the_page(name):
     assert text.count(re.sub(r"\s+", " ", name)) >= 4
 
 
+def test_commands_in_advice_are_set_as_code():
+    html = page(real_hour(), advice={("team-a", "Pod", "web"): "Ask `gpuwaste-agent doctor <b>`, then wait."})
+    assert "Ask <code>gpuwaste-agent doctor &lt;b&gt;</code>, then wait." in html
+
+
 def test_advice_stands_beside_its_workload():
     _, text = read(page(real_hour(), advice={("team-a", "Pod", "web"): "Share the GPU."}))
     assert re.search(r"web\s*team-a · Pod.*Share the GPU\.", text)
