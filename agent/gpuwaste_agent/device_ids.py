@@ -1,7 +1,7 @@
 """Device ids as device plugins and DRA drivers write them, resolved to the parent a slice is cut from.
 
 Forms: `GPU-<uuid>`, `MIG-<uuid>`, the old `MIG-GPU-<uuid>/<gi>/<ci>`, each with `::<n>` for a replica (HAMi's plugin
-writes `-<n>`); on GKE `nvidia<index>`, `nvidia<index>/gi<gi>`, each with `/vgpu<n>`; DRA devices `gpu-<minor>` and
+writes `-<n>`); on GKE `nvidia<minor>`, `nvidia<minor>/gi<gi>`, each with `/vgpu<n>`; DRA devices `gpu-<minor>` and
 `gpu-<minor>-mig-<profile>-<gi profile>-<start>`, where the profile is written without dots and with `-` for `+`.
 """
 
@@ -33,11 +33,9 @@ class ParentIndex:
     def __init__(self, gpus: Iterable[GpuInfo]) -> None:
         self._parents: set[str] = set()
         self._by_gpu: dict[str, GpuInfo] = {}
-        self._by_index: dict[int, GpuInfo] = {}
         self._by_minor: dict[int, GpuInfo] = {}
         for gpu in gpus:
             self._by_gpu[gpu.uuid] = gpu
-            self._by_index[gpu.index] = gpu
             self._by_minor[gpu.minor] = gpu
             self._parents.update(parent.parent_id for parent in gpu.parents)
 
@@ -53,7 +51,7 @@ class ParentIndex:
             return None if gpu is None else _instance(gpu.parents, int(old[2]), int(old[3]))
         gke = _GKE.match(bare)
         if gke:
-            gpu = self._by_index.get(int(gke[1]))
+            gpu = self._by_minor.get(int(gke[1]))
             if gpu is None:
                 return None
             if gke[2] is None:

@@ -76,23 +76,33 @@ class _Segment:
 
 
 def _read_frames(segment: _Segment, handle: BinaryIO) -> int:
-    """Index the good frames of a segment from its start; returns where they end."""
-    end = 0
+    """Index the good frames of a segment from its start; returns where they end.
+
+    A frame that lies there whole and fails its checksum was damaged after it was made durable, and may have been
+    served: it is passed over, and its numbers stay spent. What no good frame follows, and has no frame's head, is a
+    torn tail.
+    """
+    end = position = 0
+    known = segment.next_seq
     while True:
         head = handle.read(HEAD.size)
         if len(head) < HEAD.size:
             return end
         length, crc = HEAD.unpack(head)
         body = handle.read(BODY.size + length)
-        if len(body) < BODY.size + length or zlib.crc32(body) != crc:
+        if len(body) < BODY.size + length:
             return end
         first_seq, count, newest_ns = BODY.unpack_from(body)
-        if first_seq != (segment.next_seq or segment.first_seq):
-            return end
-        segment.frames.append(_Frame(first_seq, count, end + OVERHEAD, length))
-        segment.next_seq = first_seq + count
-        segment.newest_ns = max(segment.newest_ns, newest_ns)
-        end += OVERHEAD + length
+        position += OVERHEAD + length
+        if zlib.crc32(body) == crc and first_seq >= known:
+            segment.frames.append(_Frame(first_seq, count, position - length, length))
+            segment.newest_ns = max(segment.newest_ns, newest_ns)
+            known = segment.next_seq = first_seq + count
+        elif first_seq == segment.next_seq and 0 < count <= length:
+            segment.next_seq = first_seq + count
+        else:
+            continue
+        end = position
 
 
 class Journal:
@@ -128,6 +138,7 @@ class Journal:
         self._lock_fd: int | None = None
         self.dropped_records = 0
         self.repaired_bytes = 0
+        self._next_seq = 1
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock_fd = self._take_lock()
@@ -135,7 +146,6 @@ class Journal:
             self._segments = self._open_segments()
         except (OSError, ValueError) as error:
             raise JournalError(f"{directory}: the journal cannot be opened ({error}); check the volume") from error
-        self._next_seq = self._segments[-1].next_seq if self._segments else 1
         self._durable_seq = self._next_seq
 
     def _take_lock(self) -> int | None:
@@ -191,10 +201,10 @@ class Journal:
                     handle.truncate(segment.size)
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
-            if segment.frames:
+            # A segment that was begun, and killed before its first frame, still tells how far the count has come.
+            self._next_seq = max(self._next_seq, segment.next_seq)
+            if segment.size:
                 segments.append(segment)
-            elif path != paths[-1] or not segments:
-                continue
         return segments
 
     @property
@@ -308,7 +318,8 @@ class Journal:
         count = size = 0
         position = first_seq
         for segment, frame in self._frames_from(segments, first_seq, durable):
-            if count >= limit or size >= limit_bytes:
+            # A page has no holes: it ends before one, or begins behind it.
+            if count and (count >= limit or size >= limit_bytes or frame.first_seq > position):
                 break
             payload = self._load(segment, frame)
             if payload is None:
@@ -316,11 +327,15 @@ class Journal:
                     break
                 first_seq = position = frame.first_seq + frame.count
                 continue
+            if not count:
+                first_seq = position = max(position, frame.first_seq)
             part, taken = self._cut(payload, position - frame.first_seq, frame.count, limit - count)
             chunks.append(part)
             count += taken
             size += len(part)
             position += taken
+        if not count:
+            first_seq = position = durable
         return Page(
             first_seq=first_seq,
             next_seq=position,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuwaste_agent.journal import Journal, JournalError
+from gpuwaste_agent.journal_frames import OVERHEAD
 from gpuwaste_agent.wire.usage_pb2 import Batch, Record
 
 MINUTE = 60_000_000_000
@@ -105,6 +106,75 @@ def test_a_damaged_frame_is_left_out_and_the_next_page_begins_behind_it(tmp_path
     before = journal.read(0, 100)
     assert (before.next_seq, before.more) == (4, True)
     journal.close()
+
+
+def damage(segment, offset):
+    data = bytearray(segment.read_bytes())
+    data[offset] ^= 0xFF
+    segment.write_bytes(data)
+
+
+def seqs_by_pages(journal, limit=100):
+    """Every record's number as a caller meets it, who goes on from page to page; at most twenty of them."""
+    seqs, after = [], 0
+    for _ in range(20):
+        page = journal.read(after, limit)
+        found = [record.seq for record in Batch.FromString(page.payload).records]
+        assert found == list(range(page.first_seq, page.next_seq))
+        seqs += found
+        after = page.next_seq - 1
+        if not page.more:
+            return seqs
+    raise AssertionError("the journal never ends")
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 1 << 20])
+@pytest.mark.parametrize(("frame", "part"), [(0, 30), (1, 30), (2, 30), (3, 30), (0, 8), (2, 9), (1, 16)])
+def test_a_damaged_frame_costs_only_itself_and_its_numbers_are_not_given_again(tmp_path, segment_bytes, frame, part):
+    """Whatever lies damaged on the disk when the journal is opened was served: its numbers are spent."""
+    journal = Journal(tmp_path, segment_bytes=segment_bytes)
+    fill(journal, 4)
+    segment, begin = [(s.path, f.offset - OVERHEAD) for s in journal._segments for f in s.frames][frame]
+    journal.close()
+    damage(segment, begin + part)
+    again = Journal(tmp_path, segment_bytes=segment_bytes)
+    assert again.next_seq == 13
+    again.append(window(4))
+    again.sync()
+    lost = set(range(3 * frame + 1, 3 * frame + 4))
+    wanted = [seq for seq in range(1, 16) if seq not in lost]
+    assert seqs_by_pages(again) == seqs_by_pages(again, limit=2) == wanted
+    again.close()
+    last = Journal(tmp_path, segment_bytes=segment_bytes)
+    assert (last.next_seq, seqs_by_pages(last)) == (16, wanted)
+    last.close()
+
+
+def test_a_journal_whose_newest_frame_is_damaged_ends_behind_it(tmp_path):
+    journal = Journal(tmp_path)
+    fill(journal, 2)
+    journal.close()
+    damage(next(tmp_path.glob("*.seg")), -3)
+    again = Journal(tmp_path)
+    page = again.read(3, 10)
+    assert (page.first_seq, page.next_seq, page.more, page.count) == (7, 7, False, 0)
+    again.close()
+
+
+def test_a_segment_without_frames_keeps_the_count(tmp_path):
+    """Killed between beginning a segment and its first frame, and all older ones were dropped for want of space."""
+    journal = Journal(tmp_path, segment_bytes=1)
+    fill(journal, 3)
+    journal.close()
+    for segment in tmp_path.glob("*.seg"):
+        segment.unlink()
+    (tmp_path / f"{10:020d}.seg").touch()
+    again = Journal(tmp_path, segment_bytes=1)
+    assert again.next_seq == 10
+    again.append(window(3))
+    again.sync()
+    assert [record.seq for record in read_all(again)] == [10, 11, 12]
+    again.close()
 
 
 def test_old_and_too_large_segments_go_first(tmp_path):
