@@ -71,7 +71,7 @@ class OwnerFigures:
     """What one container (or what no known process) did on a parent in a window.
 
     Attributes:
-        figures: By name of ACTIVITY_FIGURES; absent is unmeasured.
+        figures: By name of ACTIVITY_FIGURES, and bytes over `pcie` and `nvlink`; absent is unmeasured.
         histogram_ns: Time by activity, or None where the container's activity is unmeasured.
         uncertain: Readings contradict each other.
         ns: Time in which the container held or used the parent; outside of it, it did nothing.
@@ -118,6 +118,9 @@ def _whole(epoch: Epoch) -> OwnerFigures:
         if known[index]:
             measured = Origin.DEVICE if index in (_ENC, _DEC) else origin
             figures[name] = Figure(values[index], measured, known[index])
+    for name, (value, known_ns) in (("pcie", epoch.pcie), ("nvlink", epoch.nvlink)):
+        if known_ns:
+            figures[name] = Figure(value, origin, known_ns)
     if not known[_DUTY] and epoch.process_ns and epoch.owners:
         summed = min(epoch.process_ns, sum(owner.duty_ns for owner in epoch.owners.values()))
         figures["duty"] = Figure(summed, Origin.PROCESS, epoch.process_ns)
@@ -163,9 +166,10 @@ def _attribute_epoch(
         return _sole(epoch, whole, sole, owners)
     found: dict[ContainerKey | None, OwnerFigures] = {owner: OwnerFigures() for owner in owners}
     if users and epoch.process_ns < epoch.ns:
-        _unknown_users(epoch, users, found)
+        _unknown_users(epoch, users, found, whole)
     else:
         _by_process(epoch, found, overlapping=overlapping)
+        _complete_idle(users, found, whole)
     found[None] = _rest(epoch, whole, found, overlapping=overlapping)
     return found
 
@@ -174,7 +178,7 @@ def _sole(
     epoch: Epoch, whole: OwnerFigures, sole: ContainerKey, owners: set[ContainerKey | None]
 ) -> dict[ContainerKey | None, OwnerFigures]:
     """One container alone has processes here: what the parent did is what it did."""
-    nothing = {name: Figure(0, origin, known) for name, (_, origin, known, _, _) in whole.figures.items()}
+    nothing = _nothing(whole)
     found: dict[ContainerKey | None, OwnerFigures] = {
         owner: OwnerFigures(figures=dict(nothing), histogram_ns=_idle(epoch) if nothing else None) for owner in owners
     }
@@ -187,16 +191,29 @@ def _idle(epoch: Epoch) -> list[int]:
     return [epoch.ns, *[0] * (BUCKETS - 1)]
 
 
+def _nothing(whole: OwnerFigures) -> dict[str, Figure]:
+    """Measured zeros, of all that is measured of the parent."""
+    return {name: Figure(0, origin, known) for name, (_, origin, known, _, _) in whole.figures.items()}
+
+
+def _complete_idle(
+    users: tuple[ContainerKey | None, ...], found: Mapping[ContainerKey | None, OwnerFigures], whole: OwnerFigures
+) -> None:
+    """Containers without a process did nothing, also where nobody can tell what each of the others did."""
+    for owner, target in found.items():
+        if owner not in users:
+            target.figures = _nothing(whole) | target.figures
+
+
 def _unknown_users(
-    epoch: Epoch, users: tuple[ContainerKey | None, ...], found: dict[ContainerKey | None, OwnerFigures]
+    epoch: Epoch,
+    users: tuple[ContainerKey | None, ...],
+    found: Mapping[ContainerKey | None, OwnerFigures],
+    whole: OwnerFigures,
 ) -> None:
     """Several users and no utilization by process: nobody can tell them apart; the others were idle."""
-    for owner, target in found.items():
-        if owner in users:
-            continue
-        for index, name in enumerate(ACTIVITY_FIGURES):
-            if epoch.known_ns[index]:
-                target.figures[name] = Figure(0, epoch.origin, epoch.known_ns[index])
+    _complete_idle(users, found, whole)
+    for target in found.values():
         if target.figures:
             target.histogram_ns = _idle(epoch)
 

@@ -2,7 +2,8 @@
 
 Its text as it really is: one series a device and pod (profiling figures are copies of the device's), the host label
 in two spellings, MIG instances by `GPU_I_ID`, blank sentinels, ratios from 0 to 1 in some builds and percentages in
-others. A family whose help says so, or with any value above 1.5, is taken for percentages from then on.
+others. A family whose help says so, or with any value above 1.5, is taken for percentages from then on. Links come
+as bytes a second, in each direction a family.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ _FAMILIES = {
     "DCGM_FI_PROF_DRAM_ACTIVE": "dram",
     "DCGM_FI_PROF_DRAM_ACTIVE_RATIO": "dram",
 }
+_LINKS = {
+    "DCGM_FI_PROF_PCIE_TX_BYTES": "pcie_tx",
+    "DCGM_FI_PROF_PCIE_RX_BYTES": "pcie_rx",
+    "DCGM_FI_PROF_NVLINK_TX_BYTES": "nvlink_tx",
+    "DCGM_FI_PROF_NVLINK_RX_BYTES": "nvlink_rx",
+}
 _LINE = re.compile(r"^(DCGM_FI_PROF_\w+)\{(.*)\}\s+(\S+)(?:\s+\d+)?\s*$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _HELP = re.compile(r"^# HELP (DCGM_FI_PROF_\w+) (.*)$")
@@ -46,12 +53,14 @@ _TEXT_BYTES = 32 << 20
 
 
 class Profile(NamedTuple):
-    """Activity of one device or instance, 0 to 1; None is absent or blank."""
+    """Activity of one device or instance, 0 to 1, and bytes over its links both ways; None is absent or blank."""
 
     duty: float | None = None
     sm: float | None = None
     tensor: float | None = None
     dram: float | None = None
+    pcie_bytes_per_second: float | None = None
+    nvlink_bytes_per_second: float | None = None
 
 
 def _blank(value: float) -> bool:
@@ -74,7 +83,7 @@ def parse_exporter(text: str, percentages: set[str]) -> dict[tuple[str, int], Pr
         if told and told[1] in _FAMILIES and _SAYS_PERCENT.search(told[2]):
             percentages.add(_FAMILIES[told[1]])
         found = _LINE.match(line)
-        figure = _FAMILIES.get(found[1]) if found else None
+        figure = (_FAMILIES.get(found[1]) or _LINKS.get(found[1])) if found else None
         if found is None or figure is None:
             continue
         try:
@@ -88,13 +97,25 @@ def parse_exporter(text: str, percentages: set[str]) -> dict[tuple[str, int], Pr
         instance = labels.get("GPU_I_ID", "")
         key = (uuid, int(instance) if instance.isdecimal() else -1)
         raw.setdefault(key, {}).setdefault(figure, value)
-        if value > _RATIO_LIMIT:
+        if value > _RATIO_LIMIT and found[1] in _FAMILIES:
             percentages.add(figure)
-    scale = {figure: _PERCENT if figure in percentages else 1.0 for figure in Profile._fields}
-    return {
-        key: Profile(**{figure: min(1.0, value / scale[figure]) for figure, value in values.items()})
-        for key, values in raw.items()
-    }
+    return {key: _profile(values, percentages) for key, values in raw.items()}
+
+
+def _profile(values: Mapping[str, float], percentages: set[str]) -> Profile:
+    scale = {figure: _PERCENT if figure in percentages else 1.0 for figure in values}
+    ratios = {figure: min(1.0, values[figure] / scale[figure]) for figure in _FAMILIES.values() if figure in values}
+    return Profile(
+        **ratios,
+        pcie_bytes_per_second=_both(values, "pcie"),
+        nvlink_bytes_per_second=_both(values, "nvlink"),
+    )
+
+
+def _both(values: Mapping[str, float], link: str) -> float | None:
+    """Both directions of a link; None where either is unknown."""
+    sent, received = values.get(f"{link}_tx"), values.get(f"{link}_rx")
+    return None if sent is None or received is None else sent + received
 
 
 class DcgmScraper:
@@ -106,7 +127,7 @@ class DcgmScraper:
         """Take how to ask, how often, and a monotonic clock."""
         self._fetch = fetch
         self._every_seconds = every_seconds
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._percentages: set[str] = set()
         self._answer: tuple[int, dict[tuple[str, int], Profile]] = (0, {})
         self._stop = threading.Event()
@@ -138,12 +159,12 @@ class DcgmScraper:
             self.problem = f"dcgm-exporter does not answer: {error}"
             return
         self.problem = "" if profiles else "dcgm-exporter answers without DCGM_FI_PROF figures: enable them in its list"
-        self._answer = (self._now_ns(), profiles)
+        self._answer = (self.now_ns(), profiles)
 
     def profiles(self) -> dict[tuple[str, int], Profile]:
         """Return the newest answer; nothing after three missed ones."""
         asked_ns, profiles = self._answer
-        return profiles if self._now_ns() - asked_ns <= 3 * self.resolution_ns else {}
+        return profiles if self.now_ns() - asked_ns <= 3 * self.resolution_ns else {}
 
     def start(self) -> None:
         """Go on asking until `close`."""
@@ -160,6 +181,10 @@ class DcgmScraper:
         self._stop.set()
 
 
+def _bytes(bytes_per_second: float | None, seconds: float | None) -> int | None:
+    return None if bytes_per_second is None or seconds is None else round(bytes_per_second * seconds)
+
+
 class DcgmNvml:
     """A driver whose activity figures are the exporter's wherever the driver has no GPM."""
 
@@ -169,6 +194,7 @@ class DcgmNvml:
         self._inner = inner
         self._scraper = scraper
         self._instances: dict[str, tuple[str, int]] = {}
+        self._read_ns: dict[str, int] = {}
 
     @property
     def cpu_ns(self) -> int:
@@ -197,15 +223,28 @@ class DcgmNvml:
         """Read a GPU, its activity from the exporter where that knows more."""
         reading = self._inner.read(gpu_uuid)
         profiles = self._scraper.profiles()
-        return reading._replace(parents=[self._with_profile(parent, profiles) for parent in reading.parents])
+        now_ns = self._scraper.now_ns()
+        before_ns, self._read_ns[gpu_uuid] = self._read_ns.get(gpu_uuid), now_ns
+        seconds = None if before_ns is None else (now_ns - before_ns) / _SECOND
+        return reading._replace(parents=[self._with_profile(one, profiles, seconds) for one in reading.parents])
 
-    def _with_profile(self, parent: ParentReading, profiles: dict[tuple[str, int], Profile]) -> ParentReading:
+    def _with_profile(
+        self, parent: ParentReading, profiles: dict[tuple[str, int], Profile], seconds: float | None
+    ) -> ParentReading:
         profile = profiles.get(self._instances.get(parent.parent_id, ("", -1)))
         if profile is None or parent.origin is Origin.GPM:
             return parent
-        activity = Activity(*profile)._replace(enc=parent.activity.enc, dec=parent.activity.dec)
-        if activity.duty is None:
-            activity = activity._replace(duty=parent.activity.duty)
+        own = parent.activity
+        activity = Activity(
+            duty=own.duty if profile.duty is None else profile.duty,
+            sm=profile.sm,
+            tensor=profile.tensor,
+            dram=profile.dram,
+            enc=own.enc,
+            dec=own.dec,
+            pcie_bytes=_bytes(profile.pcie_bytes_per_second, seconds),
+            nvlink_bytes=_bytes(profile.nvlink_bytes_per_second, seconds),
+        )
         return parent._replace(activity=activity, origin=Origin.DCGM_PROF, resolution_ns=self._scraper.resolution_ns)
 
     def close(self, wait_seconds: float = -1) -> bool:

@@ -35,11 +35,14 @@ __all__ = [
 _LEAST_FREE_BYTES = 64 << 20
 READABLE, UNREADABLE, BROKEN = "readable", "not readable", "broken"
 _ACTIVITY = ("duty", "sm", "tensor", "dram", "enc", "dec", "copy", "pcie_bytes", "nvlink_bytes")
-_PROFILED = ("duty", "sm", "tensor", "dram")
 _MIG_PRIVILEGE = (
     "give the agent CAP_SYS_ADMIN and NVIDIA_MIG_MONITOR_DEVICES=all (value `agent.migMonitoring` of the chart)"
 )
-_EXPORTER = "name the node's dcgm-exporter with --dcgm-exporter and let it collect DCGM_FI_PROF_SM_ACTIVE"
+_EXPORTER = "name the node's dcgm-exporter with --dcgm-exporter and let it collect DCGM_FI_PROF_"
+_COLLECT = dict.fromkeys(("duty", "sm", "tensor", "dram"), "SM_ACTIVE") | {
+    "pcie_bytes": "PCIE_TX_BYTES and DCGM_FI_PROF_PCIE_RX_BYTES",
+    "nvlink_bytes": "NVLINK_TX_BYTES and DCGM_FI_PROF_NVLINK_RX_BYTES",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +80,8 @@ def _why_not(figure: str, gpu: GpuInfo, refused: Mapping[str, str]) -> tuple[str
         why = "the GPU reports none"
     elif not gpm:
         why = "NVML measures it with GPM only, from Hopper on"
-        if figure in _PROFILED:
-            fix = _EXPORTER
+        fix = _EXPORTER + _COLLECT[figure]
+        if figure not in ("pcie_bytes", "nvlink_bytes"):
             why += "; before that MIG has no activity figure at all" if gpu.mig_enabled else ""
     return why, fix
 

@@ -96,14 +96,6 @@ def _resolution_ms(window: ParentWindow) -> int:
     return max(1, round(exact / _RESOLUTION_STEP_MS) * _RESOLUTION_STEP_MS)
 
 
-def _counters(window: ParentWindow, figures: dict[str, Figure]) -> None:
-    pcie, nvlink = [epoch.pcie for epoch in window.epochs.values()], [e.nvlink for e in window.epochs.values()]
-    for name, counters in (("pcie", pcie), ("nvlink", nvlink)):
-        known = sum([counter[1] for counter in counters])
-        if known:
-            figures[name] = Figure(sum([counter[0] for counter in counters]), Origin.GPM, known)
-
-
 def _parent_energies(parents: Sequence[ClosedParent], found: Sequence[Attribution]) -> list[int | None]:
     """Energy of every parent of one GPU in the window."""
     window = parents[0].window
@@ -162,7 +154,6 @@ def _device(
     """The parent's own figures, and those that no container explains."""
     window = parent.window
     total = found.whole.figures
-    _counters(window, total)
     rest = found.owners[None].figures if None in found.owners else {}
     if window.memory.known_ns:
         total["memory"] = Figure(window.memory.byte_ns, Origin.DEVICE, window.memory.known_ns)

@@ -70,6 +70,20 @@ def test_pod_labels_of_any_spelling_are_copies_of_the_device(names, host):
     assert parse_exporter(text, set()) == {("GPU-a", -1): Profile(sm=0.5)}
 
 
+def test_links_are_both_directions_in_bytes_a_second_and_never_percentages():
+    seen: set[str] = set()
+    text = "".join(
+        line(family, value, UUID="GPU-a")
+        for family, value in (("PCIE_TX_BYTES", 1000), ("PCIE_RX_BYTES", 500), ("NVLINK_TX_BYTES", 9), ("SM_ACTIVE", 1))
+    )
+    copies = line("PCIE_TX_BYTES", 1000, UUID="GPU-a", exported_pod="p")
+    profile = parse_exporter("# HELP DCGM_FI_PROF_PCIE_TX_BYTES 100 % of them\n" + text + copies, seen)[("GPU-a", -1)]
+    assert profile == Profile(sm=1.0, pcie_bytes_per_second=1500.0)
+    assert seen == set()
+    text += line("NVLINK_RX_BYTES", 9223372036854775794, UUID="GPU-a")
+    assert parse_exporter(text, seen)[("GPU-a", -1)].nvlink_bytes_per_second is None
+
+
 def test_percentages_once_seen_are_remembered():
     seen: set[str] = set()
     parse_exporter(line("SM_ACTIVE", 40, UUID="GPU-a"), seen)
@@ -145,6 +159,20 @@ def test_on_a_shared_gpu_the_exporters_sm_time_is_apportioned():
     rig = dcgm_rig(node, text).every(1, 60)
     assert [u.figures.sm_ns / SECOND for u in rig.usages()] == [18, 6]
     assert rig.usages("a")[0].figures.sm_quality.origin == wire.apportioned
+
+
+def test_the_exporters_links_are_bytes_of_the_time_between_readings():
+    """At whatever distance they are, and from the second reading on."""
+    node = a_node().gpu("A100-80GB").pod("a", process(1, 0.6)).obj()
+    text = line("PCIE_TX_BYTES", 700, UUID="GPU-0") + line("PCIE_RX_BYTES", 300, UUID="GPU-0")
+    rig = dcgm_rig(node, text + line("NVLINK_TX_BYTES", 0, UUID="GPU-0") + line("NVLINK_RX_BYTES", 0, UUID="GPU-0"))
+    rig.at(0.25, 3, 4, 17.5, 40, 60)
+    (device,) = rig.devices()
+    assert (device.figures.pcie_bytes, device.figures.nvlink_bytes) == (60_000, 0)
+    assert device.figures.HasField("nvlink_bytes")
+    assert device.figures.pcie_quality.origin == wire.dcgm_prof
+    (usage,) = rig.usages("a")
+    assert (usage.figures.pcie_bytes, usage.figures.nvlink_bytes) == (60_000, 0)
 
 
 def test_gpm_is_preferred_to_the_exporter():

@@ -58,6 +58,9 @@ def test_each_figure_says_its_source_or_why_not(product, mig, figure, state, tex
 def test_an_exporter_is_advised_where_it_helps_and_nowhere_else():
     assert "--dcgm-exporter" in findings("A100-80GB", MIG)["sm"].fix
     assert findings("A100-80GB", MIG)["copy"].fix == ""
+    fix = findings("A100-80GB")["pcie"].fix
+    assert fix.endswith("--dcgm-exporter and let it collect DCGM_FI_PROF_PCIE_TX_BYTES and DCGM_FI_PROF_PCIE_RX_BYTES")
+    assert findings("H100-80GB")["nvlink"].fix == ""
     assert not any(f.fix for f in findings("H100-80GB").values())
 
 

@@ -219,6 +219,18 @@ def test_a_process_of_a_container_that_holds_nothing_is_told_by_uid():
     assert rig.devices()[0].unattributed.duty_ns == 0
 
 
+def test_a_holder_without_a_process_has_measured_zeros_of_all_that_is_measured():
+    node = (
+        a_node().gpu("H100-80GB").pod("late", process(1, 0.5, 0.4, from_s=30)).on_host(process(9, 0.2, 0.1, until_s=10))
+    )
+    rig = Rig(node.obj()).every(1, 60)
+    (usage,), (device,) = rig.usages("late"), rig.devices()
+    for figure in ("duty", "sm", "tensor", "dram"):
+        assert getattr(usage.figures, f"{figure}_quality").coverage_ppm == 1_000_000, figure
+        parts = [getattr(part, f"{figure}_ns") for part in (usage.figures, device.unattributed)]
+        assert sum(parts) == getattr(device.figures, f"{figure}_ns") > parts[1] > 0, figure
+
+
 def test_host_processes_are_unattributed():
     node = a_node().gpu("T4-16GB").pod("a").on_host(process(1, 0.25)).obj()
     rig = Rig(node).every(1, 60)
