@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from gpuwaste_agent import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
@@ -99,18 +99,21 @@ METRICS = _specs()
 _BY_NAME = {spec.name: spec for spec in METRICS}
 _OWN = tuple(spec.name for spec in METRICS if spec.name.startswith("gpuwaste_agent_"))
 _END = b"# EOF\n"
+# What is answered, by what is asked for: whatever version a caller names, there is one text of each kind.
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_TYPES = {True: f"{_OPENMETRICS}; charset=utf-8", False: "text/plain; version=0.0.4; charset=utf-8"}
 
 
 class Metrics:
-    """Sums of everything recorded since the agent started; series of containers that left are dropped."""
+    """Sums of everything recorded since the agent started; series of what left are dropped."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._lock = threading.Lock()
         self._sums: dict[str, dict[tuple[str, ...], float]] = {spec.name: {} for spec in METRICS}
         self._profiles: dict[str, str] = {}
-        # The windows' part changes once a window and is large: it is written once, by content type.
-        self._written: dict[str, bytes] = {}
+        # The windows' part changes once a window and is large: it is written once, for OpenMetrics and for text.
+        self._written: dict[bool, bytes] = {}
 
     def tick(self, seconds: float, driver_cpu_ns: int) -> None:
         """Count a reading that took so long; `driver_cpu_ns` is the driver's part of all readings so far."""
@@ -121,30 +124,33 @@ class Metrics:
 
     def add(self, records: Sequence[Record]) -> None:
         """Add a window's records."""
-        present: set[tuple[str, ...]] = set()
+        present: dict[tuple[str, ...], set[tuple[str, ...]]] = {_DEVICE: set(), _CONTAINER: set()}
         guests: list[Usage] = []
         with self._lock:
             self._told: dict[str, str] = {}
             for record in records:
                 body = record.WhichOneof("body")
                 if body == "device":
-                    self._add_device(record.device)
+                    present[_DEVICE].add(self._add_device(record.device))
                 elif body == "usage" and record.usage.slice_id:
-                    present.add(self._add_usage(record.usage))
+                    present[_CONTAINER].add(self._add_usage(record.usage))
                     self._bump("gpuwaste_agent_missed_processes", (), record.usage.missed_processes)
                 elif body == "usage":
                     guests.append(record.usage)
             self._add_guests(guests)
             self._bump("gpuwaste_agent_records", (), len(records))
-            if any(record.WhichOneof("body") == "device" for record in records):
+            if present[_DEVICE]:
                 self._forget(present)
             self._written = {}
 
-    def _forget(self, present: set[tuple[str, ...]]) -> None:
+    def _forget(self, present: Mapping[tuple[str, ...], set[tuple[str, ...]]]) -> None:
+        """Drop the series of containers, and of MIG instances, that a window does not have any more."""
         for spec in METRICS:
-            if spec.labels == _CONTAINER:
+            kept = present.get(spec.labels)
+            if kept is not None:
                 series = self._sums[spec.name]
-                self._sums[spec.name] = {labels: value for labels, value in series.items() if labels in present}
+                self._sums[spec.name] = {labels: value for labels, value in series.items() if labels in kept}
+        self._profiles = {parent: profile for _, parent, profile in present[_DEVICE]}
 
     def _bump(self, name: str, labels: tuple[str, ...], amount: float) -> None:
         series = self._sums[name]
@@ -155,7 +161,7 @@ class Metrics:
             if figures.HasField(field):
                 self._bump(f"gpuwaste_{part}_{name}", labels, getattr(figures, field) / divisor)
 
-    def _add_device(self, device: Device) -> None:
+    def _add_device(self, device: Device) -> tuple[str, ...]:
         labels = (device.gpu_uuid, device.parent_id, device.mig_profile)
         self._profiles[device.parent_id] = device.mig_profile
         self._add_figures("device", labels, device.figures)
@@ -163,6 +169,7 @@ class Metrics:
         self._add_xids(device)
         self._bump("gpuwaste_device_allocatable_seconds", labels, device.allocatable_ns / _NS)
         self._bump("gpuwaste_device_unhealthy_seconds", labels, device.unhealthy_ns / _NS)
+        return labels
 
     def _add_xids(self, device: Device) -> None:
         """Count XIDs once for a GPU: each of its MIG instances tells them."""
@@ -197,15 +204,15 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Content type and text for an Accept header: OpenMetrics where asked for, else Prometheus text."""
-        encoder, content_type = choose_encoder(accept)
+        openmetrics = "openmetrics" in choose_encoder(accept)[1]
+        encoder, _ = choose_encoder(_OPENMETRICS if openmetrics else "")
         with self._lock:
-            windows = self._written.get(content_type)
+            windows = self._written.get(openmetrics)
             if windows is None:
                 large = {name: series for name, series in self._sums.items() if name not in _OWN}
-                windows = self._written[content_type] = _text(encoder, large)
+                windows = self._written[openmetrics] = _text(encoder, large)
             own = _text(encoder, self._agent_sums())
-        end = _END if "openmetrics" in content_type else b""
-        return content_type, windows + own + end
+        return _TYPES[openmetrics], windows + own + (_END if openmetrics else b"")
 
 
 def _text(encoder: Callable[[Any], bytes], sums: dict[str, dict[tuple[str, ...], float]]) -> bytes:

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
     from gpuwaste_agent.journal import Journal
 
-__all__ = ["Identity", "PlainServer", "ServerError", "TlsFiles", "WindowsServer"]
+__all__ = ["MOST_CONNECTIONS", "Identity", "PlainServer", "ServerError", "TlsFiles", "WindowsServer"]
 
 _PROTOBUF = "application/x-protobuf"
 _NDJSON = "application/x-ndjson"
 _MOST_RECORDS = 20_000
 _DEFAULT_RECORDS = 2_000
 _IDLE_SECONDS = 150
+_HANDSHAKE_SECONDS = 10
+# Each is a thread; the operator, a Prometheus and the probes need a handful.
+MOST_CONNECTIONS = 32
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -85,6 +88,13 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     disable_nagle_algorithm = True
 
+    def setup(self) -> None:
+        """Shake hands in the connection's own thread, so that a slow caller holds up nobody."""
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.settimeout(_HANDSHAKE_SECONDS)
+            self.request.do_handshake()
+        super().setup()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
         """Requests are counted by the caller, not logged."""
 
@@ -112,6 +122,25 @@ class _Server(ThreadingHTTPServer):
         except OSError as error:
             raise ServerError(f"cannot listen on {address[0]}:{address[1]} ({error})") from error
         self._thread: threading.Thread | None = None
+        self._connections: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection; where there are too many the oldest makes room, so that a new caller is served."""
+        with self._lock:
+            oldest = next(iter(self._connections)) if len(self._connections) >= MOST_CONNECTIONS else None
+            if oldest is not None:
+                del self._connections[oldest]
+            self._connections[request] = None
+        if oldest is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS: its thread is still reading.
+                socket.socket.shutdown(oldest, socket.SHUT_RDWR)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            with self._lock:
+                self._connections.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that went away or broke TLS is no event of ours."""
@@ -175,13 +204,15 @@ class WindowsServer(_Server):
         return self._context
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands in the connection's own thread, so that a slow caller holds up nobody."""
+        """Serve a connection by TLS; the handler shakes hands."""
         context = self._fresh_context()
         if context is None:
             super().finish_request(request, client_address)
             return
-        request.settimeout(10)
-        with contextlib.suppress(OSError), context.wrap_socket(request, server_side=True) as secured:
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured,
+        ):
             super().finish_request(secured, client_address)
 
 

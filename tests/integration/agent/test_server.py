@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import select
+import socket
 import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -16,7 +20,7 @@ from gpuwaste.ingest.pull import AgentClient, AgentEndpoint
 from gpuwaste.model.errors import UnreachableError
 from gpuwaste.settings.operator import AgentTls
 from gpuwaste_agent.journal import Journal
-from gpuwaste_agent.server import Identity, PlainServer, ServerError, TlsFiles, WindowsServer
+from gpuwaste_agent.server import MOST_CONNECTIONS, Identity, PlainServer, ServerError, TlsFiles, WindowsServer
 from gpuwaste_agent.wire.usage_pb2 import Batch, Record
 
 NAME = "agent.gpuwaste.internal"
@@ -156,8 +160,6 @@ def client(ca, *, with_certificate=True):
 
 def ask(port, context):
     """Dial by address, verify by the release's name, as the operator does."""
-    import socket
-
     with (
         socket.create_connection(("127.0.0.1", port), timeout=5) as raw,
         context.wrap_socket(raw, server_hostname=NAME) as secured,
@@ -251,6 +253,43 @@ def test_useless_tls_files_are_named(journal, tmp_path):
     files.key.write_text("no key")
     with pytest.raises(ServerError, match=r"the TLS files cannot be used .* check .*tls\.key"):
         serve(journal, files)
+
+
+# --- callers that do not go away
+
+
+def silent(port, count):
+    """Connections that never say anything."""
+    return [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["windows", "probes"])
+def test_silent_callers_cost_their_own_connections_and_nobody_elses(secured, kind):
+    """The oldest connection makes room, so that threads are bounded and a new caller is always served."""
+    server, ca, _ = secured
+    probes = PlainServer(("127.0.0.1", 0), metrics=lambda _: ("", b""), healthy=lambda: "", ready=lambda: "")
+    probes.start("plain")
+    before = threading.active_count()
+    port = server.port if kind == "windows" else probes.port
+    callers = silent(port, MOST_CONNECTIONS + 10)
+    try:
+        # Ten are cut off at once, and not after a time limit.
+        deadline = time.monotonic() + 5
+        while len(ended := select.select(callers, [], [], 5)[0]) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert [caller.recv(1) for caller in ended] == [b""] * 10
+        if kind == "windows":
+            assert ask(port, client(ca)).startswith(b"HTTP/1.1 200")
+        else:
+            assert get(f"http://127.0.0.1:{port}/healthz")[1] == b"ok\n"
+        deadline = time.monotonic() + 5
+        while threading.active_count() - before > MOST_CONNECTIONS and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() - before <= MOST_CONNECTIONS
+    finally:
+        for caller in callers:
+            caller.close()
+        probes.stop()
 
 
 # --- metrics and probes

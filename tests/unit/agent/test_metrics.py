@@ -127,3 +127,27 @@ def test_series_are_bounded_by_what_is_on_the_node_now(metrics):
     held = families["gpuwaste_container_held_seconds"].samples
     assert {sample.labels["pod"] for sample in held} <= {f"p{number}" for number in range(950, 1000)}
     assert max(len(family.samples) for family in families.values()) <= 50
+
+
+def test_series_of_mig_instances_end_with_them(metrics):
+    """A layout that changes every hour leaves nothing behind."""
+    for layout in range(3):
+        node = a_node().gpu("H100-80GB", mig=(("3g.40gb", 0), ("1g.10gb", 4))).obj()
+        records = Rig(node).every(1, 60).records
+        for record in records:
+            record.device.parent_id = f"{record.device.parent_id}-{layout}"
+        metrics.add(records)
+    _, families = scraped(metrics)
+    devices = families["gpuwaste_device_duty_seconds"].samples
+    assert {sample.labels["parent"] for sample in devices} == {"MIG-0-0-2", "MIG-0-1-2"}
+    assert {len(family.samples) for family in families.values() if "device_" in family.name} <= {0, 2}
+
+
+def test_whatever_version_is_asked_for_the_answer_is_kept_once(metrics):
+    asked = [f"{kind}; version={n}.0.0" for kind in ("application/openmetrics-text", "text/plain") for n in range(50)]
+    answers = {metrics.render(accept)[0] for accept in asked}
+    assert answers == {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "text/plain; version=0.0.4; charset=utf-8",
+    }
+    assert len(metrics._written) == 2
