@@ -22,8 +22,9 @@ from gpuwaste.cli.cluster_access import (
     prometheus_settings,
 )
 from gpuwaste.cli.output import output_option
+from gpuwaste.cli.times import Moment
 from gpuwaste.model.errors import InputError
-from gpuwaste.model.units import HOUR, hour_start
+from gpuwaste.model.units import HOUR, format_time, hour_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ _OBJECTS_A_COLLECTION = 200_000
     "-n", "--namespace", "namespaces", multiple=True, help="Read the pods of this namespace alone; repeatable."
 )
 @click.option("--hours", type=click.IntRange(1, 24 * 30), default=24, show_default=True, help="Full hours to look at.")
+@click.option("--until", type=Moment(), help="Look at the full hours before this time.  [default: now]")
 @click.option("--prices", type=_FILE, help="Price list, YAML.  [default: the built-in list]")
 @click.option("--team-rules", type=_FILE, help="Team rules, YAML.  [default: a namespace is a team]")
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="Workloads shown to people.")
@@ -69,6 +71,7 @@ def scan(
     cluster: str | None,
     namespaces: tuple[str, ...],
     hours: int,
+    until: datetime | None,
     prices: Path | None,
     team_rules: Path | None,
     top: int,
@@ -85,6 +88,9 @@ def scan(
     """
     from gpuwaste.model.lean_arrow import lean_arrow
 
+    now = datetime.now(UTC)
+    if until is not None and until > now:
+        raise click.BadParameter(f"{format_time(until)} is not over yet", param_hint="--until")
     settings = prometheus_settings(options)
     lean_arrow()
     if not without_cluster and kubeconfig is None:
@@ -97,12 +103,13 @@ def scan(
         cluster=cluster,
         namespaces=namespaces,
         hours=hours,
+        until=until,
         prices=prices,
         team_rules=team_rules,
         ledger=ledger,
     )
     with tempfile.TemporaryDirectory(prefix="gpuwaste-scan-") as folder, _bars() as bars, _few_collections():
-        view = wish.run(Path(folder), bars, now=datetime.now(UTC))
+        view = wish.run(Path(folder), bars, now=now)
         if html is not None:
             view.write_page(html)
     view.show(output, top=top)
@@ -158,6 +165,7 @@ class _Wish:
     cluster: str | None
     namespaces: Sequence[str]
     hours: int
+    until: datetime | None
     prices: Path | None
     team_rules: Path | None
     ledger: str | None
@@ -209,7 +217,7 @@ class _Wish:
         now: datetime,
     ) -> tuple[StoreFacts, Survey | None, str]:
         """Look at the store and at the cluster, side by side."""
-        looking = asyncio.create_task(asyncio.to_thread(source.look, now), name="look")
+        looking = asyncio.create_task(asyncio.to_thread(source.look, now, until=self.until), name="look")
         try:
             survey, name = await self._survey(rules, bars)
         except BaseException:
@@ -258,8 +266,9 @@ class _Wish:
 
     def _check(self, looked: StoreFacts, source: PrometheusSource) -> None:
         if not looked.has_devices:
+            day = f"the day before {format_time(self.until)}" if self.until else "the last day"
             raise InputError(
-                "holds no metric of dcgm-exporter (DCGM_FI_…) of the last day",
+                f"holds no metric of dcgm-exporter (DCGM_FI_…) of {day}",
                 where=source.store.address,
                 fix="install dcgm-exporter and let it be scraped; where the store holds several clusters or tenants, "
                 "check --match and --tenant",
@@ -286,11 +295,17 @@ class _Wish:
         from gpuwaste.ingest.prometheus.source import step_for
         from gpuwaste.runtime.scan import READ_COLUMNS, read_hours
 
-        end = hour_start(now - _LAG)
+        end = hour_start(now - _LAG if self.until is None else min(self.until, now - _LAG))
         start = end - HOUR * self.hours
         have = source.hours_with_data(start, end, looked.metrics)
         if have:
             start = have[0]
+        elif self.until is not None:
+            raise InputError(
+                f"holds no reading of a GPU in the {self.hours} hours before {format_time(end)}",
+                where=source.store.address,
+                fix="give more --hours or another --until",
+            )
         elif self.ledger:
             raise InputError("holds no full hour yet", where=source.store.address, fix="wait, or leave --ledger out")
         else:  # a store younger than an hour: what there is of the running one

@@ -123,17 +123,23 @@ class PrometheusSource:
     notes: dict[str, None] = field(default_factory=dict)
     _largest: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def look(self, now: datetime) -> StoreFacts:
-        """What the store has, and whether its clock and ours agree."""
+    def look(self, now: datetime, *, until: datetime | None = None) -> StoreFacts:
+        """What the store has had within a day, and whether its clock and ours agree.
+
+        Args:
+            now: the time.
+            until: the end of that day, where it is not now.
+        """
+        end = until or now
         wanted = [*(name for metric in FIGURE_METRICS for name in metric.names), *KUBE_STATE_METRICS, *_MORE]
         matching = '{__name__=~"' + "|".join(wanted) + '",$selector}'
         query = Query(template=f"count by (__name__) ({matching})")
         found: dict[str, int] = {}
-        for at in (now, now - timedelta(hours=6), now - timedelta(hours=24)):
+        for at in (end, end - timedelta(hours=6), end - timedelta(hours=24)):
             found = self._counted(query, at, found)
         if not any(name.startswith("DCGM_") for name in found):
             # A store looks back five minutes. Only where that finds no device is the whole day read, which is dear.
-            found = self._counted(Query(template=f"count by (__name__) (last_over_time({matching}[1d]))"), now, found)
+            found = self._counted(Query(template=f"count by (__name__) (last_over_time({matching}[1d]))"), end, found)
         devices = max((count for name, count in found.items() if name.startswith("DCGM_FI_DEV")), default=0)
         metrics = frozenset(found)
         wrong = tuple(self._clock_problems(metrics, now))
@@ -141,7 +147,7 @@ class PrometheusSource:
             metrics=metrics,
             devices=devices or max((count for name, count in found.items() if name.startswith("DCGM_")), default=0),
             missing=_missing(metrics),
-            problems=(*wrong, *self._stale(metrics, now)),
+            problems=wrong if until else (*wrong, *self._stale(metrics, now)),
             wrong_clock=wrong,
         )
 
