@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuwaste.cluster.quantity import parse_quantity
 from gpuwaste.model.units import parse_time
 from gpuwaste_agent.simulate.scenario import STRATEGIES
 from gpuwaste_agent.simulate.timeline import parent_timeline, processes_on
@@ -225,10 +226,9 @@ def _object_series(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str
             yield "kube_node_info", {"node": name, "provider_id": body["spec"]["providerID"]}, 1
             yield "kube_node_created", {"node": name}, parse_time(meta["creationTimestamp"]).timestamp()
             yield "kube_node_labels", {"node": name, **_label_values(meta)}, 1
-            for resource, amount in body["status"]["capacity"].items():
-                if resource.startswith("nvidia.com/"):
-                    unit = {"node": name, "resource": _sanitized(resource), "unit": "integer"}
-                    yield "kube_node_status_capacity", unit, float(amount)
+            for kind in ("capacity", "allocatable"):
+                for labels, amount in _amounts(body["status"][kind]):
+                    yield f"kube_node_status_{kind}", {"node": name, **labels}, amount
         case "ReplicaSet" | "Job":
             label = {"ReplicaSet": "replicaset", "Job": "job_name"}[body["kind"]]
             metric = {"ReplicaSet": "kube_replicaset_owner", "Job": "kube_job_owner"}[body["kind"]]
@@ -246,15 +246,26 @@ def _pod_series(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str], 
     yield "kube_pod_start_time", pod, parse_time(status["startTime"]).timestamp()
     owner = (meta.get("ownerReferences") or [{"kind": "<none>", "name": "<none>"}])[0]
     yield "kube_pod_owner", {**pod, "owner_kind": owner["kind"], "owner_name": owner["name"]}, 1
-    for container in spec["containers"]:
-        for resource, amount in container["resources"]["requests"].items():
-            if resource.startswith("nvidia.com/"):
-                of = {"container": container["name"], "node": spec["nodeName"], "resource": _sanitized(resource)}
-                yield "kube_pod_container_resource_requests", {**pod, **of, "unit": "integer"}, float(amount)
+    for listed, kind in (("containers", "container"), ("initContainers", "init_container")):
+        for container in spec.get(listed, ()):
+            of = {**pod, "container": container["name"], "node": spec["nodeName"]}
+            for labels, amount in _amounts(container["resources"]["requests"]):
+                yield f"kube_pod_{kind}_resource_requests", {**of, **labels}, amount
+            if kind == "init_container":
+                policy = {"restart_policy": container.get("restartPolicy", "")}
+                yield "kube_pod_init_container_info", {**pod, "container": container["name"], **policy}, 1
     for one in status["containerStatuses"]:
         ended = one["state"].get("terminated")
         if ended:
             yield "kube_pod_completion_time", pod, parse_time(ended["finishedAt"]).timestamp()
+
+
+def _amounts(listed: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
+    """Labels and values of resources: cores, bytes, and counts of devices."""
+    for resource, amount in listed.items():
+        unit = {"cpu": "core", "memory": "byte"}.get(resource, "integer")
+        if unit != "integer" or "/" in resource:
+            yield {"resource": _sanitized(resource), "unit": unit}, float(parse_quantity(amount))
 
 
 def _sanitized(name: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from tests.cluster.errors import MissingToolsError
 from tests.cluster.prometheus import running_prometheus
 from tests.cluster.pytest_support import skip_or_fail
+from tests.integration.prometheus.neighbours import with_neighbours
 from tests.integration.prometheus.world import make_day
 from tests.sim.exporters import ExporterStyle
 
@@ -25,7 +26,7 @@ TOLD_APART = frozenset({"serve-a10-02", "share-h100-10"})
 def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     style = ExporterStyle(virtual_gpus=TOLD_APART)
     try:
-        return make_day(tmp_path_factory.mktemp("day"), nodes=12, seed=1, style=style)
+        return make_day(tmp_path_factory.mktemp("day"), nodes=12, seed=1, style=style, changed=with_neighbours)
     except MissingToolsError as error:
         skip_or_fail(str(error))
 

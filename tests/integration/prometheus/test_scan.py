@@ -52,7 +52,7 @@ def scanned(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Da
             seed=3,
             style=ExporterStyle(honor_labels=True, host="hostname"),
             end=END,
-            renamed=lambda objects: put_on_server(plane.kubeconfig, objects),
+            changed=lambda objects: put_on_server(plane.kubeconfig, objects),
         )
     except MissingToolsError as error:
         skip_or_fail(str(error))

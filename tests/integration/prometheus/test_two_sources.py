@@ -32,32 +32,41 @@ def source(url):
 
 
 def gpus(rows):
-    """Of GPUs alone: CPU and memory are held by the API's record, whatever measures GPUs."""
+    """Of GPUs alone: CPU and memory are held by what pods ask for, whatever measures GPUs."""
     return rows.filter(pc.equal(rows["resource"], "gpu"))
 
 
 @pytest.fixture(scope="module")
-def by_agents(day, tmp_path_factory):
-    return gpus(ledger_of(tmp_path_factory.mktemp("agents"), day.agents_windows(), day.facts))
+def all_by_agents(day, tmp_path_factory):
+    return ledger_of(tmp_path_factory.mktemp("agents"), day.agents_windows(), day.facts)
+
+
+@pytest.fixture(scope="module")
+def by_agents(all_by_agents):
+    return gpus(all_by_agents)
 
 
 @pytest.fixture(scope="module", params=["api", "kube-state-metrics"])
-def by_prometheus(request, day, prometheus, tmp_path_factory):
+def all_by_prometheus(request, day, prometheus, tmp_path_factory):
     """With the facts of the API server, or with what kube-state-metrics alone tells."""
     facts = day.facts if request.param == "api" else []
     reader = source(prometheus.url)
     hours = list(reader.read(day.start, day.end, facts=facts, looked=reader.look(day.end)))
     known = merge_facts(*[list(hour.facts) for hour in hours], facts)
-    return gpus(ledger_of(tmp_path_factory.mktemp("prometheus"), pa.concat_tables([h.windows for h in hours]), known))
+    return ledger_of(tmp_path_factory.mktemp("prometheus"), pa.concat_tables([h.windows for h in hours]), known)
+
+
+@pytest.fixture(scope="module")
+def by_prometheus(all_by_prometheus):
+    return gpus(all_by_prometheus)
 
 
 def hours(figures, name):
-    """GPU-hours, what only the API server or only a longer look can tell apart taken together.
+    """GPU-hours, what only a longer look can tell apart taken together.
 
-    A pod that ran before the day began is never starting, but agents that began with it cannot know. And of what is
-    free kube-state-metrics alone does not tell whether CPU and memory of the node would let anybody use it.
+    A pod that ran before the day began is never starting, but agents that began with it cannot know.
     """
-    together = {"idle": ("idle", "starting"), "unallocated": ("unallocated", "stranded")}
+    together = {"idle": ("idle", "starting")}
     return sum(figures[one] for one in together.get(name, (name,))) / NS_PER_HOUR
 
 
@@ -93,10 +102,25 @@ def test_what_is_owned_and_held_is_the_same_for_everybody(by_agents, by_promethe
 
 
 def test_effective_and_waste_are_the_same_by_workload_team_and_pool(by_agents, by_prometheus):
-    names = ("effective", "idle", "underused", "unallocated", "unmeasured", "borrowed", "lent")
+    names = ("effective", "idle", "underused", "unallocated", "stranded", "unmeasured", "borrowed", "lent")
     for by in (WORKLOAD, ("team",), ("pool",)):
         assert differences(knowable(by_agents), knowable(by_prometheus), by, names) == []
     assert pc.sum(knowable(by_agents)["owned"]).as_py() > 0.8 * pc.sum(by_agents["owned"]).as_py()
+
+
+def test_cpu_and_memory_are_held_and_free_alike(all_by_agents, all_by_prometheus):
+    """To the last unit, also of pods without GPUs, by workload and in every hour."""
+    keys = ("hour", "resource", "node", "row_kind", "namespace", "team", "workload_kind", "workload_name", "pod")
+    mine, theirs = (
+        {tuple(row[name] for name in (*keys, "owned", "held", "unallocated")) for row in rows.to_pylist()}
+        for rows in (cpu_and_memory(all_by_agents), cpu_and_memory(all_by_prometheus))
+    )
+    assert mine == theirs
+    assert {key[5:8] for key in mine} >= {("platform", "DaemonSet", "logs")}
+
+
+def cpu_and_memory(rows):
+    return rows.filter(pc.not_equal(rows["resource"], "gpu"))
 
 
 def test_pods_that_share_a_gpu_are_told_apart_where_the_exporter_does(by_agents, by_prometheus):

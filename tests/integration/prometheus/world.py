@@ -89,7 +89,7 @@ def make_day(
     seed: int,
     style: ExporterStyle,
     end: datetime | None = None,
-    renamed: Callable[[list[Json]], list[Json]] = lambda objects: objects,
+    changed: Callable[[list[Json]], list[Json]] = lambda objects: objects,
     kube_state: bool = True,
 ) -> Day:
     """Make up a day, and record it twice.
@@ -100,7 +100,7 @@ def make_day(
         seed: of its load.
         style: of the exporters.
         end: of the day, by default the last midnight.
-        renamed: gives the objects other UIDs, such as those of a real API server.
+        changed: gives the objects other UIDs, such as those of a real API server, or adds to them.
         kube_state: whether kube-state-metrics is scraped.
     """
     end = end or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -117,7 +117,7 @@ def make_day(
         directory=journals,
         progress=lambda *_: None,
     )
-    objects = renamed([json.loads(line) for line in (journals / "objects.jsonl").read_text().splitlines()])
+    objects = changed([json.loads(line) for line in (journals / "objects.jsonl").read_text().splitlines()])
     blocks = folder / "blocks"
     lines = [dcgm_lines(cluster, until_s=until - begin, interval_s=60, style=style)]
     if kube_state:

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from gpuwaste.ingest.prometheus.store import Query
-from gpuwaste.model.facts import ContainerRequest, Fact, NamespaceData, NodeData, OwnerData, OwnerRef, PodData
+from gpuwaste.ingest.prometheus.kube_ask import POD, Asker, key_of, pod_of
+from gpuwaste.ingest.prometheus.kube_requests import (
+    GPU_RESOURCES,
+    REQUESTS,
+    node_matchers,
+    offered,
+    read_requests,
+    resource_of,
+)
+from gpuwaste.model.facts import Fact, NamespaceData, NodeData, OwnerData, OwnerRef, PodData
 from gpuwaste.model.printed import printed_label
 from gpuwaste.model.resources import counts_gpus
 from gpuwaste.model.units import from_unix_ns
@@ -21,12 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from gpuwaste.ingest.prometheus.store import MetricStore, Sample
+    from gpuwaste.ingest.prometheus.kube_ask import Key, PodName
+    from gpuwaste.ingest.prometheus.kube_requests import PodRequests
+    from gpuwaste.ingest.prometheus.store import MetricStore
 
-__all__ = ["KUBE_STATE_METRICS", "kube_state_facts", "resource_of"]
+__all__ = ["KUBE_STATE_METRICS", "kube_state_facts"]
 
 KUBE_STATE_METRICS: dict[str, str] = {
-    "kube_pod_container_resource_requests": "which pods hold GPUs",
+    REQUESTS: "which pods hold GPUs, CPU and memory",
     "kube_pod_info": "UID and node of pods that are gone",
     "kube_pod_owner": "the workload of pods that are gone",
     "kube_pod_start_time": "since when pods hold",
@@ -34,8 +44,6 @@ KUBE_STATE_METRICS: dict[str, str] = {
 }
 """What is needed of kube-state-metrics, and what for."""
 
-_GPU = "nvidia_com_.*|amd_com_.*|gpu_intel_com_.*|habana_ai_.*"
-_MIG = re.compile(r"^nvidia_com_mig_(\d+g)_(\d+gb)((?:_(?:me|gfx|all))*)(_shared)?$")
 _API = {
     "ReplicaSet": "apps/v1",
     "Deployment": "apps/v1",
@@ -44,86 +52,18 @@ _API = {
     "Job": "batch/v1",
     "CronJob": "batch/v1",
     "ReplicationController": "v1",
-    "Node": "v1",
 }
-_SEEN_STEP = timedelta(minutes=1)
 _SEEN_SLACK = timedelta(minutes=3)
 _MANY_NAMESPACES = 40
-_PIECE = timedelta(hours=6)
-_HOLDER = "namespace, exported_namespace, pod, exported_pod, container, exported_container, node, resource, uid"
-_POD = "namespace, exported_namespace, pod, exported_pod"
-
-
-def resource_of(label: str) -> str:
-    """The extended resource behind kube-state-metrics' spelling: `nvidia_com_mig_1g_10gb_me` is `mig-1g.10gb.me`."""
-    found = _MIG.match(label)
-    if found:
-        suffix = found[3].replace("_", ".") + (".shared" if found[4] else "")
-        return f"nvidia.com/mig-{found[1]}.{found[2]}{suffix}"
-    known = {"nvidia_com_gpu": "nvidia.com/gpu", "nvidia_com_gpu_shared": "nvidia.com/gpu.shared"}
-    if label in known:
-        return known[label]
-    for domain in ("nvidia_com_", "amd_com_", "gpu_intel_com_", "habana_ai_"):
-        if label.startswith(domain):
-            return f"{domain[:-1].replace('_', '.')}/{label.removeprefix(domain)}"
-    return label
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _PodName:
-    namespace: str
-    name: str
-
-
-def _pod(labels: Mapping[str, str]) -> _PodName:
-    """The pod that a series is about: with `honor_labels: false` its names got a prefix."""
-    return _PodName(
-        labels.get("exported_namespace") or labels.get("namespace", ""),
-        labels.get("exported_pod") or labels.get("pod", ""),
-    )
-
-
-class _Asker:
-    """Asks for the last value of metrics within a stretch of time, in pieces that a store with low limits answers."""
-
-    def __init__(self, store: MetricStore, start: datetime, end: datetime, metrics: frozenset[str]) -> None:
-        self._store, self._metrics = store, metrics
-        self._pieces: list[tuple[datetime, str]] = []
-        at = end
-        while at > start:
-            length = min(_PIECE, at - start)
-            self._pieces.insert(0, (at, f"{max(int(length.total_seconds()), 1)}s"))
-            at -= length
-
-    def last(self, name: str, by: str, *matchers: str) -> list[Sample]:
-        return self._ask(name, f"max by ({by}) (last_over_time({name}{{$selector}}[$window]))", matchers)
-
-    def whole(self, name: str, *matchers: str) -> list[Sample]:
-        """With all labels: for metrics whose labels are what they tell."""
-        return self._ask(name, f"last_over_time({name}{{$selector}}[$window])", matchers)
-
-    def last_seen(self, name: str, by: str, *matchers: str) -> list[Sample]:
-        """The time of the last sample, in Unix seconds."""
-        step = f"{int(_SEEN_STEP.total_seconds())}s"
-        inner = f"timestamp({name}{{$selector}})[$window:{step}]"
-        return self._ask(name, f"max by ({by}) (max_over_time({inner}))", matchers)
-
-    def _ask(self, name: str, template: str, matchers: tuple[str, ...]) -> list[Sample]:
-        """One sample a set of labels: what a later piece says replaces what an earlier one did."""
-        if name not in self._metrics:
-            return []
-        found: dict[tuple[tuple[str, str], ...], Sample] = {}
-        for at, window in self._pieces:
-            query = Query(template=template.replace("$window", window), matchers=matchers)
-            for sample in self._store.instant(query, at=at):
-                found[tuple(sorted(sample.labels.items()))] = sample
-        return list(found.values())
 
 
 def kube_state_facts(
     store: MetricStore, *, start: datetime, end: datetime, metrics: frozenset[str], known: Iterable[Fact] = ()
 ) -> list[Fact]:
     """Facts of a stretch of time that the API server does not tell any more, sorted by key.
+
+    Pods are those that ask for GPUs, and on nodes with GPUs those that ask for CPU or memory. Of these two a node
+    offers something only where the store has requests of it: without them everything would seem free.
 
     Args:
         store: where to ask.
@@ -132,10 +72,14 @@ def kube_state_facts(
         metrics: names of the metrics that the store has.
         known: facts that are known already, better; what they tell is not said again.
     """
-    asker = _Asker(store, start, end, metrics)
+    asker = Asker(store, start, end, metrics)
     have = _Known.of(known)
-    nodes = _nodes(asker, start, end, have)
-    pods = _pods(asker, end, have)
+    capacity = _capacity(asker)
+    requests = read_requests(asker, capacity.keys() | have.gpu_nodes)
+    nodes = _nodes(
+        asker, start, end, {name: gpus for name, gpus in capacity.items() if name not in have.nodes}, requests
+    )
+    pods = _pods(asker, end, requests.without(have.pods), have)
     owners = _owners(asker, start, pods, have)
     spaces = _namespaces(asker, start, {fact.data.namespace for fact in pods if isinstance(fact.data, PodData)}, have)
     return sorted([*nodes, *pods, *owners, *spaces], key=lambda fact: fact.key)
@@ -147,6 +91,7 @@ class _Known:
 
     pods: frozenset[str]
     nodes: frozenset[str]
+    gpu_nodes: frozenset[str]
     namespaces: frozenset[str]
     owners: Mapping[tuple[str, str, str], str]
 
@@ -161,6 +106,9 @@ class _Known:
         return cls(
             pods=frozenset(fact.uid for fact in facts if isinstance(fact.data, PodData)),
             nodes=frozenset(fact.data.name for fact in facts if isinstance(fact.data, NodeData)),
+            gpu_nodes=frozenset(
+                f.data.name for f in facts if isinstance(f.data, NodeData) and any(f.data.gpus.values())
+            ),
             namespaces=frozenset(fact.data.name for fact in facts if isinstance(fact.data, NamespaceData)),
             owners=owners,
         )
@@ -170,26 +118,19 @@ class _Known:
         return OwnerRef(api_version=_API.get(kind, "v1"), kind=kind, name=name, uid=uid)
 
 
-_Key = tuple[_PodName, str]
-
-
-def _key(labels: Mapping[str, str]) -> _Key:
-    return _pod(labels), labels.get("uid", "")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PodTimes:
     """Unix seconds by pod and UID; old versions of kube-state-metrics print the UID on `kube_pod_info` alone."""
 
-    started: Mapping[_Key, float]
-    completed: Mapping[_Key, float]
-    last_seen: Mapping[_Key, float]
+    started: Mapping[Key, float]
+    completed: Mapping[Key, float]
+    last_seen: Mapping[Key, float]
 
-    def start(self, pod: _PodName, uid: str) -> datetime | None:
+    def start(self, pod: PodName, uid: str) -> datetime | None:
         seconds = self.started.get((pod, uid)) or self.started.get((pod, ""))
         return None if seconds is None else _time(seconds)
 
-    def end(self, pod: _PodName, uid: str, *, read_to: datetime) -> datetime | None:
+    def end(self, pod: PodName, uid: str, *, read_to: datetime) -> datetime | None:
         """Its completion, else its last sample; a pod that was seen to the end of the stretch runs on."""
         completed = self.completed.get((pod, uid)) or self.completed.get((pod, ""))
         if completed:
@@ -199,32 +140,21 @@ class _PodTimes:
         return None if last is None or last >= read_to - _SEEN_SLACK else last
 
 
-def _pods(asker: _Asker, end: datetime, have: _Known) -> list[Fact]:
-    gpu = f'resource=~"{_GPU}"'
-    requests: dict[_Key, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
-    node_of: dict[_Key, str] = {}
-    for sample in asker.last("kube_pod_container_resource_requests", _HOLDER, gpu):
-        labels = sample.labels
-        container = labels.get("exported_container") or labels.get("container", "")
-        resource = resource_of(labels.get("resource", ""))
-        if sample.value >= 1 and counts_gpus(resource):
-            requests[_key(labels)][container][resource] = round(sample.value)
-            node_of[_key(labels)] = labels.get("node", "")
-    if not requests:
+def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> list[Fact]:
+    if not requests.containers:
         return []
-    there = _namespace_matcher({pod.namespace for pod, _ in requests})
-    seen = asker.last_seen("kube_pod_container_resource_requests", f"{_POD}, uid", gpu)
+    there = _namespace_matcher({pod.namespace for pod, _ in requests.containers})
     times = _PodTimes(
-        started={_key(s.labels): s.value for s in asker.last("kube_pod_start_time", f"{_POD}, uid", there)},
-        completed={_key(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{_POD}, uid", there)},
-        last_seen={_key(s.labels): s.value for s in seen},
+        started={key_of(s.labels): s.value for s in asker.last("kube_pod_start_time", f"{POD}, uid", there)},
+        completed={key_of(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{POD}, uid", there)},
+        last_seen=_last_seen(asker, {requests.node_of[key] for key in requests.containers}),
     )
-    info = {_key(s.labels): s.labels for s in asker.last("kube_pod_info", f"{_POD}, uid, node", there)}
+    info = {key_of(s.labels): s.labels for s in asker.last("kube_pod_info", f"{POD}, uid, node", there)}
     uid_of = {pod: uid for pod, uid in info if uid}
     owner_of = _pod_owners(asker, have, there)
-    labels_of = {_pod(s.labels): _prefixed(s.labels) for s in asker.whole("kube_pod_labels", there)}
+    labels_of = {pod_of(s.labels): _prefixed(s.labels) for s in asker.whole("kube_pod_labels", there)}
     facts = []
-    for (pod, said), containers in sorted(requests.items()):
+    for pod, said in sorted(requests.containers):
         uid = said or uid_of.get(pod, "")
         start, stop = times.start(pod, uid), times.end(pod, uid, read_to=end)
         if uid in have.pods or start is None or (stop is not None and stop <= start):
@@ -232,17 +162,25 @@ def _pods(asker: _Asker, end: datetime, have: _Known) -> list[Fact]:
         data = PodData(
             namespace=pod.namespace,
             name=pod.name,
-            node=node_of[pod, said] or info.get((pod, uid), {}).get("node", ""),
+            node=requests.node_of[pod, said] or info.get((pod, uid), {}).get("node", ""),
             labels=labels_of.get(pod, {}),
             owner=owner_of.get(pod),
-            containers=tuple(
-                ContainerRequest(name=name, gpus=dict(sorted(gpus.items())))
-                for name, gpus in sorted(containers.items())
-            ),
+            containers=requests.of((pod, said)),
         )
         unique = uid or f"name:{pod.namespace}/{pod.name}"
         facts.append(Fact(kind="pod", uid=unique, valid_from=start, valid_to=stop, data=data))
     return facts
+
+
+def _last_seen(asker: Asker, nodes: set[str]) -> dict[Key, float]:
+    """When the pods of some nodes, and those that ask for GPUs, had their last sample."""
+    by = f"{POD}, uid"
+    found = {key_of(s.labels): s.value for s in asker.last_seen(REQUESTS, by, GPU_RESOURCES)}
+    # One series a pod; a store that lacks it has at least several of each.
+    name = "kube_pod_info" if "kube_pod_info" in asker.metrics else REQUESTS
+    for matcher in node_matchers(nodes - {""}):
+        found |= {key_of(s.labels): s.value for s in asker.last_seen(name, by, matcher)}
+    return found
 
 
 def _namespace_matcher(namespaces: set[str]) -> str:
@@ -262,16 +200,17 @@ def _prefixed(labels: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix("label_"): value for name, value in sorted(labels.items()) if name.startswith("label_")}
 
 
-def _pod_owners(asker: _Asker, have: _Known, there: str) -> dict[_PodName, OwnerRef]:
+def _pod_owners(asker: Asker, have: _Known, there: str) -> dict[PodName, OwnerRef]:
     found = {}
-    for sample in asker.last("kube_pod_owner", f"{_POD}, owner_kind, owner_name", there):
-        pod, kind = _pod(sample.labels), sample.labels.get("owner_kind", "")
-        if kind and kind != "<none>":
+    for sample in asker.last("kube_pod_owner", f"{POD}, owner_kind, owner_name", there):
+        pod, kind = pod_of(sample.labels), sample.labels.get("owner_kind", "")
+        # A node owns the mirrors of its static pods: that says where they run, and not what they belong to.
+        if kind and kind not in ("<none>", "Node"):
             found[pod] = have.owner(pod.namespace, kind, sample.labels.get("owner_name", ""))
     return found
 
 
-def _owners(asker: _Asker, start: datetime, pods: list[Fact], have: _Known) -> list[Fact]:
+def _owners(asker: Asker, start: datetime, pods: list[Fact], have: _Known) -> list[Fact]:
     """Owners of the pods, and theirs: Deployments above ReplicaSets, CronJobs above Jobs."""
     above: dict[tuple[str, str, str], OwnerRef] = {}
     for metric, label, kind in (
@@ -309,29 +248,41 @@ def _owners(asker: _Asker, start: datetime, pods: list[Fact], have: _Known) -> l
     return list(facts.values())
 
 
-def _nodes(asker: _Asker, start: datetime, end: datetime, have: _Known) -> list[Fact]:
-    gpu = f'resource=~"{_GPU}"'
-    capacity: dict[str, dict[str, int]] = defaultdict(dict)
-    for sample in asker.last("kube_node_status_capacity", "node, resource", gpu):
+def _capacity(asker: Asker) -> dict[str, dict[str, int]]:
+    """By node the GPUs that it has; nodes without any are left out."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for sample in asker.last("kube_node_status_capacity", "node, resource", GPU_RESOURCES):
         name, resource = sample.labels.get("node", ""), resource_of(sample.labels.get("resource", ""))
-        if name and name not in have.nodes and sample.value >= 1 and counts_gpus(resource):
-            capacity[name][resource] = round(sample.value)
+        if name and sample.value >= 1 and counts_gpus(resource):
+            found[name][resource] = round(sample.value)
+    return dict(found)
+
+
+def _nodes(
+    asker: Asker, start: datetime, end: datetime, capacity: Mapping[str, dict[str, int]], requests: PodRequests
+) -> list[Fact]:
     if not capacity:
         return []
+    cpu_memory = offered(asker) if requests.resources else {}
     labels = {s.labels.get("node", ""): _node_labels(s.labels) for s in asker.whole("kube_node_labels")}
     info = {s.labels.get("node", ""): s.labels for s in asker.last("kube_node_info", "node, provider_id, system_uuid")}
     created = {s.labels.get("node", ""): s.value for s in asker.last("kube_node_created", "node")}
-    seen = {s.labels.get("node", ""): s.value for s in asker.last_seen("kube_node_status_capacity", "node", gpu)}
+    seen = {
+        s.labels.get("node", ""): s.value for s in asker.last_seen("kube_node_status_capacity", "node", GPU_RESOURCES)
+    }
     facts = []
     for name, gpus in sorted(capacity.items()):
         since = _time(created[name]) if name in created else start
         last = _time(seen[name]) if name in seen else end
         # One that was seen to the end of the stretch goes on.
         until = None if last >= end - _SEEN_SLACK else max(last, since)
+        offers = {r: amount for r, amount in cpu_memory.get(name, {}).items() if r in requests.resources}
         data = NodeData(
             name=name,
             labels=labels.get(name, {}),
             provider_id=info.get(name, {}).get("provider_id", ""),
+            cpu_milli=offers.get("cpu", 0),
+            memory_bytes=offers.get("memory", 0),
             gpus=dict(sorted(gpus.items())),
         )
         facts.append(Fact(kind="node", uid=f"name:{name}", valid_from=since, valid_to=until, data=data))
@@ -373,7 +324,7 @@ def _node_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return {_NODE_LABELS.get(name, name): value for name, value in _prefixed(labels).items()}
 
 
-def _namespaces(asker: _Asker, start: datetime, names: set[str], have: _Known) -> list[Fact]:
+def _namespaces(asker: Asker, start: datetime, names: set[str], have: _Known) -> list[Fact]:
     labels = {
         s.labels.get("exported_namespace") or s.labels.get("namespace", ""): _prefixed(s.labels)
         for s in asker.whole("kube_namespace_labels")

@@ -207,11 +207,18 @@ class PrometheusSource:
         gone, known, readings = told
         nodes = {fact.data.name: (fact.uid, fact.data) for fact in known if isinstance(fact.data, NodeData)}
         parents = find_parents(readings, {name: data for name, (_, data) in nodes.items()})
-        holdings = find_holdings(readings, parents, known)
+        # Who has GPUs by a claim asks for none in kube-state-metrics: labels alone tell of these pods.
+        others = {fact.key for fact in gone if isinstance(fact.data, PodData) and not _asks_for_gpus(fact.data)}
+        holdings = find_holdings(readings, parents, [fact for fact in known if fact.key not in others])
         self._note(readings.blanks, readings.unscaled)
         guessed = {parents[h.parent].node for h in holdings if not h.certain and parents[h.parent].replicas == 1}
         if guessed:
             self.notes[_unlabelled(guessed)] = None
+        bare = {
+            f.data.name for f in gone if isinstance(f.data, NodeData) and not (f.data.cpu_milli and f.data.memory_bytes)
+        }
+        if bare:
+            self.notes[_without_cpu_memory(bare)] = None
         mixed = _mixed_nodes(readings, parents, holdings)
         if mixed:
             self.notes[_not_told_apart(mixed)] = None
@@ -285,7 +292,10 @@ _MORE = (
     "kube_node_created",
     "kube_node_info",
     "kube_node_labels",
+    "kube_node_status_allocatable",
     "kube_pod_completion_time",
+    "kube_pod_init_container_info",
+    "kube_pod_init_container_resource_requests",
     "kube_pod_labels",
     "kube_replicaset_owner",
 )
@@ -328,6 +338,18 @@ def _not_told_apart(nodes: set[str]) -> str:
     return (
         f"pods that share a GPU on {_listed(sorted(nodes))} cannot be told apart; their use is an interval, and equal "
         "parts stand for it: set KUBERNETES_VIRTUAL_GPUS=true on dcgm-exporter"
+    )
+
+
+def _asks_for_gpus(pod: PodData) -> bool:
+    return any(container.gpus for container in pod.containers)
+
+
+def _without_cpu_memory(nodes: set[str]) -> str:
+    return (
+        f"what is held and free of CPU or memory on {_listed(sorted(nodes))} is not in the store, so it has no rows "
+        "and no GPUs are called stranded there: let kube-state-metrics export kube_pod_container_resource_requests and "
+        "kube_node_status_allocatable with the resources cpu and memory"
     )
 
 

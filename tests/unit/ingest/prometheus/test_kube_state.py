@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
-from tests.unit.ingest.prometheus.fakes import START
+from tests.helpers import facts as make
+from tests.unit.ingest.prometheus.fakes import END, INIT_REQUESTS, START, KubeState, matches
 
+from gpuwaste.ingest.prometheus.kube_requests import node_matchers
 from gpuwaste.ingest.prometheus.kube_state import KUBE_STATE_METRICS, kube_state_facts
-from gpuwaste.ingest.prometheus.store import Sample
+from gpuwaste.model.facts import Requests, requested
 from gpuwaste.model.units import HOUR
 from gpuwaste.pricing.capacity import Capacity, capacity_of
 
-END = START + 24 * HOUR
-_METRIC = re.compile(r"(kube_\w+)\{")
-METRICS = frozenset({*KUBE_STATE_METRICS, "kube_node_labels", "kube_node_created", "kube_node_info", "kube_pod_labels"})
+METRICS = frozenset(
+    {
+        *KUBE_STATE_METRICS,
+        "kube_node_created",
+        "kube_node_info",
+        "kube_node_labels",
+        "kube_node_status_allocatable",
+        "kube_pod_init_container_info",
+        "kube_pod_init_container_resource_requests",
+        "kube_pod_labels",
+    }
+)
 
 
-class Told:
-    """Answers of a store to instant queries: the last value of every series, and when it was last seen."""
-
-    address = "http://prometheus.test"
-    warnings = ()
-    clock_skew_seconds = 0.0
-
-    def __init__(self):
-        self.series = []
-
-    def tell(self, metric, labels, value=1.0, *, until=END):
-        self.series.append((metric, labels, value, until))
-        return self
-
-    def instant(self, query, *, at):
-        text = query.text()
-        name = _METRIC.search(text)[1]
-        when = "timestamp(" in text
-        return [
-            Sample(labels=labels, value=until.timestamp() if when else value)
-            for metric, labels, value, until in self.series
-            if metric == name and until > at - timedelta(hours=6)
-        ]
-
-    def facts(self, kind):
-        found = kube_state_facts(self, start=START, end=END, metrics=METRICS)
+class Told(KubeState):
+    def facts(self, kind, known=()):
+        found = kube_state_facts(self, start=START, end=END, metrics=METRICS, known=known)
         return [fact for fact in found if fact.kind == kind]
 
 
@@ -86,3 +74,74 @@ def test_how_a_node_is_bought_is_read_from_its_printed_labels(label, value, boug
     (node,) = store.facts("node")
     assert capacity_of(node.data.labels) is bought
     assert node.data.labels["nvidia.com/gpu.product"] == "Tesla-T4"
+
+
+def test_cpu_and_memory_are_those_of_nodes_with_gpus_and_of_all_pods_there():
+    store = Told().node("gpu.a", gpus=8, cores=63.77, memory=2**38).node("gpu-a", cores=64, memory=2**38)
+    store.pod("train", "gpu.a", nvidia_com_gpu=2, cpu=1.001, memory=2**33)
+    store.pod("logs", "gpu.a", cpu=0.1, memory=64e6)
+    store.pod("web", "gpu-a", cpu=4, memory=2**30)
+    (node,) = store.facts("node")
+    assert (node.data.cpu_milli, node.data.memory_bytes) == (63_770, 2**38)
+    asked = {fact.data.name: (fact.data.node, requested(fact.data)) for fact in store.facts("pod")}
+    assert asked == {
+        "train": ("gpu.a", Requests(cpu_milli=1001, memory_bytes=2**33, gpus={"nvidia.com/gpu": 2})),
+        "logs": ("gpu.a", Requests(cpu_milli=100, memory_bytes=64_000_000, gpus={})),
+    }
+
+
+def test_init_containers_run_one_at_a_time_before_the_others_and_sidecars_beside_them():
+    store = Told().node("a", gpus=8, cores=64, memory=2**38)
+    store.pod("train", "a", cpu=2, memory=1000)
+    store.pod("train", "a", metric=INIT_REQUESTS, container="load", cpu=5, memory=100)
+    store.pod("train", "a", metric=INIT_REQUESTS, container="check", cpu=1, memory=200)
+    store.pod("train", "a", metric=INIT_REQUESTS, container="proxy", cpu=0.5, memory=50)
+    for container, policy in (("load", ""), ("check", ""), ("proxy", "Always")):
+        labels = {"namespace": "ml", "pod": "train", "uid": "uid-train", "container": container}
+        store.tell("kube_pod_init_container_info", {**labels, "restart_policy": policy})
+    (pod,) = store.facts("pod")
+    assert requested(pod.data) == Requests(cpu_milli=5000, memory_bytes=1050, gpus={})
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [({}, (0, 0)), ({"cpu": 1}, (64_000, 0)), ({"memory": 1}, (0, 2**38)), ({"cpu": 1, "memory": 1}, (64_000, 2**38))],
+)
+def test_a_node_offers_nothing_of_what_no_pod_in_the_store_asks_for(asked, offered):
+    """A store that drops these series would else show everything as free."""
+    store = Told().node("a", gpus=8, cores=64, memory=2**38).pod("train", "a", nvidia_com_gpu=1, **asked)
+    (node,) = store.facts("node")
+    assert (node.data.cpu_milli, node.data.memory_bytes) == offered
+
+
+def test_capacity_stands_for_what_is_not_printed_as_allocatable():
+    store = Told().node("a", gpus=8).pod("train", "a", cpu=1)
+    store.tell("kube_node_status_capacity", {"node": "a", "resource": "cpu"}, 64)
+    (node,) = store.facts("node")
+    assert node.data.cpu_milli == 64_000
+
+
+def test_what_the_api_server_tells_is_not_said_again_and_what_went_on_its_nodes_is():
+    store = Told().pod("here", "a", cpu=1).pod("went", "a", cpu=2, until=START + HOUR)
+    known = [make.node("a", gpus=8), make.pod("here", on="a", uid="uid-here")]
+    (pod,) = store.facts("pod", known=known)
+    assert (pod.data.name, pod.valid_to, requested(pod.data).cpu_milli) == ("went", START + HOUR, 2000)
+    assert store.facts("node", known=known) == []
+
+
+def test_a_static_pod_belongs_to_no_workload():
+    store = Told().node("a", gpus=8).pod("proxy", "a", cpu=1)
+    labels = {"namespace": "ml", "pod": "proxy", "uid": "uid-proxy", "owner_kind": "Node", "owner_name": "a"}
+    store.tell("kube_pod_owner", labels)
+    assert [fact.data.owner for fact in store.facts("pod")] == [None]
+    assert store.facts("owner") == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_matchers_of_nodes_fit_into_an_address_and_have_every_node_once(count):
+    names = {f"ip-10-0-{number // 250}-{number % 250}.us-west-2.compute.internal" for number in range(count)}
+    found = list(node_matchers(names))
+    assert all(len(quote(one, safe="")) < 5000 for one in found)
+    for name in names:
+        assert sum(matches({"node": name}, one) for one in found) == 1
+    assert not any(matches({"node": "ip-10-0-0-0xus-west-2.compute.internal"}, one) for one in found)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpuwaste.ingest.prometheus.kube_state import resource_of
+from gpuwaste.ingest.prometheus.kube_requests import resource_of
 from gpuwaste.ingest.prometheus.labels import HolderLabels, HostNames, device_of, holder_of, honors_labels
 
 DEVICE = {"UUID": "GPU-1", "gpu": "3", "modelName": "NVIDIA H100 80GB HBM3"}

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pyarrow.compute as pc
 import pytest
 from tests.helpers import facts as make
-from tests.unit.ingest.prometheus.fakes import START, FakeStore
+from tests.unit.ingest.prometheus.fakes import START, FakeStore, KubeState
 
 from gpuwaste.ingest.prometheus.source import PrometheusSource, step_for
 from gpuwaste.model.units import HOUR, NS_PER_MINUTE, to_unix_ns
@@ -199,6 +199,26 @@ def test_mig_instances_of_claims_are_told_apart_by_their_uuids():
         ("MIG-b", "batch", NS_PER_MINUTE // 4),
     }
     assert {r["claim"] for r in rows(windows, "usage")} == {"team-a/web-gpu", "team-a/batch-gpu"}
+
+
+def test_a_label_counts_although_kube_state_metrics_knows_no_gpus_of_its_pod():
+    """It tells of requests and not of claims, and an exporter need not say that a pod has its GPU by one."""
+    kube = KubeState().node("node-a", gpus=1, cores=8, memory=2**30).pod("web", "node-a", cpu=1, memory=1)
+    store = FakeStore(kube).gauge(UTIL, {**device("GPU-1", "web"), "namespace": "ml"}, [50] * 20)
+    windows, source = read(store, [])
+    assert {(r["namespace"], r["pod"], r["join"]) for r in rows(windows, "usage")} == {("ml", "web", "NAME")}
+    assert not [note for note in source.notes if "CPU" in note]
+
+
+@pytest.mark.parametrize("asked", [{}, {"cpu": 1}])
+def test_a_store_without_requests_of_cpu_or_memory_says_so(asked):
+    kube = KubeState().node("node-a", gpus=1, cores=8, memory=2**30)
+    kube.pod("web", "node-a", nvidia_com_gpu=1, **asked)
+    store = FakeStore(kube).gauge(UTIL, {**device("GPU-1", "web"), "namespace": "ml"}, [50] * 20)
+    _, source = read(store, [])
+    (note,) = source.notes
+    assert "CPU or memory on node-a" in note
+    assert note.partition(": ")[2].startswith("let kube-state-metrics export")
 
 
 def test_a_blank_is_unmeasured_and_said():
