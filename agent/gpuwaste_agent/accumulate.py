@@ -49,17 +49,21 @@ def share_of(average: float, from_ns: int, until_ns: int) -> int:
 
 
 class Memory:
-    """Bytes × nanoseconds, their peak, and for how long they were known."""
+    """Bytes × nanoseconds, their peak, and for how long they were known, and were not."""
 
-    __slots__ = ("byte_ns", "known_ns", "peak_bytes")
+    __slots__ = ("byte_ns", "known_ns", "peak_bytes", "unknown_ns")
 
     def __init__(self) -> None:
         self.byte_ns = 0
         self.known_ns = 0
+        self.unknown_ns = 0
         self.peak_bytes = 0
 
-    def add(self, amount_bytes: int, duration_ns: int) -> None:
-        """Hold `amount_bytes` for `duration_ns`."""
+    def add(self, amount_bytes: int | None, duration_ns: int) -> None:
+        """Hold `amount_bytes` for `duration_ns`; None is not known."""
+        if amount_bytes is None:
+            self.unknown_ns += duration_ns
+            return
         self.byte_ns += amount_bytes * duration_ns
         self.known_ns += duration_ns
         self.peak_bytes = max(self.peak_bytes, amount_bytes)

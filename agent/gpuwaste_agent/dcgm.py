@@ -2,8 +2,9 @@
 
 Its text as it really is: one series a device and pod (profiling figures are copies of the device's), the host label
 in two spellings, MIG instances by `GPU_I_ID`, blank sentinels, ratios from 0 to 1 in some builds and percentages in
-others. A family whose help says so, or with any value above 1.5, is taken for percentages from then on. Links come
-as bytes a second, in each direction a family.
+others. A family whose help says so, or with a value above 1.5, is taken for percentages from then on; of a MIG
+instance, whose ratios are known to read above 1, with one above 8. Links come as bytes a second, in each direction a
+family.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _SAYS_PERCENT = re.compile(r"%|\bpercent", re.IGNORECASE)
 # DCGM's blanks: values that stand for "no reading" (int32, double and int64 blanks, and their reasons).
 _BLANKS = ((0x7FFFFFF0, 0x7FFFFFFF), (1 << 47, (1 << 47) + 15), (0x7FFFFFFFFFFFFFF0, float("inf")))
 _RATIO_LIMIT = 1.5
+_INSTANCE_RATIO_LIMIT = 8.0
 _PERCENT = 100.0
 _SECOND = 1_000_000_000
 _TEXT_BYTES = 32 << 20
@@ -97,7 +99,7 @@ def parse_exporter(text: str, percentages: set[str]) -> dict[tuple[str, int], Pr
         instance = labels.get("GPU_I_ID", "")
         key = (uuid, int(instance) if instance.isdecimal() else -1)
         raw.setdefault(key, {}).setdefault(figure, value)
-        if value > _RATIO_LIMIT and found[1] in _FAMILIES:
+        if found[1] in _FAMILIES and value > (_INSTANCE_RATIO_LIMIT if instance else _RATIO_LIMIT):
             percentages.add(figure)
     return {key: _profile(values, percentages) for key, values in raw.items()}
 

@@ -18,7 +18,10 @@ __all__ = ["ParentProcesses", "ProcessTable", "Use", "Uses"]
 
 
 class Use:
-    """What the processes of one container do: averages over the span (they may pass 1 together), and bytes now."""
+    """What the processes of one container do: averages over the span (they may pass 1 together), and bytes now.
+
+    `memory_bytes` is None where the driver does not tell the memory of one of them.
+    """
 
     __slots__ = ("dec", "duty", "enc", "memory_bytes")
 
@@ -26,14 +29,15 @@ class Use:
         self.duty = 0.0
         self.enc = 0.0
         self.dec = 0.0
-        self.memory_bytes = 0
+        self.memory_bytes: int | None = 0
 
     def add(self, sample: ProcessSample) -> None:
         """Add a process."""
         self.duty += sample.duty or 0.0
         self.enc += sample.enc or 0.0
         self.dec += sample.dec or 0.0
-        self.memory_bytes += sample.memory_bytes or 0
+        if self.memory_bytes is not None:
+            self.memory_bytes = None if sample.memory_bytes is None else self.memory_bytes + sample.memory_bytes
 
 
 @dataclass(slots=True)

@@ -134,6 +134,11 @@ def _owner_energies(
     return {name: mj for name, mj in zip(names, divided, strict=False) if mj is not None}
 
 
+def _memory_known_ns(window: ParentWindow, memory: Memory) -> int:
+    """For how long a container's memory is known: without a process on the parent it has none."""
+    return max(0, (window.memory.known_ns or memory.known_ns) - memory.unknown_ns)
+
+
 def _own_figures(
     figures: OwnerFigures, memory: Memory | None, energy_mj: int | None, parent: ClosedParent
 ) -> dict[str, Figure]:
@@ -142,7 +147,7 @@ def _own_figures(
     elsewhere = max(0, window.covered_ns - figures.ns)
     own = {name: figure._replace(known_ns=figure.known_ns + elsewhere) for name, figure in figures.figures.items()}
     if memory is not None:
-        own["memory"] = Figure(memory.byte_ns, Origin.PROCESS, window.memory.known_ns or memory.known_ns)
+        own["memory"] = Figure(memory.byte_ns, Origin.PROCESS, _memory_known_ns(window, memory))
     if energy_mj is not None:
         own["energy"] = Figure(energy_mj, Origin.APPORTIONED, window.energy_known_ns)
     return own
@@ -157,9 +162,10 @@ def _device(
     rest = found.owners[None].figures if None in found.owners else {}
     if window.memory.known_ns:
         total["memory"] = Figure(window.memory.byte_ns, Origin.DEVICE, window.memory.known_ns)
-        explained = sum(m.byte_ns for owner, m in window.owner_memory.items() if owner is not None)
-        left = max(0, window.memory.byte_ns - explained)
-        rest["memory"] = Figure(left, Origin.DEVICE, window.memory.known_ns)
+        owners = [memory for owner, memory in window.owner_memory.items() if owner is not None]
+        if not any(memory.unknown_ns for memory in owners):
+            left = max(0, window.memory.byte_ns - sum(memory.byte_ns for memory in owners))
+            rest["memory"] = Figure(left, Origin.DEVICE, window.memory.known_ns)
     if energy_mj is not None:
         origin = Origin.APPORTIONED if parent.info.profile else Origin.DEVICE
         total["energy"] = Figure(energy_mj, origin, window.energy_known_ns)
@@ -203,6 +209,8 @@ def _usage_records(
     for container in dict.fromkeys((*held, *(owner for owner in owners if owner is not None))):
         figures = owners.get(container) or OwnerFigures()
         memory = window.owner_memory.get(container) or (Memory() if listed else None)
+        if memory is not None and memory.unknown_ns and not _memory_known_ns(window, memory):
+            memory = None
         own = _own_figures(figures, memory, energies.get(container), parent)
         slices = held.get(container) or [None]
         if slices == [None] and not any(figure.value for figure in own.values()):

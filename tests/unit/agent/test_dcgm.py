@@ -84,6 +84,18 @@ def test_links_are_both_directions_in_bytes_a_second_and_never_percentages():
     assert parse_exporter(text, seen)[("GPU-a", -1)].nvlink_bytes_per_second is None
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"), [((0.4, 1.9), (0.4, 1.0)), ((0.4, 6.9), (0.4, 1.0)), ((40.0, 6.0), (0.4, 0.06))]
+)
+def test_an_odd_reading_of_an_instance_does_not_make_ratios_percentages(values, wanted):
+    """Instances are known to read above 1: what is of a whole GPU, or of no possible instance, tells the scale."""
+    seen: set[str] = set()
+    text = "".join(line("SM_ACTIVE", value, UUID="GPU-a", GPU_I_ID=str(n)) for n, value in enumerate(values))
+    assert [profile.sm for profile in parse_exporter(text, seen).values()] == list(wanted)
+    assert parse_exporter(line("SM_ACTIVE", 0.5, UUID="GPU-b"), seen)[("GPU-b", -1)].sm in (0.5, 0.005)
+    assert bool(seen) == (values[0] > 1)
+
+
 def test_percentages_once_seen_are_remembered():
     seen: set[str] = set()
     parse_exporter(line("SM_ACTIVE", 40, UUID="GPU-a"), seen)

@@ -231,6 +231,45 @@ def test_a_holder_without_a_process_has_measured_zeros_of_all_that_is_measured()
         assert sum(parts) == getattr(device.figures, f"{figure}_ns") > parts[1] > 0, figure
 
 
+class HidesMemory:
+    """A driver that tells nothing of one process's memory."""
+
+    def __init__(self, inner, pid):
+        self._inner, self._pid = inner, pid
+
+    def read(self, gpu_uuid):
+        reading = self._inner.read(gpu_uuid)
+        return reading._replace(parents=[self._hidden(parent) for parent in reading.parents])
+
+    def _hidden(self, parent):
+        told = [s._replace(memory_bytes=None) if s.pid == self._pid else s for s in parent.processes]
+        return parent._replace(processes=told)
+
+
+def test_memory_of_a_process_that_the_driver_does_not_tell_is_unmeasured_and_not_zero():
+    node = (
+        a_node()
+        .gpu("A100-80GB", strategy="time-slicing", replicas=3)
+        .pod("hidden", process(1, 0.2, from_s=20), process(2, 0.2, from_s=40), devices=["GPU-0::0"])
+        .pod("told", process(3, 0.2), devices=["GPU-0::1"])
+        .pod("idle", devices=["GPU-0::2"])
+    )
+    rig = Rig(node.obj())
+    rig.sampler._nvml = HidesMemory(rig.sampler._nvml, 1)
+    rig.every(1, 60)
+    (hidden,), (told,), (idle,), (device,) = *(rig.usages(name) for name in ("hidden", "told", "idle")), rig.devices()
+    # Its first twenty seconds without a process are a measured zero, and no more is known of it.
+    assert (hidden.figures.memory_byte_s, hidden.figures.memory_quality.coverage_ppm) == (0, 333_333)
+    assert told.figures.memory_byte_s == 60 * 1000 * 2**20
+    assert told.figures.memory_quality.coverage_ppm == 1_000_000
+    assert idle.figures.HasField("memory_byte_s")
+    assert not device.unattributed.HasField("memory_byte_s")
+    rig.records.clear()
+    (hidden,) = rig.at(*range(61, 121)).usages("hidden")
+    assert not hidden.figures.HasField("memory_byte_s")
+    assert not hidden.figures.HasField("memory_peak_bytes")
+
+
 def test_host_processes_are_unattributed():
     node = a_node().gpu("T4-16GB").pod("a").on_host(process(1, 0.25)).obj()
     rig = Rig(node).every(1, 60)
