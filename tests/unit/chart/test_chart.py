@@ -128,6 +128,10 @@ def test_the_agent_may_do_little(helm: str) -> None:
     assert writable == ["journal"]
     (one,) = pod(drawn(helm, agent__migMonitoring=True), "DaemonSet", "gw-agent")["containers"]
     assert one["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    # NVIDIA's runtime brings in the right to monitor instances only where it is asked to, and refuses it otherwise.
+    asked = {"name": "NVIDIA_MIG_MONITOR_DEVICES", "value": "all"}
+    assert asked in one["env"]
+    assert asked not in container["env"]
 
 
 def test_the_agent_has_a_token_only_to_list_resource_slices(helm: str) -> None:
