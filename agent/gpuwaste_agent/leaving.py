@@ -13,7 +13,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from gpuwaste_agent.wire.usage_pb2 import Batch
 
@@ -114,8 +114,8 @@ def _send(target: Handover, after: int, body: bytes, timeout: float) -> None:
     path = url.path + (f"?{url.query}" if url.query else "")
     connection = _connect(target, timeout)
     try:
-        headers = {"Content-Type": _PROTOBUF} | ({_AFTER: str(after)} if target.method == "POST" else {})
-        connection.request(target.method, path or "/", body, headers)
+        more = {_AFTER: str(after)} if target.method == "POST" else _of_store(url.query)
+        connection.request(target.method, path or "/", body, {"Content-Type": _PROTOBUF} | more)
         answer = connection.getresponse()
         text = answer.read(_ANSWER_BYTES)
     finally:
@@ -124,6 +124,11 @@ def _send(target: Handover, after: int, body: bytes, timeout: float) -> None:
         raise _EarlierError(earlier)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 - success in HTTP
         raise HandoverError(f"{_named(target)} answered {answer.status} {answer.reason}")
+
+
+def _of_store(query: str) -> dict[str, str]:
+    """What the store behind a pre-signed address asks for beside the object: Azure the kind of blob."""
+    return {"x-ms-blob-type": "BlockBlob"} if {"sv", "sig"} <= parse_qs(query).keys() else {}
 
 
 def _earlier(answer: bytes) -> int | None:

@@ -32,6 +32,7 @@ class Receiver:
 
     def __init__(self, context: ssl.SSLContext | None = None, status: int = 200):
         received = self.received = []
+        headers = self.headers = []
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *args):
@@ -40,6 +41,7 @@ class Receiver:
             def take(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 received.append((self.command, self.path, Batch.FromString(body)))
+                headers.append(self.headers)
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -79,6 +81,22 @@ def test_only_what_was_not_fetched_goes(journal, method):
     assert [record.seq for record in batch.records] == list(range(51, 61))
     assert (batch.node, batch.journal_id) == ("n", journal.journal_id)
     assert sent == batch.ByteSize()
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "kind"),
+    [
+        ("PUT", "sv=2024-11-04&sr=c&sp=cw&sig=abc%3D", "BlockBlob"),
+        ("PUT", "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=abc", None),
+        ("POST", "sv=2024-11-04&sig=abc", None),
+    ],
+)
+def test_azure_is_told_the_kind_of_blob_and_nobody_else_is(journal, method, query, kind):
+    """Azure refuses a PUT without it; a signature of S3 covers the headers that it was made for."""
+    with Receiver() as receiver:
+        hand_over(Handover(method=method, url=f"{receiver.url}/c/n?{query}"), journal, IDENTITY, after=50)
+    (headers,) = receiver.headers
+    assert headers["x-ms-blob-type"] == kind
 
 
 def test_nothing_is_sent_where_everything_was_fetched(journal):

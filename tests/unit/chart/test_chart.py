@@ -152,7 +152,7 @@ def test_the_agent_has_a_token_only_to_list_resource_slices(helm: str) -> None:
 
 
 def test_the_agent_is_told_who_takes_what_it_leaves(helm: str) -> None:
-    put = "https://bucket.invalid/left?signature=x"
+    put = "https://bucket.invalid/left/$(NODE_NAME)?signature=x&more=y"
     (container,) = pod(
         drawn(helm, agent__leaving__flushPut=put, agent__leaving__spotNotice="aws"), "DaemonSet", "gw-agent"
     )["containers"]
