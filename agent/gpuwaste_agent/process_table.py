@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpuwaste_agent.holdings import ContainerKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from gpuwaste_agent.accumulate import ParentWindow
     from gpuwaste_agent.holdings import ProcessOwners
@@ -76,6 +76,10 @@ class ProcessTable:
         self._hint = hint
         self.container_ids: dict[ContainerKey, str] = {}
 
+    def keep(self, containers: Container[ContainerKey]) -> None:
+        """Forget the ids of all other containers."""
+        self.container_ids = {key: value for key, value in self.container_ids.items() if key in containers}
+
     def uses(
         self, seen: ParentProcesses, reading: ParentReading, holders: tuple[ContainerKey, ...], window: ParentWindow
     ) -> Uses | None:
@@ -125,7 +129,9 @@ class ProcessTable:
             named = [key for key in pod if key.container == owner.container]
             matches = named or [key for key in pod if self.container_ids.get(key) == owner.container_id]
         if len(matches) == 1:
-            self.container_ids[matches[0]] = owner.container_id
+            # The work of an init container, which the kubelet does not list, is its pod's; the id is not the holder's.
+            if owner.container in ("", matches[0].container):
+                self.container_ids[matches[0]] = owner.container_id
             return matches[0]
         window.uncertain.update(pod)
         return None

@@ -190,6 +190,8 @@ class Sampler:
         for key in [key for key in self._held if key not in alive]:
             del self._held[key]
         self._resumed = {}
+        windows = [parent.window for parent in (*self._parents.values(), *self._departed)]
+        self._table.keep({container for keys in (alive, *(window.held for window in windows)) for container, _ in keys})
 
     def _union(self, snapshot: HoldingsSnapshot) -> dict[str, tuple[ContainerKey, ...]]:
         """Holders at either end of the span, by parent, where they changed: any of them may have been active in it."""

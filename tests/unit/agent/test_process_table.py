@@ -90,6 +90,17 @@ def test_two_containers_of_one_pod_on_one_parent(owner, found):
     assert rig.window.uncertain == (set() if found else {WEB, SIDE})
 
 
+def test_an_init_containers_work_is_its_pods_and_its_id_is_not_taken_for_the_holders():
+    """The kubelet lists a pod's containers and sidecars; what an init container runs is on the same devices."""
+    rig = Rig(
+        Owners({1: ProcessOwner("uid-web", "id-init", "init"), 2: ProcessOwner("uid-web", "id-main", "main")}), WEB
+    )
+    assert rig.read(sample(1)).by_owner.keys() == {WEB}
+    assert rig.table.container_ids == {}
+    rig.read(sample(2))
+    assert rig.table.container_ids == {WEB: "id-main"}
+
+
 def test_a_holder_without_a_uid_claims_no_process():
     nameless = ContainerKey("ns", "web", "", "main")
     rig = Rig(Owners({1: ProcessOwner("", "id1"), 2: ProcessOwner("uid-x", "id2")}), nameless)

@@ -270,6 +270,17 @@ def test_memory_of_a_process_that_the_driver_does_not_tell_is_unmeasured_and_not
     assert not hidden.figures.HasField("memory_peak_bytes")
 
 
+def test_ids_of_containers_that_left_are_in_their_window_and_then_forgotten():
+    node = a_node().gpu("T4-16GB")
+    for number in range(120):
+        node.pod(
+            f"p{number}", process(number + 1, 0.5, from_s=number, until_s=number + 1), from_s=number, until_s=number + 1
+        )
+    rig = Rig(node.obj()).every(0.5, 120)
+    assert all(usage.container_id for number in range(1, 119) for usage in rig.usages(f"p{number}"))
+    assert len(rig.sampler._table.container_ids) <= 61
+
+
 def test_host_processes_are_unattributed():
     node = a_node().gpu("T4-16GB").pod("a").on_host(process(1, 0.25)).obj()
     rig = Rig(node).every(1, 60)
