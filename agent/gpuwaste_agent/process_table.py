@@ -108,12 +108,17 @@ class ProcessTable:
         if server_duty > 0 and not any(use.duty for use in found.by_owner.values()):
             # The server's clients are seen as one: nobody can tell them apart.
             found.readable = False
-        for pid, owner in seen.owners.items():
-            if pid not in owners:
-                window.missed[owner] = window.missed.get(owner, 0) + 1
-                self._owners.forget(pid)
+        self.ended(seen, window, still=owners)
         seen.owners, seen.holders = owners, holders
         return found
+
+    def ended(self, seen: ParentProcesses, window: ParentWindow, still: Container[int] = ()) -> None:
+        """Count processes that ended since the last reading, and forget them: the kernel uses their numbers again."""
+        for pid, owner in seen.owners.items():
+            if pid not in still:
+                window.missed[owner] = window.missed.get(owner, 0) + 1
+                self._owners.forget(pid)
+        seen.owners = {}
 
     def _resolve(self, pid: int, holders: tuple[ContainerKey, ...], window: ParentWindow) -> ContainerKey | None:
         """The holder a process belongs to; a container that holds nothing is named by its UID and id alone."""

@@ -124,7 +124,10 @@ class Sampler:
         self.gpus = gpus
         known = self._parents
         present = {info.parent_id for gpu in gpus for info in gpu.parents}
-        self._departed += [parent for parent_id, parent in known.items() if parent_id not in present]
+        gone = [parent for parent_id, parent in known.items() if parent_id not in present]
+        for parent in gone:
+            self._table.ended(parent.processes, parent.window)
+        self._departed += gone
         self._parents, self._by_gpu = {}, {}
         for gpu in gpus:
             for info in gpu.parents:

@@ -101,6 +101,13 @@ def test_an_init_containers_work_is_its_pods_and_its_id_is_not_taken_for_the_hol
     assert rig.table.container_ids == {WEB: "id-main"}
 
 
+def test_processes_of_an_instance_that_is_gone_are_forgotten_since_their_numbers_come_again():
+    rig = Rig(Owners({1: ProcessOwner("uid-web", "id1")}), WEB)
+    rig.read(sample(1))
+    rig.table.ended(rig.seen, rig.window)
+    assert (rig.owners.owners, rig.seen.owners, rig.window.missed) == ({}, {}, {WEB: 1})
+
+
 def test_a_holder_without_a_uid_claims_no_process():
     nameless = ContainerKey("ns", "web", "", "main")
     rig = Rig(Owners({1: ProcessOwner("", "id1"), 2: ProcessOwner("uid-x", "id2")}), nameless)
