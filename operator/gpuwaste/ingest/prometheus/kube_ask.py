@@ -68,8 +68,15 @@ class Asker:
         """With all labels: for metrics whose labels are what they tell."""
         return self._ask(name, f"last_over_time({name}{{$selector}}[$window])", matchers)
 
+    def newest(self, name: str, by: str, *matchers: str) -> list[Sample]:
+        """The time of the sample that holds at the end, in Unix seconds; nothing of what is gone then."""
+        if name not in self.metrics or not self._pieces:
+            return []
+        query = Query(template=f"max by ({by}) (timestamp({name}{{$selector}}))", matchers=matchers)
+        return self._store.instant(query, at=self._pieces[-1][0])
+
     def last_seen(self, name: str, by: str, *matchers: str) -> list[Sample]:
-        """The time of the last sample, in Unix seconds."""
+        """The time of the last sample, in Unix seconds; dear, for the store looks at every minute."""
         step = f"{int(_SEEN_STEP.total_seconds())}s"
         inner = f"timestamp({name}{{$selector}})[$window:{step}]"
         return self._ask(name, f"max by ({by}) (max_over_time({inner}))", matchers)

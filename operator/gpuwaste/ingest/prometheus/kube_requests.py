@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.ingest.prometheus.kube_ask import Asker, Key
 
-__all__ = ["GPU_RESOURCES", "REQUESTS", "PodRequests", "node_matchers", "offered", "read_requests", "resource_of"]
+__all__ = ["GPU_RESOURCES", "REQUESTS", "PodRequests", "matchers_of", "offered", "read_requests", "resource_of"]
 
 REQUESTS = "kube_pod_container_resource_requests"
 GPU_RESOURCES = 'resource=~"nvidia_com_.*|amd_com_.*|gpu_intel_com_.*|habana_ai_.*"'
@@ -119,7 +119,7 @@ def read_requests(asker: Asker, nodes: Collection[str]) -> PodRequests:
         if sample.value >= 1 and counts_gpus(resource):
             found.add(sample.labels, resource, round(sample.value))
     sidecars = _sidecars(asker)
-    for matcher in node_matchers(nodes):
+    for matcher in matchers_of("node", nodes):
         for name in (REQUESTS, _INIT_REQUESTS):
             for sample in asker.last(name, _HOLDER, _CPU_MEMORY, matcher):
                 labels = sample.labels
@@ -138,20 +138,20 @@ def _sidecars(asker: Asker) -> set[tuple[object, ...]]:
     return {(*key_of(sample.labels), _container(sample.labels)) for sample in found}
 
 
-def node_matchers(nodes: Collection[str]) -> Iterator[str]:
-    """Matchers that together are of these nodes, each short enough for an address."""
+def matchers_of(label: str, values: Collection[str]) -> Iterator[str]:
+    """Matchers that together are of these values, such as names of nodes, each short enough for an address."""
     names: list[str] = []
     size = 0
-    for node in sorted(nodes):
-        name = node.replace(".", r"\\.")
+    for value in sorted(values):
+        name = value.replace(".", r"\\.")
         more = len(quote(f"{name}|", safe=""))
         if names and size + more > _MATCHER_BYTES:
-            yield f'node=~"{"|".join(names)}"'
+            yield f'{label}=~"{"|".join(names)}"'
             names, size = [], 0
         names.append(name)
         size += more
     if names:
-        yield f'node=~"{"|".join(names)}"'
+        yield f'{label}=~"{"|".join(names)}"'
 
 
 def offered(asker: Asker) -> dict[str, dict[str, int]]:

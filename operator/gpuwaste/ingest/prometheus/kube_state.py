@@ -15,7 +15,7 @@ from gpuwaste.ingest.prometheus.kube_ask import POD, Asker, key_of, pod_of
 from gpuwaste.ingest.prometheus.kube_requests import (
     GPU_RESOURCES,
     REQUESTS,
-    node_matchers,
+    matchers_of,
     offered,
     read_requests,
     resource_of,
@@ -144,13 +144,15 @@ def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> l
     if not requests.containers:
         return []
     there = _namespace_matcher({pod.namespace for pod, _ in requests.containers})
-    times = _PodTimes(
-        started={key_of(s.labels): s.value for s in asker.last("kube_pod_start_time", f"{POD}, uid", there)},
-        completed={key_of(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{POD}, uid", there)},
-        last_seen=_last_seen(asker, {requests.node_of[key] for key in requests.containers}),
-    )
     info = {key_of(s.labels): s.labels for s in asker.last("kube_pod_info", f"{POD}, uid, node", there)}
     uid_of = {pod: uid for pod, uid in info if uid}
+    completed = {key_of(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{POD}, uid", there)}
+    running = {(pod, said or uid_of.get(pod, "")) for pod, said in requests.containers} - completed.keys()
+    times = _PodTimes(
+        started={key_of(s.labels): s.value for s in asker.last("kube_pod_start_time", f"{POD}, uid", there)},
+        completed=completed,
+        last_seen=_last_seen(asker, running, there),
+    )
     owner_of = _pod_owners(asker, have, there)
     labels_of = {pod_of(s.labels): _prefixed(s.labels) for s in asker.whole("kube_pod_labels", there)}
     facts = []
@@ -172,13 +174,14 @@ def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> l
     return facts
 
 
-def _last_seen(asker: Asker, nodes: set[str]) -> dict[Key, float]:
-    """When the pods of some nodes, and those that ask for GPUs, had their last sample."""
+def _last_seen(asker: Asker, pods: set[Key], there: str) -> dict[Key, float]:
+    """When pods had their last sample; only of those that are gone every minute is looked at."""
     by = f"{POD}, uid"
-    found = {key_of(s.labels): s.value for s in asker.last_seen(REQUESTS, by, GPU_RESOURCES)}
     # One series a pod; a store that lacks it has at least several of each.
     name = "kube_pod_info" if "kube_pod_info" in asker.metrics else REQUESTS
-    for matcher in node_matchers(nodes - {""}):
+    found = {key_of(s.labels): s.value for s in asker.newest(name, by, there)}
+    gone = {uid for pod, uid in pods - found.keys() if (pod, "") not in found}
+    for matcher in [there] if "" in gone else matchers_of("uid", gone):
         found |= {key_of(s.labels): s.value for s in asker.last_seen(name, by, matcher)}
     return found
 

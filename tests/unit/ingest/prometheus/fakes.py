@@ -89,12 +89,11 @@ class KubeState:
         text = query.text()
         name = _METRIC.search(text)[1]
         when = "timestamp(" in text
+        back = timedelta(hours=6) if "[" in text else timedelta(minutes=5)
         return [
             Sample(labels=labels, value=until.timestamp() if when else value)
             for metric, labels, value, until in self.series
-            if metric == name
-            and until > at - timedelta(hours=6)
-            and all(matches(labels, one) for one in query.matchers if one)
+            if metric == name and until > at - back and all(matches(labels, one) for one in query.matchers if one)
         ]
 
     def node(self, name, *, gpus=0, cores=None, memory=None):

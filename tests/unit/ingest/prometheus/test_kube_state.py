@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 from tests.helpers import facts as make
-from tests.unit.ingest.prometheus.fakes import END, INIT_REQUESTS, START, KubeState, matches
+from tests.unit.ingest.prometheus.fakes import END, INIT_REQUESTS, REQUESTS, START, KubeState, matches
 
-from gpuwaste.ingest.prometheus.kube_requests import node_matchers
+from gpuwaste.ingest.prometheus.kube_requests import matchers_of
 from gpuwaste.ingest.prometheus.kube_state import KUBE_STATE_METRICS, kube_state_facts
 from gpuwaste.model.facts import Requests, requested
 from gpuwaste.model.units import HOUR
@@ -140,8 +140,34 @@ def test_a_static_pod_belongs_to_no_workload():
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_matchers_of_nodes_fit_into_an_address_and_have_every_node_once(count):
     names = {f"ip-10-0-{number // 250}-{number % 250}.us-west-2.compute.internal" for number in range(count)}
-    found = list(node_matchers(names))
+    found = list(matchers_of("node", names))
     assert all(len(quote(one, safe="")) < 5000 for one in found)
     for name in names:
         assert sum(matches({"node": name}, one) for one in found) == 1
     assert not any(matches({"node": "ip-10-0-0-0xus-west-2.compute.internal"}, one) for one in found)
+
+
+def test_only_of_pods_that_went_every_minute_is_asked_for():
+    class Counted(Told):
+        asked = ()
+
+        def instant(self, query, *, at):
+            self.asked = (*self.asked, *([query.matchers] if "max_over_time" in query.text() else []))
+            return super().instant(query, at=at)
+
+    store = Counted().pod("here", "a", cpu=1).pod("went", "a", cpu=2, until=START + 7 * HOUR)
+    known = [make.node("a", gpus=8)]
+    ends = {fact.data.name: fact.valid_to for fact in store.facts("pod", known=known)}
+    assert ends == {"here": None, "went": START + 7 * HOUR}
+    assert set(store.asked) == {('uid=~"uid-went"',)}
+
+
+def test_ends_are_told_by_requests_where_the_store_has_nothing_else():
+    store = Told().node("a", gpus=8)
+    for name, until in (("here", END), ("went", START + 7 * HOUR)):
+        labels = {"namespace": "ml", "pod": name, "uid": f"uid-{name}"}
+        store.tell("kube_pod_start_time", labels, START.timestamp())
+        store.tell(REQUESTS, {**labels, "container": "main", "node": "a", "resource": "cpu"}, 1, until=until)
+    found = kube_state_facts(store, start=START, end=END, metrics=METRICS - {"kube_pod_info"})
+    ends = {fact.data.name: fact.valid_to for fact in found if fact.kind == "pod"}
+    assert ends == {"here": None, "went": START + 7 * HOUR}
