@@ -20,7 +20,7 @@ from gpuwaste_agent.wire.usage_pb2 import Batch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gpuwaste_agent.journal import Journal
+    from gpuwaste_agent.journal import Journal, Page
     from gpuwaste_agent.server import Identity, TlsFiles
 
 __all__ = ["Handover", "HandoverError", "batches_after", "hand_over"]
@@ -64,24 +64,58 @@ class Handover:
     seconds: float = 15.0
 
 
-def batches_after(journal: Journal, identity: Identity, after: int) -> Iterator[tuple[int, bytes]]:
-    """Yield encoded batches of every durable record after a sequence number, each with the number it comes after."""
+def _pages(journal: Journal, after: int) -> Iterator[tuple[int, Page]]:
+    """Every durable record after a sequence number, each page with the number it comes after."""
     while True:
         page = journal.read(after, _RECORDS, _BATCH_BYTES)
         if page.count:
-            head = Batch(
-                journal_id=journal.journal_id,
-                node=identity.node,
-                node_uid=identity.node_uid,
-                cluster=identity.cluster,
-                first_seq=page.first_seq,
-                next_seq=page.next_seq,
-                more=page.more,
-            )
-            yield after, head.SerializeToString() + page.payload
+            yield after, page
         if not page.more:
             return
         after = page.next_seq - 1
+
+
+def _head(journal: Journal, identity: Identity, span: tuple[int, int], *, more: bool) -> bytes:
+    """A batch of the records in a span of numbers, without them: they may stand behind it as the journal has them."""
+    return Batch(
+        journal_id=journal.journal_id,
+        node=identity.node,
+        node_uid=identity.node_uid,
+        cluster=identity.cluster,
+        first_seq=span[0],
+        next_seq=span[1],
+        more=more,
+    ).SerializeToString()
+
+
+def batches_after(journal: Journal, identity: Identity, after: int) -> Iterator[tuple[int, bytes]]:
+    """Yield encoded batches of every durable record after a sequence number, each with the number it comes after."""
+    for begin, page in _pages(journal, after):
+        yield begin, _head(journal, identity, (page.first_seq, page.next_seq), more=page.more) + page.payload
+
+
+class _Whole:
+    """All that is to be sent as one batch, read again from the journal meanwhile: days of it may not fit in memory."""
+
+    def __init__(self, journal: Journal, identity: Identity, after: int) -> None:
+        self._journal = journal
+        self._pieces: list[tuple[int, int, int]] = []
+        span: tuple[int, int] | None = None
+        for begin, page in _pages(journal, after):
+            self._pieces.append((begin, page.count, len(page.payload)))
+            span = (span[0] if span else page.first_seq, page.next_seq)
+        self._head = b"" if span is None else _head(journal, identity, span, more=False)
+
+    def __len__(self) -> int:
+        return len(self._head) + sum(length for _, _, length in self._pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._head
+        for begin, count, length in self._pieces:
+            page = self._journal.read(begin, count, length)
+            if (page.count, len(page.payload)) != (count, length):
+                raise HandoverError("the journal dropped what was being handed over")
+            yield page.payload
 
 
 class _NamedConnection(http.client.HTTPSConnection):
@@ -109,13 +143,14 @@ def _connect(target: Handover, timeout: float) -> http.client.HTTPConnection:
     return _NamedConnection(target, context, timeout)
 
 
-def _send(target: Handover, after: int, body: bytes, timeout: float) -> None:
+def _send(target: Handover, after: int, body: bytes | _Whole, timeout: float) -> None:
     url = urlsplit(target.url)
     path = url.path + (f"?{url.query}" if url.query else "")
     connection = _connect(target, timeout)
     try:
         more = {_AFTER: str(after)} if target.method == "POST" else _of_store(url.query)
-        connection.request(target.method, path or "/", body, {"Content-Type": _PROTOBUF} | more)
+        headers = {"Content-Type": _PROTOBUF, "Content-Length": str(len(body))} | more
+        connection.request(target.method, path or "/", body, headers)
         answer = connection.getresponse()
         text = answer.read(_ANSWER_BYTES)
     finally:
@@ -143,19 +178,17 @@ def _earlier(answer: bytes) -> int | None:
 def hand_over(target: Handover, journal: Journal, identity: Identity, after: int) -> int:
     """Send every durable record after `after`; returns how many bytes went.
 
-    A POST goes batch by batch. A pre-signed address takes one object, so a PUT carries all of it: encoded batches
-    behind one another are one batch (protobuf merges them).
+    A POST goes batch by batch. A pre-signed address takes one object, so a PUT carries all of it as one batch.
 
     Raises:
         HandoverError: The other side refused, cannot be reached, or did not take it in time.
     """
     deadline = time.monotonic() + target.seconds
-    batches = batches_after(journal, identity, after)
     if target.method == "PUT":
-        whole = b"".join(body for _, body in batches)
-        return _send_all(target, iter(((after, whole),)) if whole else iter(()), deadline)
+        whole = _Whole(journal, identity, after)
+        return _send_all(target, iter(((after, whole),)) if len(whole) else iter(()), deadline)
     try:
-        return _send_all(target, batches, deadline)
+        return _send_all(target, batches_after(journal, identity, after), deadline)
     except _EarlierError as earlier:
         batches = batches_after(journal, identity, earlier.after)
         try:
@@ -168,7 +201,7 @@ def _named(target: Handover) -> str:
     return f"{target.method} {urlsplit(target.url).hostname}"
 
 
-def _send_all(target: Handover, batches: Iterator[tuple[int, bytes]], deadline: float) -> int:
+def _send_all(target: Handover, batches: Iterator[tuple[int, bytes | _Whole]], deadline: float) -> int:
     sent = 0
     for after, body in batches:
         left = deadline - time.monotonic()

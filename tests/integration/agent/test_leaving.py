@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
+from gpuwaste_agent import leaving
 from gpuwaste_agent.journal import Journal
 from gpuwaste_agent.leaving import Handover, HandoverError, hand_over
 from gpuwaste_agent.running import _leave
@@ -97,6 +98,28 @@ def test_azure_is_told_the_kind_of_blob_and_nobody_else_is(journal, method, quer
         hand_over(Handover(method=method, url=f"{receiver.url}/c/n?{query}"), journal, IDENTITY, after=50)
     (headers,) = receiver.headers
     assert headers["x-ms-blob-type"] == kind
+
+
+def test_a_put_of_many_batches_is_one_object_read_piece_by_piece(journal, monkeypatch):
+    """A journal of days is larger than the agent may be; what is appended meanwhile goes another time."""
+    monkeypatch.setattr(leaving, "_BATCH_BYTES", 1)
+    largest = 0
+    read = Journal.read
+
+    def watched(self, *args):
+        nonlocal largest
+        page = read(self, *args)
+        largest = max(largest, len(page.payload))
+        return page
+
+    monkeypatch.setattr(Journal, "read", watched)
+    with Receiver() as receiver:
+        sent = hand_over(Handover(method="PUT", url=receiver.url), journal, IDENTITY, after=4)
+    ((_, _, batch),) = receiver.received
+    assert [record.seq for record in batch.records] == list(range(5, 61))
+    assert (batch.first_seq, batch.next_seq, batch.more) == (5, 61, False)
+    assert sent == int(receiver.headers[0]["Content-Length"]) > 5 * largest > 0
+    assert "Transfer-Encoding" not in receiver.headers[0]
 
 
 def test_nothing_is_sent_where_everything_was_fetched(journal):
