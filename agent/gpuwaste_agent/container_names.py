@@ -7,14 +7,30 @@ its name, PodResources its name and not its id: where several containers of a po
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ContainerNames"]
+__all__ = ["FRESH", "ContainerNames", "directory_stamp"]
 
 _LINK = re.compile(r"^[^_]+_[^_]+_(.+)-([0-9a-f]{64})\.log$")
+
+# A directory's time moves on with the kernel's ticks, of at most ten milliseconds: what comes right after a look may
+# not change it. So long after a change another look is needed.
+_SETTLED_NS = 1_000_000_000
+FRESH = -1
+
+
+def directory_stamp(directory: Path) -> int:
+    """Changes whenever the directory's entries do; FRESH where they changed so lately that they may have once more.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    changed_ns = directory.stat().st_mtime_ns
+    return changed_ns if time.time_ns() - changed_ns > _SETTLED_NS else FRESH
 
 
 class ContainerNames:
@@ -22,7 +38,7 @@ class ContainerNames:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._stamp = -1
+        self._stamp = FRESH
         self._names: dict[str, str] = {}
 
     def name(self, container_id: str) -> str:
@@ -33,12 +49,12 @@ class ContainerNames:
 
     def _refresh(self) -> None:
         try:
-            stamp = self._directory.stat().st_mtime_ns
-            if stamp == self._stamp:
+            stamp = directory_stamp(self._directory)
+            if stamp == self._stamp != FRESH:
                 return
             links = [_LINK.match(entry.name) for entry in self._directory.iterdir()]
         except FileNotFoundError:
-            self._stamp, self._names = -1, {}
+            self._stamp, self._names = FRESH, {}
             return
         self._stamp = stamp
         self._names = {link[2]: link[1] for link in links if link}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
+from gpuwaste_agent.container_names import FRESH, directory_stamp
 from gpuwaste_agent.device_ids import ParentIndex, is_replica
 from gpuwaste_agent.holdings import ContainerKey, Holding, HoldingsSnapshot, Join, Sharing
 from gpuwaste_agent.kubelet import podresources_pb2 as kubelet
@@ -66,18 +67,18 @@ class PodUids:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._stamp = -1
+        self._stamp = FRESH
         self._uids: dict[tuple[str, str], list[str]] = {}
 
     def refresh(self) -> None:
         """Read the directory again where it changed."""
         try:
-            stamp = self._directory.stat().st_mtime_ns
-            if stamp == self._stamp:
+            stamp = directory_stamp(self._directory)
+            if stamp == self._stamp != FRESH:
                 return
             names = [entry.name for entry in self._directory.iterdir()]
         except FileNotFoundError:
-            self._stamp, self._uids = -1, {}
+            self._stamp, self._uids = FRESH, {}
             return
         self._stamp = stamp
         self._uids = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent import futures
 
@@ -250,10 +251,24 @@ def test_a_recreated_pod_has_the_newer_uid(tmp_path):
     (tmp_path / "ns_web_old").mkdir()
     uids.refresh()
     assert uids.uid("ns", "web") == "old"
+    new = tmp_path / "ns_web_new"
+    new.mkdir()
     deadline = time.monotonic() + 5
-    while tmp_path.stat().st_mtime_ns == uids._stamp and time.monotonic() < deadline:
-        (tmp_path / "ns_web_new").mkdir(exist_ok=True)
+    while new.stat().st_ctime_ns == (tmp_path / "ns_web_old").stat().st_ctime_ns and time.monotonic() < deadline:
+        new.touch()
     uids.refresh()
     assert uids.uid("ns", "web") == "new"
     assert uids.uid("ns", "other") == ""
     assert PodUids(tmp_path / "none").uid("ns", "web") == ""
+
+
+def test_a_pod_that_comes_within_the_same_tick_of_the_filesystems_clock_is_found(tmp_path):
+    """A directory's time moves on with the kernel's ticks: what comes right after a look may not change it."""
+    uids = PodUids(tmp_path)
+    (tmp_path / "ns_web_1").mkdir()
+    before = tmp_path.stat()
+    uids.refresh()
+    (tmp_path / "ns_db_2").mkdir()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    uids.refresh()
+    assert uids.uid("ns", "db") == "2"

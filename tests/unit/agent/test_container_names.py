@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gpuwaste_agent.cgroups import CgroupOwners
@@ -38,3 +40,13 @@ def test_an_owner_gets_its_name_without_another_read_of_proc(tmp_path):
     (links / f"web_ns_main-{ID}.log").write_text("")
     assert owners.owner(7).container == "main"
     assert owners.reads == 1
+
+
+def test_a_link_that_comes_within_the_same_tick_of_the_filesystems_clock_is_found(tmp_path):
+    names = ContainerNames(tmp_path)
+    (tmp_path / f"web_ns_main-{'a' * 64}.log").touch()
+    before = tmp_path.stat()
+    assert names.name("a" * 64) == "main"
+    (tmp_path / f"web_ns_side-{'b' * 64}.log").touch()
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert names.name("b" * 64) == "side"
