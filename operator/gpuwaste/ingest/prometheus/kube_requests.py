@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -69,11 +69,13 @@ class PodRequests:
     Attributes:
         containers: by pod, then by the name of the container.
         node_of: the node of each pod; empty where its series do not say.
+        label_of: what its series have as `namespace`: that of the exporter where a scrape renamed the pod's.
         resources: those of `cpu` and `memory` of which the store has any request; of others nobody knows who holds.
     """
 
     containers: dict[Key, dict[str, _Asked]] = field(default_factory=lambda: defaultdict(dict))
     node_of: dict[Key, str] = field(default_factory=dict)
+    label_of: dict[Key, str] = field(default_factory=dict)
     resources: set[str] = field(default_factory=set)
 
     def add(self, labels: Mapping[str, str], resource: str, amount: int, *, init: bool = False) -> None:
@@ -82,6 +84,7 @@ class PodRequests:
         asked = self.containers[key].setdefault(_container(labels), _Asked(init=init))
         (asked.cpu_memory if resource in _FACTORS else asked.gpus)[resource] = amount
         self.node_of[key] = labels.get("node", "")
+        self.label_of[key] = labels.get("namespace", "")
 
     def of(self, key: Key) -> tuple[ContainerRequest, ...]:
         """The containers of a pod, as facts have them."""
@@ -99,7 +102,7 @@ class PodRequests:
     def without(self, uids: Collection[str]) -> PodRequests:
         """Those of pods with other UIDs."""
         kept = {key: asked for key, asked in self.containers.items() if key[1] not in uids}
-        return PodRequests(containers=kept, node_of=self.node_of, resources=self.resources)
+        return replace(self, containers=kept)
 
 
 def _container(labels: Mapping[str, str]) -> str:

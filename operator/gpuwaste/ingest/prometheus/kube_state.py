@@ -143,7 +143,7 @@ class _PodTimes:
 def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> list[Fact]:
     if not requests.containers:
         return []
-    there = _namespace_matcher({pod.namespace for pod, _ in requests.containers})
+    there = _namespace_matcher({requests.label_of[key] for key in requests.containers})
     info = {key_of(s.labels): s.labels for s in asker.last("kube_pod_info", f"{POD}, uid, node", there)}
     uid_of = {pod: uid for pod, uid in info if uid}
     completed = {key_of(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{POD}, uid", there)}
@@ -187,7 +187,7 @@ def _last_seen(asker: Asker, pods: set[Key], there: str) -> dict[Key, float]:
 
 
 def _namespace_matcher(namespaces: set[str]) -> str:
-    """Only the namespaces with GPU pods, where they are few and nothing renames their label."""
+    """Only the namespaces with pods that count, as their series name them, where they are few."""
     if len(namespaces) > _MANY_NAMESPACES:
         return ""
     names = "|".join(re.escape(name).replace("\\", "\\\\") for name in sorted(namespaces))

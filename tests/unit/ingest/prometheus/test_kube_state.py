@@ -171,3 +171,17 @@ def test_ends_are_told_by_requests_where_the_store_has_nothing_else():
     found = kube_state_facts(store, start=START, end=END, metrics=METRICS - {"kube_pod_info"})
     ends = {fact.data.name: fact.valid_to for fact in found if fact.kind == "pod"}
     assert ends == {"here": None, "went": START + 7 * HOUR}
+
+
+def test_pods_are_found_where_a_scrape_renamed_their_labels():
+    """Without `honor_labels` the names of kube-state-metrics' own pod stand in their place."""
+    store = Told().node("a", gpus=8).pod("train", "a", nvidia_com_gpu=1, cpu=1)
+    store.pod("went", "a", cpu=2, until=START + 7 * HOUR)
+    own = {"namespace": "monitoring", "pod": "kube-state-metrics-0", "container": "kube-state-metrics"}
+    for number, (metric, labels, value, until) in enumerate(store.series):
+        moved = {f"exported_{name}": labels[name] for name in own if name in labels}
+        store.series[number] = (metric, {**labels, **moved, **own}, value, until)
+    pods = {(fact.data.namespace, fact.data.name): fact for fact in store.facts("pod")}
+    assert set(pods) == {("ml", "train"), ("ml", "went")}
+    assert pods["ml", "went"].valid_to == START + 7 * HOUR
+    assert requested(pods["ml", "train"].data) == Requests(cpu_milli=1000, memory_bytes=0, gpus={"nvidia.com/gpu": 1})
