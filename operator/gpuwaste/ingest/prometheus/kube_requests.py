@@ -83,7 +83,8 @@ class PodRequests:
         key = key_of(labels)
         asked = self.containers[key].setdefault(_container(labels), _Asked(init=init))
         (asked.cpu_memory if resource in _FACTORS else asked.gpus)[resource] = amount
-        self.node_of[key] = labels.get("node", "")
+        # A pod that waited has series without a node beside those of its life.
+        self.node_of[key] = labels.get("node", "") or self.node_of.get(key, "")
         self.label_of[key] = labels.get("namespace", "")
 
     def of(self, key: Key) -> tuple[ContainerRequest, ...]:

@@ -144,8 +144,9 @@ def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> l
     if not requests.containers:
         return []
     there = _namespace_matcher({requests.label_of[key] for key in requests.containers})
-    info = {key_of(s.labels): s.labels for s in asker.last("kube_pod_info", f"{POD}, uid, node", there)}
-    uid_of = {pod: uid for pod, uid in info if uid}
+    info = [sample.labels for sample in asker.last("kube_pod_info", f"{POD}, uid, node", there)]
+    uid_of = {pod: uid for pod, uid in map(key_of, info) if uid}
+    node_of = {key_of(labels): labels["node"] for labels in info if labels.get("node")}
     completed = {key_of(s.labels): s.value for s in asker.last("kube_pod_completion_time", f"{POD}, uid", there)}
     running = {(pod, said or uid_of.get(pod, "")) for pod, said in requests.containers} - completed.keys()
     times = _PodTimes(
@@ -164,7 +165,7 @@ def _pods(asker: Asker, end: datetime, requests: PodRequests, have: _Known) -> l
         data = PodData(
             namespace=pod.namespace,
             name=pod.name,
-            node=requests.node_of[pod, said] or info.get((pod, uid), {}).get("node", ""),
+            node=requests.node_of[pod, said] or node_of.get((pod, uid), ""),
             labels=labels_of.get(pod, {}),
             owner=owner_of.get(pod),
             containers=requests.of((pod, said)),

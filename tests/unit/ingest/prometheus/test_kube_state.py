@@ -185,3 +185,12 @@ def test_pods_are_found_where_a_scrape_renamed_their_labels():
     assert set(pods) == {("ml", "train"), ("ml", "went")}
     assert pods["ml", "went"].valid_to == START + 7 * HOUR
     assert requested(pods["ml", "train"].data) == Requests(cpu_milli=1000, memory_bytes=0, gpus={"nvidia.com/gpu": 1})
+
+
+@pytest.mark.parametrize("nodes", [("", "a"), ("a", "")])
+def test_a_pod_is_on_its_node_although_it_waited_for_one(nodes):
+    """While it waits its series name no node; a store answers with both, in any order."""
+    store = Told().node("a", gpus=8)
+    for node in nodes:
+        store.pod("train", node, nvidia_com_gpu=1)
+    assert [fact.data.node for fact in store.facts("pod")] == ["a"]
