@@ -24,6 +24,7 @@ from gpuwaste.report.words import (
     percent_text,
     price_text,
     time_text,
+    waterfall_money,
 )
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def render_report(
         projected=_projected(summary),
         headline_bar=segments(summary.total, scale_ns=_without_lent(summary.total)),
         steps=waterfall(summary.total),
+        step_money=waterfall_money(summary.total),
         timeline=timeline(summary),
         timeline_ends=(summary.hours[0].key["hour"], summary.hours[-1].key["hour"]),
         legend=_legend(summary.total),

@@ -6,7 +6,7 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.model.money import plain
-from gpuwaste.report.totals import gpu_hours
+from gpuwaste.report.totals import CATEGORIES, gpu_hours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ __all__ = [
     "price_text",
     "shown_parts",
     "time_text",
+    "waterfall_money",
 ]
 
 CATEGORY_TEXT: dict[str, tuple[str, str]] = {
@@ -95,6 +96,15 @@ def shown_parts(whole: Decimal, parts: Sequence[Decimal], *, decimals: int) -> l
     return floors
 
 
+def _shown(totals: Totals, currency: str, *, decimals: int) -> dict[str, Decimal]:
+    """Amounts of all measures, rounded so that work and waste add up to what was paid, and its kinds to the waste."""
+    whole, effective, waste = (totals.cost(name)[currency] for name in ("owned", "effective", "waste"))
+    worked, wasted = shown_parts(whole, (effective, waste), decimals=decimals)
+    kinds = shown_parts(wasted, [totals.cost(name)[currency] for name in CATEGORIES], decimals=decimals)
+    sums = {"owned": round(whole, decimals), "effective": worked, "waste": wasted}
+    return sums | dict(zip(CATEGORIES, kinds, strict=True))
+
+
 def headline_money(totals: Totals) -> dict[str, str]:
     """What was paid, what of it did work, was wasted and is unmeasured, as texts that add up as they are shown.
 
@@ -102,14 +112,20 @@ def headline_money(totals: Totals) -> dict[str, str]:
     """
     shown: dict[str, dict[str, Decimal]] = {name: {} for name in ("owned", "effective", "waste", "unmeasured")}
     for currency, whole in totals.cost().items():
-        decimals = 0 if abs(whole) >= _LARGE else 2
-        effective, waste, unmeasured = (totals.cost(name)[currency] for name in ("effective", "waste", "unmeasured"))
-        worked, wasted = shown_parts(whole, (effective, waste), decimals=decimals)
-        amounts = (round(whole, decimals), worked, wasted, min(round(unmeasured, decimals), wasted))
-        for name, amount in zip(shown, amounts, strict=True):
-            shown[name][currency] = amount
+        amounts = _shown(totals, currency, decimals=0 if abs(whole) >= _LARGE else 2)
+        for name, by in shown.items():
+            by[currency] = amounts[name]
     texts = {name: _money_line(by, whole=totals.cost()) for name, by in shown.items()}
     return texts if any(shown["unmeasured"].values()) else texts | {"unmeasured": ""}
+
+
+def waterfall_money(totals: Totals) -> dict[str, str]:
+    """Texts of what was paid, of each kind of waste and of what did work, in cents that add up."""
+    shown = {currency: _shown(totals, currency, decimals=2) for currency in totals.cost()}
+    return {
+        name: money_text({currency: amounts[name] for currency, amounts in shown.items()})
+        for name in ("owned", "effective", *CATEGORIES)
+    }
 
 
 def _money_line(amounts: Mapping[str, Decimal], *, whole: Mapping[str, Decimal]) -> str:

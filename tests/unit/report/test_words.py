@@ -1,5 +1,6 @@
 """Figures as people read them."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwaste.model.units import NS_PER_HOUR
-from gpuwaste.report.totals import MEASURES, Totals
+from gpuwaste.report.totals import CATEGORIES, MEASURES, Totals
 from gpuwaste.report.words import (
     headline_money,
     hours_text,
@@ -18,6 +19,7 @@ from gpuwaste.report.words import (
     price_text,
     shown_parts,
     time_text,
+    waterfall_money,
 )
 
 
@@ -85,8 +87,8 @@ def test_parts_add_up_as_they_are_shown(parts, decimals):
     ("effective", "idle", "unmeasured", "texts"),
     [
         ("1.005", "1.005", "0", ("$2.01", "$1.01", "$1.00", "")),
-        ("1.004", "0.503", "0.503", ("$2.01", "$1.00", "$1.01", "$0.50")),
-        ("10000.5", "9999", "1.5", ("$20,001", "$10,001", "$10,000", "$2")),
+        ("1.004", "0.503", "0.503", ("$2.01", "$1.00", "$1.01", "$0.51")),
+        ("10000.5", "9999", "1.5", ("$20,001", "$10,001", "$10,000", "$1")),
         ("9999.4", "0", "5000", ("$14,999", "$9,999", "$5,000", "$5,000")),
     ],
 )
@@ -96,3 +98,15 @@ def test_the_headline_adds_up(effective, idle, unmeasured, texts):
     money = {name: amounts.get(name, Decimal(0)) * NS_PER_HOUR for name in MEASURES}
     found = headline_money(Totals(money_ns={"USD": money}))
     assert tuple(found[name] for name in ("owned", "effective", "waste", "unmeasured")) == texts
+
+
+@given(st.lists(st.decimals(0, 9_999, places=12), min_size=len(CATEGORIES) + 1, max_size=len(CATEGORIES) + 1))
+def test_the_waterfall_adds_up_and_says_what_the_headline_says(parts):
+    amounts = dict(zip(("effective", *CATEGORIES), parts, strict=True)) | {"owned": sum(parts, Decimal(0))}
+    totals = Totals(money_ns={"USD": {name: amounts.get(name, Decimal(0)) * NS_PER_HOUR for name in MEASURES}})
+    cents = {name: Decimal(re.sub(r"[$,]", "", text)) for name, text in waterfall_money(totals).items()}
+    assert cents["effective"] + sum(cents[name] for name in CATEGORIES) == cents["owned"]
+    if amounts["owned"] < 10_000:
+        headline = headline_money(totals)
+        assert headline["effective"] == waterfall_money(totals)["effective"]
+        assert headline["unmeasured"] in ("", waterfall_money(totals)["unmeasured"])
