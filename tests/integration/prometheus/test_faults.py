@@ -113,7 +113,7 @@ def test_an_exporter_that_ran_for_two_hours_of_the_day_is_found(tmp_path: Path):
     blocks_from(["".join(f"{UTIL}{{{labels}}} 50 {at}\n" for at in stamps), "# EOF\n"], tmp_path / "blocks")
     with running_prometheus(data=tmp_path / "blocks") as running:
         result = scan(running.url, hours=12)
-    assert re.search(r"its newest reading of a GPU is about 1[01]\d minutes old", unseen(result))
+    assert re.search(r"its newest reading of a GPU is about 1\d\d minutes old", unseen(result))
     (row,) = json.loads(result.stdout)["workloads"]
     assert float(row["held_gpu_hours"]) > 1
 
