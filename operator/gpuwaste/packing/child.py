@@ -13,14 +13,33 @@ from gpuwaste.packing.arrow_files import read_answer, write_instance
 from gpuwaste.packing.verifier import check
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gpuwaste.packing.answer import Answer
     from gpuwaste.packing.instance import Instance
     from gpuwaste.packing.shapes import Objective
 
-__all__ = ["pack_in_child"]
+__all__ = ["pack_in_child", "run_child"]
 
 _GRACE_SECONDS = 10.0
 _ERROR_LINES = 5
+
+
+def run_child(command: Sequence[str], *, what: str, time_limit_seconds: float) -> None:
+    """Run a solver's process; it is killed 10 s after its time limit.
+
+    Raises:
+        InvariantError: it failed, or was killed.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=time_limit_seconds + _GRACE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InvariantError(f"{what} did not end within {error.timeout:.0f} s and was killed") from error
+    if done.returncode != 0:
+        lines = " | ".join(done.stderr.strip().splitlines()[-_ERROR_LINES:])
+        raise InvariantError(f"{what} ended with status {done.returncode}: {lines}")
 
 
 def pack_in_child(
@@ -53,15 +72,7 @@ def pack_in_child(
             objective,
             repr(float(time_limit_seconds)),
         ]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=time_limit_seconds + _GRACE_SECONDS
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InvariantError(f"the packing did not end within {error.timeout:.0f} s and was killed") from error
-        if done.returncode != 0:
-            lines = " | ".join(done.stderr.strip().splitlines()[-_ERROR_LINES:])
-            raise InvariantError(f"the packing ended with status {done.returncode}: {lines}")
+        run_child(command, what="the packing", time_limit_seconds=time_limit_seconds)
         answer = read_answer(reply)
     check(instance, answer)
     return answer

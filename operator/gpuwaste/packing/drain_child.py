@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from gpuwaste.model.errors import InvariantError
 from gpuwaste.packing.answer import Placement
 from gpuwaste.packing.arrow_files import read_instance_file, write_instance
+from gpuwaste.packing.child import run_child
 from gpuwaste.packing.drain_question import DisruptionBudget, DrainAnswer, DrainQuestion, Move
 from gpuwaste.packing.drain_verifier import check_drain
 
 __all__ = ["drain_in_child", "main"]
 
-_GRACE_SECONDS = 10.0
-_ERROR_LINES = 5
 _INSTANCE, _QUESTION, _ANSWER = "instance.arrow", "question.json", "answer.json"
 
 
@@ -44,15 +41,7 @@ def drain_in_child(question: DrainQuestion, *, time_limit_seconds: float, folder
         write_instance(Path(name) / _INSTANCE, question.instance)
         (Path(name) / _QUESTION).write_text(json.dumps(_question_body(question)), encoding="utf-8")
         command = [sys.executable, "-m", "gpuwaste.packing.drain_child", name, repr(float(time_limit_seconds))]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=time_limit_seconds + _GRACE_SECONDS
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InvariantError(f"the drain did not end within {error.timeout:.0f} s and was killed") from error
-        if done.returncode != 0:
-            lines = " | ".join(done.stderr.strip().splitlines()[-_ERROR_LINES:])
-            raise InvariantError(f"the drain ended with status {done.returncode}: {lines}")
+        run_child(command, what="the drain", time_limit_seconds=time_limit_seconds)
         answer = _answer(json.loads((Path(name) / _ANSWER).read_text(encoding="utf-8")))
     check_drain(question, answer)
     return answer
