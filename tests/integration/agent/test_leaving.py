@@ -128,13 +128,19 @@ def test_nothing_is_sent_where_everything_was_fetched(journal):
     assert receiver.received == []
 
 
-def test_mutual_tls_with_the_operator(journal, tmp_path):
+def agent_files(folder):
+    """An authority, and what an agent has of it."""
     ca = trustme.CA()
     cert = ca.issue_cert("agent.gpuwaste.internal")
-    files = TlsFiles(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "ca")
+    files = TlsFiles(cert=folder / "c", key=folder / "k", ca=folder / "ca")
     files.cert.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
     files.key.write_bytes(cert.private_key_pem.bytes())
     ca.cert_pem.write_to_path(files.ca)
+    return ca, files
+
+
+def test_mutual_tls_with_the_operator(journal, tmp_path):
+    ca, files = agent_files(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     ca.configure_trust(context)
@@ -162,12 +168,7 @@ def test_a_hand_over_that_does_not_end_does_not_keep_the_agent(journal, monkeypa
 
 
 def test_the_operator_is_verified_by_the_name_that_is_given(journal, tmp_path):
-    ca = trustme.CA()
-    cert = ca.issue_cert("agent.gpuwaste.internal")
-    files = TlsFiles(cert=tmp_path / "c", key=tmp_path / "k", ca=tmp_path / "ca")
-    files.cert.write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
-    files.key.write_bytes(cert.private_key_pem.bytes())
-    ca.cert_pem.write_to_path(files.ca)
+    ca, files = agent_files(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("operator.gpuwaste.internal").configure_cert(context)
     with Receiver(context) as receiver:
