@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from gpuwaste.cluster.kinds import ResourceKind
 
-__all__ = ["WATCH_SECONDS", "ClusterApi", "EventType", "Json", "Page", "WatchEvent", "identity"]
+__all__ = ["WATCH_SECONDS", "ClusterApi", "EventType", "Json", "Page", "WatchEvent", "identity", "list_pages"]
 
 Json = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -138,3 +138,18 @@ def identity(body: Json) -> tuple[str | None, str]:
     """Namespace (None for a cluster-scoped object) and name of an object."""
     metadata = body.get("metadata") or {}
     return metadata.get("namespace"), str(metadata.get("name", ""))
+
+
+async def list_pages(
+    api: ClusterApi, kind: ResourceKind, *, namespace: str | None = None, limit: int = 500, label_selector: str = ""
+) -> AsyncGenerator[Page]:
+    """All pages of a list, one after the other; raises what `list_page` raises."""
+    token = ""
+    while True:
+        page = await api.list_page(
+            kind, namespace=namespace, limit=limit, continue_token=token, label_selector=label_selector
+        )
+        yield page
+        token = page.continue_token
+        if not token:
+            return

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import ApiError, ForbiddenError, NotFoundError
 from gpuwaste.cluster.kinds import NAMESPACES, NODES, PODS
 from gpuwaste.cluster.records import RecordRules, namespace_record, node_record, owner_record, pod_record
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "Survey", "survey"]
 
-_PAGE = 500
 _AT_ONCE = 8
 _LEVELS = 8
 _MANY_OWNERS = 40
@@ -83,26 +83,20 @@ class _Surveyor:
     ) -> list[R] | None:
         """All objects of a kind as records; None where they may not be listed, which is noted."""
         found: list[R] = []
-        token = ""
-        while True:
-            try:
-                page = await self.api.list_page(kind, namespace=namespace, limit=_PAGE, continue_token=token)
-            except ApiError as error:
-                if not isinstance(error, ForbiddenError | NotFoundError):
-                    raise
-                self.refused.append(Refusal(what=_named(kind, namespace), why=error.message))
-                return None
-            for item in page.items:
-                body = {"apiVersion": kind.api_version, "kind": kind.kind, **item}
-                try:
-                    found.append(read(body, self.rules))
-                except (KeyError, TypeError, ValueError) as error:
-                    name = (body.get("metadata") or {}).get("name", "?")
-                    self.rejected.append(f"{kind.kind} {name}: {type(error).__name__}: {error}")
-            self.progress(kind.plural, len(found))
-            token = page.continue_token
-            if not token:
-                return found
+        try:
+            async for page in list_pages(self.api, kind, namespace=namespace):
+                for item in page.items:
+                    body = {"apiVersion": kind.api_version, "kind": kind.kind, **item}
+                    try:
+                        found.append(read(body, self.rules))
+                    except (KeyError, TypeError, ValueError) as error:
+                        name = (body.get("metadata") or {}).get("name", "?")
+                        self.rejected.append(f"{kind.kind} {name}: {type(error).__name__}: {error}")
+                self.progress(kind.plural, len(found))
+        except (ForbiddenError, NotFoundError) as error:
+            self.refused.append(Refusal(what=_named(kind, namespace), why=error.message))
+            return None
+        return found
 
     async def pods(self, namespaces: Sequence[str], known: Sequence[NamespaceRecord] | None) -> list[PodRecord]:
         """Pods of all namespaces, or of those given; where all are refused, of each that may be read."""

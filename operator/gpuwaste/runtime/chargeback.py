@@ -7,6 +7,7 @@ the run that its status names. After a kill the same run is made again, and writ
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gpuwaste.api import ChargebackReport, ChargebackReportStatus, Reason, Restatement
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import CHARGEBACK_REPORTS
 from gpuwaste.focus.layouts import write_layout
@@ -108,20 +110,12 @@ async def first_open(api: ClusterApi, *, now: datetime) -> datetime:
         GpuwasteError: the API server did not answer.
     """
     starts: list[datetime] = []
-    token = ""
-    while True:
-        try:
-            page = await api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
-        except NotFoundError:  # the definitions are not installed yet
-            break
-        for body in page.items:
-            try:
-                starts += _start_of(_parsed(body), now=now)
-            except InputError:
-                continue
-        token = page.continue_token
-        if not token:
-            break
+    # Without our definitions, which may not be installed yet, there is no page.
+    with contextlib.suppress(NotFoundError):
+        async for page in list_pages(api, CHARGEBACK_REPORTS, limit=_PAGE):
+            for body in page.items:
+                with contextlib.suppress(InputError):
+                    starts += _start_of(_parsed(body), now=now)
     return min(starts, default=period_at(now - _LONGEST_LATE, "month").start)
 
 
@@ -181,21 +175,16 @@ class Chargeback:
         Raises:
             GpuwasteError: the API server did not answer.
         """
-        token = ""
         starts: list[datetime] = []
         needed: list[datetime] = []
-        while True:
-            page = await self.api.list_page(CHARGEBACK_REPORTS, limit=_PAGE, continue_token=token)
+        async for page in list_pages(self.api, CHARGEBACK_REPORTS, limit=_PAGE):
             for body in page.items:
                 report = await self._look_at(body)
                 if report is not None:
                     starts += _start_of(report, now=self.now())
                     needed += _start_of(report, now=self.now(), changes_for=self.changes_for)
-            token = page.continue_token
-            if not token:
-                self.open_since, self.needed_since = min(starts, default=None), min(needed, default=None)
-                self.looked = True
-                return
+        self.open_since, self.needed_since = min(starts, default=None), min(needed, default=None)
+        self.looked = True
 
     async def _look_at(self, body: Json) -> ChargebackReport | None:
         """Run a report if it is due. Returns it, unless it goes or is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import ApiError
 from gpuwaste.cluster.kinds import POD_DISRUPTION_BUDGETS
 from gpuwaste.cluster.scheduling import label_selector
@@ -29,17 +30,12 @@ async def read_budgets(api: ClusterApi) -> list[Json]:
         UnreachableError: the API server did not answer.
     """
     found: list[Json] = []
-    token = ""
-    while True:
-        try:
-            page = await api.list_page(POD_DISRUPTION_BUDGETS, continue_token=token)
-        except ApiError as error:
-            _log.debug("disruption budgets cannot be read: %s", error)
-            return found
-        found += page.items
-        token = page.continue_token
-        if not token:
-            return found
+    try:
+        async for page in list_pages(api, POD_DISRUPTION_BUDGETS):
+            found += page.items
+    except ApiError as error:
+        _log.debug("disruption budgets cannot be read: %s", error)
+    return found
 
 
 def budget_facts(items: Iterable[Json]) -> list[Fact]:

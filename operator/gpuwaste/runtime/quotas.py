@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import ApiError, NotFoundError
 from gpuwaste.cluster.kinds import ResourceKind
 from gpuwaste.cluster.quantity import whole_count
@@ -61,14 +62,7 @@ async def _served(api: ClusterApi, kind: str) -> ResourceKind | None:
 
 
 async def _listed(api: ClusterApi, kind: ResourceKind) -> list[Json]:
-    found: list[Json] = []
-    token = ""
-    while True:
-        page = await api.list_page(kind, continue_token=token)
-        found += [{**item, "kind": kind.kind} for item in page.items]
-        token = page.continue_token
-        if not token:
-            return found
+    return [{**item, "kind": kind.kind} async for page in list_pages(api, kind) for item in page.items]
 
 
 def quota_facts(items: Iterable[Json], rules: RecordRules | None = None) -> list[Fact]:

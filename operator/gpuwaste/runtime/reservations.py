@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING
 
 from gpuwaste.api import GPUReservation, OwnerKind, ReservationKind
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import GPU_RESERVATIONS
 from gpuwaste.model.errors import InputError
@@ -33,16 +34,12 @@ async def read_reservations(api: ClusterApi) -> list[Json]:
         UnreachableError: the API server did not answer.
     """
     found: list[Json] = []
-    token = ""
-    while True:
-        try:
-            page = await api.list_page(GPU_RESERVATIONS, continue_token=token)
-        except NotFoundError:
-            return []  # a cluster without our definitions has none
-        found += page.items
-        token = page.continue_token
-        if not token:
-            return found
+    try:
+        async for page in list_pages(api, GPU_RESERVATIONS):
+            found += page.items
+    except NotFoundError:
+        return []  # a cluster without our definitions has none
+    return found
 
 
 def parse_reservations(items: Iterable[Json]) -> list[GPUReservation]:

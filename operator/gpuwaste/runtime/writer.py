@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gpuwaste.api import Resource
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import NotFoundError
 from gpuwaste.cluster.kinds import GPU_POOLS, GPU_RESERVATIONS, GPU_WASTES, RIGHTSIZING_PLANS, ResourceKind
 from gpuwaste.model.errors import GpuwasteError
@@ -163,15 +164,10 @@ class ObjectWriter:
     async def load(self) -> None:
         """Read our objects once; after that the answers to our own writes keep the copy right."""
         for name, kind in _KINDS.items():
-            token = ""
-            while True:
-                page = await self.api.list_page(kind, limit=500, continue_token=token)
+            async for page in list_pages(self.api, kind):
                 for item in page.items:
                     meta = item["metadata"]
                     self._stored[name, meta.get("namespace", ""), meta["name"]] = item
-                token = page.continue_token
-                if not token:
-                    break
         self._loaded = True
 
     def previous(self, model: type[_Model], name: str, namespace: str = "") -> _Model | None:

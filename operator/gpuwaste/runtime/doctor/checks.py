@@ -7,6 +7,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
+from gpuwaste.cluster.api import list_pages
 from gpuwaste.cluster.errors import ApiError
 from gpuwaste.cluster.kinds import (
     CLUSTER_RIGHTSIZING_POLICIES,
@@ -42,7 +43,6 @@ __all__ = [
     "summary_line",
 ]
 
-_PAGE = 500
 _SKEW_SECONDS = 5.0
 _BAD_SKEW_SECONDS = 30.0
 _LOW_BYTES = 1 << 30
@@ -156,20 +156,16 @@ async def _installed(api: KubeApi) -> list[CheckFinding]:
 async def _read(api: KubeApi, kind: ResourceKind, found: list[CheckFinding], *, labels: str = "") -> list[Json] | None:
     """All objects of a kind, without what is large and tells nothing here; None where they may not be listed."""
     items: list[Json] = []
-    token = ""
-    while True:
-        try:
-            page = await api.list_page(kind, limit=_PAGE, continue_token=token, label_selector=labels)
-        except (ApiError, UnreachableError) as error:
-            message = f"{kind.plural} cannot be listed: {error}"
-            found.append(CheckFinding(check="rights", state="warning", message=message, fix="some checks are left out"))
-            return None
-        for item in page.items:
-            item["metadata"].pop("managedFields", None)
-            items.append(item)
-        token = page.continue_token
-        if not token:
-            return items
+    try:
+        async for page in list_pages(api, kind, label_selector=labels):
+            for item in page.items:
+                item["metadata"].pop("managedFields", None)
+                items.append(item)
+    except (ApiError, UnreachableError) as error:
+        message = f"{kind.plural} cannot be listed: {error}"
+        found.append(CheckFinding(check="rights", state="warning", message=message, fix="some checks are left out"))
+        return None
+    return items
 
 
 async def _owners(api: KubeApi) -> dict[str, list[Json]]:
